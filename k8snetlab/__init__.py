@@ -1,0 +1,1 @@
+"""The networks of Kubernetes, computed from manifests."""
