@@ -1,0 +1,142 @@
+"""Whose address is this, and is one still free?
+
+A cluster lives in several networks at once: the *underlay* (the machines' own subnets, often one a zone), the *pod
+network*, cut into one range a node, and the *Service network*, whose addresses are on no interface anywhere. They must not
+overlap: an address means one thing only. This module holds the values for that: a `Prefix` (CIDR), and pools that hand out
+the next free address in the order the real allocators use.
+
+Addresses are plain canonical strings in the whole package (`"10.244.1.2"`, `"fd00:10:244::2"`): that is what people read
+and what the tools print. `number` turns one into an integer for arithmetic; it is remembered, since parsing is slow.
+
+Not modelled: anycast, multicast groups, scoped addresses (`fe80::1%eth0`). Guide sections 1.2 and 5.7; RFC 4632, RFC 4291,
+RFC 5952 (the canonical text of an IPv6 address).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from functools import lru_cache
+
+import msgspec
+
+from k8snetlab.errors import BadOption, Problem
+
+__all__ = ["Prefix", "canonical", "family", "hosts", "number", "text"]
+
+
+@lru_cache(maxsize=1 << 17)
+def number(address: str) -> int:
+    """The address as an integer: `number("10.0.0.1") == 167772161`. Raises `ValueError` for what is no address."""
+    return int(ipaddress.ip_address(address))
+
+
+@lru_cache(maxsize=1 << 17)
+def family(address: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in address else 4
+
+
+def text(value: int, of: int) -> str:
+    """The canonical text of an integer address of family `of` (4 or 6)."""
+    return str(ipaddress.IPv4Address(value) if of == 4 else ipaddress.IPv6Address(value))
+
+
+def canonical(address: str, *, field: str = "", object: str = "") -> str:
+    """The one way to write an address (RFC 5952); `BadOption` names `object` and `field` when it is none."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError as error:
+        raise BadOption(Problem(str(error), object=object, field=field)) from None
+
+
+class Prefix(msgspec.Struct, frozen=True, order=True):
+    """A CIDR block: `Prefix.of("10.244.0.0/16")`. Tests membership of address strings fast.
+
+    >>> Prefix.of("10.244.0.0/16").contains("10.244.3.7")
+    True
+    """
+
+    family: int
+    base: int
+    length: int
+
+    @classmethod
+    def of(cls, cidr: str, *, strict: bool = False, field: str = "", object: str = "") -> Prefix:
+        """Read `ADDRESS/LENGTH`; a bare address is a host prefix. With `strict`, host bits are an error."""
+        return _parsed(cidr) if not strict else _strict(cidr, field, object)
+
+    @property
+    def bits(self) -> int:
+        return 32 if self.family == 4 else 128
+
+    @property
+    def mask(self) -> int:
+        return ((1 << self.length) - 1) << (self.bits - self.length)
+
+    @property
+    def size(self) -> int:
+        """How many addresses the block holds, network and broadcast address included."""
+        return 1 << (self.bits - self.length)
+
+    @property
+    def network(self) -> str:
+        """The first address, which names the block."""
+        return text(self.base, self.family)
+
+    @property
+    def broadcast(self) -> str:
+        """The last address; the broadcast address in IPv4."""
+        return text(self.base + self.size - 1, self.family)
+
+    def contains(self, address: str) -> bool:
+        """Whether the address is in the block; an address of the other family never is."""
+        return (6 if ":" in address else 4) == self.family and number(address) & self.mask == self.base
+
+    def covers(self, other: Prefix) -> bool:
+        """Whether every address of `other` is in this block."""
+        return self.family == other.family and self.length <= other.length and other.base & self.mask == self.base
+
+    def overlaps(self, other: Prefix) -> bool:
+        """Whether the two blocks share any address (then one covers the other)."""
+        return self.covers(other) or other.covers(self)
+
+    def address(self, index: int) -> str:
+        """The address `index` places after the first one: `Prefix.of("10.0.0.0/24").address(1) == "10.0.0.1"`."""
+        return text(self.base + index, self.family)
+
+    def subnets(self, length: int) -> Iterator[Prefix]:
+        """The blocks of that length inside this one, in order."""
+        step = 1 << (self.bits - length)
+        for base in range(self.base, self.base + self.size, step):
+            yield Prefix(self.family, base, length)
+
+    def __str__(self) -> str:
+        return f"{self.network}/{self.length}"
+
+    def __repr__(self) -> str:
+        return f"Prefix.of({str(self)!r})"
+
+
+@lru_cache(maxsize=1 << 14)
+def _parsed(cidr: str) -> Prefix:
+    try:
+        block = ipaddress.ip_network(cidr, strict=False)
+    except ValueError as error:
+        raise BadOption(str(error)) from None
+    return Prefix(block.version, int(block.network_address), block.prefixlen)
+
+
+def _strict(cidr: str, field: str, object: str) -> Prefix:
+    try:
+        ipaddress.ip_network(cidr, strict=True)
+    except ValueError as error:
+        raise BadOption(Problem(str(error), object=object, field=field)) from None
+    return _parsed(cidr)
+
+
+def hosts(block: Prefix) -> range:
+    """The integers of the block that a host may have: without network and broadcast address in IPv4 (RFC 919)."""
+    if block.family == 4 and block.length < 31:
+        return range(block.base + 1, block.base + block.size - 1)
+    return range(block.base + (1 if block.family == 6 and block.length < 127 else 0), block.base + block.size)

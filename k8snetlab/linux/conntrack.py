@@ -1,0 +1,106 @@
+"""Is this packet part of something already known?
+
+Connection tracking remembers every connection by two tuples: as its first packet was (`original`) and as its answers will
+be (`reply`). NAT is nothing more than a reply tuple that is not the mirror of the original: decided once, by the first packet,
+then applied to every packet of the connection in both directions. That is why the nat table sees first packets only, and why
+an answer is translated back without any rule.
+
+An ICMP error belongs to the connection of the packet it quotes, and is translated with it (RELATED).
+
+Not modelled: helpers (FTP, SIP), zones, expectations, TCP window tracking, table size limits. Guide sections 2.1 and 2.2;
+`conntrack(8)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from k8snetlab.address import family
+
+__all__ = ["Connection", "Conntrack", "Tuple"]
+
+
+class Tuple(NamedTuple):
+    """The five facts that name one direction of a connection."""
+
+    protocol: str
+    src: str
+    sport: int
+    dst: str
+    dport: int
+
+    def mirrored(self) -> Tuple:
+        """The tuple of an answer."""
+        return Tuple(self.protocol, self.dst, self.dport, self.src, self.sport)
+
+
+class Connection:
+    """One tracked connection. `source_nat` and `destination_nat` say that rules have decided (perhaps to change nothing)."""
+
+    __slots__ = ("confirmed", "destination_nat", "mark", "original", "reply", "seen_reply", "source_nat")
+
+    def __init__(self, original: Tuple) -> None:
+        self.original = original
+        self.reply = original.mirrored()
+        self.confirmed = False
+        self.seen_reply = False
+        self.source_nat = False
+        self.destination_nat = False
+        self.mark = 0
+
+    @property
+    def is_dnat(self) -> bool:
+        """Whether the destination was changed (`--ctstate DNAT`)."""
+        return (self.reply.src, self.reply.sport) != (self.original.dst, self.original.dport)
+
+    @property
+    def is_snat(self) -> bool:
+        """Whether the source was changed (`--ctstate SNAT`)."""
+        return (self.reply.dst, self.reply.dport) != (self.original.src, self.original.sport)
+
+
+class Conntrack:
+    """The table of one network namespace: a place, so it changes."""
+
+    __slots__ = ("_by_tuple",)
+
+    def __init__(self) -> None:
+        self._by_tuple: dict[Tuple, Connection] = {}
+
+    def find(self, key: Tuple) -> Connection | None:
+        """The connection that a packet with this tuple belongs to, in either direction."""
+        return self._by_tuple.get(key)
+
+    def confirm(self, connection: Connection) -> None:
+        """The first packet made it through: remember both directions."""
+        connection.confirmed = True
+        self._by_tuple[connection.original] = connection
+        self._by_tuple[connection.reply] = connection
+
+    def free_port(self, reply: Tuple) -> Tuple:
+        """The reply tuple, with its destination port moved up until no other connection answers to it."""
+        if reply not in self._by_tuple:
+            return reply
+        for port in [*range(reply.dport + 1, 65536), *range(1024, reply.dport)]:
+            other = reply._replace(dport=port)
+            if other not in self._by_tuple:
+                return other
+        return reply
+
+    def forget(self, key: Tuple) -> None:
+        """Delete one connection (`conntrack -D`)."""
+        connection = self._by_tuple.pop(key, None)
+        if connection is not None:
+            self._by_tuple.pop(connection.original, None)
+            self._by_tuple.pop(connection.reply, None)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(sorted({id(c): c for c in self._by_tuple.values()}.values(), key=lambda c: c.original))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def families(self) -> set[int]:
+        """The address families that have connections."""
+        return {family(connection.original.src) for connection in self}

@@ -1,0 +1,256 @@
+"""What is the state of one machine, and of the whole network?
+
+Everything the walk reads and the real kernel can be told stands in one shape: a `Host` for every network namespace — pods,
+nodes, switches, routers and outside clients alike — and a `Network` that maps names to Hosts. They are values: taking a route
+away makes another Host and another Network, and the walk through it goes another way, without anything being compiled again.
+
+A Host states every sysctl that the walk reads. What Linux derives by itself is derived here too: the table `local` (own
+addresses) from the links, and nothing else — connected routes are stated, so that they can be lost.
+
+Not modelled: capabilities, cgroups, processes other than listeners. Guide section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TypeAlias
+
+import msgspec
+
+from k8snetlab.address import family
+from k8snetlab.errors import LabError, Problem, UnknownName
+from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour, Peer
+from k8snetlab.linux.netfilter import Netfilter, Patch, Rule, tables
+from k8snetlab.linux.route import Route, RouteTable, RoutingRule, default_rules
+from k8snetlab.linux.socket import Listener
+
+__all__ = ["Entry", "Host", "Network", "Part", "assembled", "sysctls"]
+
+Entry: TypeAlias = Link | Route | RoutingRule | Neighbour | FdbEntry | Rule | Listener
+"""Anything that can be taken out of a Host."""
+
+DEFAULT_RULES = (*default_rules(4), *default_rules(6))
+
+
+class Host(msgspec.Struct, frozen=True, dict=True):
+    """One network namespace. `kind` says what stands there (`machine`, `container`, `switch`, `router`, `client`); the walk does
+    not read it."""
+
+    name: str
+    kind: str = "machine"
+    links: tuple[Link, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[RoutingRule, ...] = DEFAULT_RULES
+    neighbours: tuple[Neighbour, ...] = ()
+    fdb: tuple[FdbEntry, ...] = ()
+    sysctls: Mapping[str, int] = {}
+    netfilter: Netfilter = Netfilter()
+    listeners: tuple[Listener, ...] = ()
+
+    def link(self, name: str) -> Link:
+        """The device of that name. Raises `UnknownName`."""
+        try:
+            return self._links[name]
+        except KeyError:
+            raise UnknownName("device", name, self._links, field=self.name) from None
+
+    @cached_property
+    def _links(self) -> dict[str, Link]:
+        return {link.name: link for link in self.links}
+
+    @cached_property
+    def owned(self) -> Mapping[str, str]:
+        """Own addresses and the device each is on: the table `local`. A device that is down owns nothing."""
+        found: dict[str, str] = {}
+        for link in self.links:
+            if link.up:
+                for address in link.addresses:
+                    found.setdefault(address.ip, link.name)
+        return found
+
+    def is_local(self, address: str) -> bool:
+        """Whether a packet to this address is for the machine itself: an own address, or anything in 127.0.0.0/8."""
+        return address in self.owned or (address.startswith("127.") and "127.0.0.1" in self.owned)
+
+    @cached_property
+    def tables(self) -> Mapping[tuple[str, int], RouteTable]:
+        """The routing tables by name and family, ready for lookups. Routes of devices that are down do not count."""
+        found: dict[tuple[str, int], list[Route]] = {}
+        for route in self.routes:
+            device = self._links.get(route.device)
+            if not route.device or (device is not None and device.up):
+                found.setdefault((route.table, route.family), []).append(route)
+        return {key: RouteTable(routes) for key, routes in found.items()}
+
+    @cached_property
+    def ports(self) -> Mapping[str, tuple[Link, ...]]:
+        """The ports of each bridge, by the bridge's name."""
+        found: dict[str, list[Link]] = {link.name: [] for link in self.links if link.kind is LinkKind.BRIDGE}
+        for link in self.links:
+            if link.master:
+                found.setdefault(link.master, []).append(link)
+        return {name: tuple(links) for name, links in found.items()}
+
+    @cached_property
+    def permanent(self) -> Mapping[tuple[str, str], str]:
+        """The permanent neighbours: `(device, address)` to MAC."""
+        return {(entry.device, entry.ip): entry.mac for entry in self.neighbours}
+
+    @cached_property
+    def forwarding(self) -> Mapping[tuple[str, str], tuple[FdbEntry, ...]]:
+        """The permanent FDB entries by `(device, MAC)`."""
+        found: dict[tuple[str, str], list[FdbEntry]] = {}
+        for entry in self.fdb:
+            found.setdefault((entry.device, entry.mac), []).append(entry)
+        return {key: tuple(entries) for key, entries in found.items()}
+
+    def sysctl(self, key: str) -> int:
+        """A kernel setting, e.g. `net.ipv4.ip_forward`. A Host that does not state it is misbuilt: `LabError`."""
+        try:
+            return self.sysctls[key]
+        except KeyError:
+            raise LabError(Problem("the machine does not state this sysctl", object=self.name, field=key)) from None
+
+    def without(self, entry: Entry) -> Host:
+        """The same machine with one route, rule, neighbour, FDB entry, link or listener less. Raises `UnknownName`."""
+        if isinstance(entry, Rule):
+            of = 4 if _has(self.netfilter, 4, entry) else 6
+            if not _has(self.netfilter, of, entry):
+                raise UnknownName("rule", entry.text, field=self.name)
+            return msgspec.structs.replace(self, netfilter=self.netfilter.without(of, entry))
+        field = _FIELDS[type(entry)]
+        held: tuple[Entry, ...] = getattr(self, field)
+        if entry not in held:
+            raise UnknownName(type(entry).__name__.lower(), repr(entry), field=self.name)
+        return msgspec.structs.replace(self, **{field: tuple(other for other in held if other != entry)})
+
+
+_FIELDS: Mapping[type, str] = {
+    Link: "links", Route: "routes", RoutingRule: "rules", Neighbour: "neighbours", FdbEntry: "fdb", Listener: "listeners",
+}  # fmt: skip
+
+
+def _has(netfilter: Netfilter, of: int, rule: Rule) -> bool:
+    table = netfilter.of(of).get(rule.table)
+    return table is not None and rule.chain in table.chains and rule in table.chains[rule.chain].rules
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one program contributes to a machine: a CNI, kube-proxy, the machine's own configuration. `assembled` makes a
+    Host of several."""
+
+    links: tuple[Link, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[RoutingRule, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    fdb: tuple[FdbEntry, ...] = ()
+    sysctls: Mapping[str, int] = {}
+    patches: tuple[Patch, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+
+
+def assembled(name: str, kind: str, *parts: Part) -> Host:
+    """The machine that these parts make together, in the order given. Two devices of one name are a `LabError`."""
+    links = tuple(link for part in parts for link in part.links)
+    names = [link.name for link in links]
+    for twice in sorted({link for link in names if names.count(link) > 1}):
+        raise LabError(Problem("two devices have this name", object=name, field=twice))
+    patches = [patch for part in parts for patch in part.patches]
+    rules = (*DEFAULT_RULES, *(rule for part in parts for rule in part.rules))
+    stated: dict[str, int] = sysctls(*names)
+    for part in parts:
+        stated.update(part.sysctls)
+    return Host(
+        name=name,
+        kind=kind,
+        links=links,
+        routes=tuple(route for part in parts for route in part.routes),
+        rules=tuple(sorted(rules, key=lambda rule: (rule.family, rule.priority))),
+        neighbours=tuple(entry for part in parts for entry in part.neighbours),
+        fdb=tuple(entry for part in parts for entry in part.fdb),
+        sysctls=stated,
+        netfilter=Netfilter(tables(4, patches), tables(6, patches)),
+        listeners=tuple(listener for part in parts for listener in part.listeners),
+    )
+
+
+def sysctls(*devices: str) -> dict[str, int]:
+    """Every sysctl that the walk reads, as a fresh network namespace has it, with those of the named devices."""
+    stated = {
+        "net.ipv4.ip_forward": 0,
+        "net.ipv6.conf.all.forwarding": 0,
+        "net.ipv4.ip_default_ttl": 64,
+        "net.ipv4.conf.all.rp_filter": 0,
+        "net.ipv4.conf.all.route_localnet": 0,
+        "net.ipv4.conf.all.proxy_arp": 0,
+        "net.ipv4.conf.all.arp_ignore": 0,
+        "net.bridge.bridge-nf-call-iptables": 1,
+        "net.bridge.bridge-nf-call-ip6tables": 1,
+    }
+    for device in devices:
+        stated[f"net.ipv4.conf.{device}.rp_filter"] = 0
+        stated[f"net.ipv4.conf.{device}.route_localnet"] = 0
+        stated[f"net.ipv4.conf.{device}.proxy_arp"] = 0
+        stated[f"net.ipv6.conf.{device}.proxy_ndp"] = 0
+    return stated
+
+
+class Network(Mapping[str, Host]):
+    """All machines by name. A machine may be given as a function: it is then built when a packet first comes by.
+
+    `owners` says which machines may own an address, so that an ARP request need not wake every machine; it must name every
+    one that does. Machines put in by `replacing` are always asked.
+    """
+
+    __slots__ = ("_asked", "_held", "_owners", "memory")
+
+    def __init__(
+        self,
+        held: Mapping[str, Host | Callable[[], Host]],
+        owners: Callable[[str], Iterable[str]] | None = None,
+        asked: frozenset[str] = frozenset(),
+    ) -> None:
+        self._held = dict(held)
+        self._owners = owners
+        self._asked = asked
+        self.memory: dict[tuple[str, str, str], tuple[Peer, str] | None] = {}
+        """What `linux.netns` found out about who is where on a cable; it follows from the state alone."""
+
+    def __getitem__(self, name: str) -> Host:
+        held = self._held[name]
+        if not isinstance(held, Host):
+            held = self._held[name] = held()
+        return held
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def host(self, name: str) -> Host:
+        """The machine of that name. Raises `UnknownName`."""
+        if name not in self._held:
+            raise UnknownName("machine", name, self._held)
+        return self[name]
+
+    def may_own(self, address: str) -> frozenset[str]:
+        """The machines that may answer for an address; the search looks at no other."""
+        if self._owners is None:
+            return frozenset(self._held)
+        return self._asked.union(self._owners(address))
+
+    def replacing(self, *hosts: Host) -> Network:
+        """Another network, with these machines in the place of their namesakes, or added."""
+        held = {**self._held, **{host.name: host for host in hosts}}
+        return Network(held, self._owners, self._asked.union(host.name for host in hosts))
+
+    def without(self, name: str, entry: Entry) -> Network:
+        """Another network, in which one machine has one entry less."""
+        return self.replacing(self.host(name).without(entry))
+
+
+def families(host: Host) -> tuple[int, ...]:
+    """The address families that the machine has addresses of, beyond its loopback."""
+    return tuple(sorted({family(a.ip) for link in host.links if link.name != "lo" for a in link.addresses}))

@@ -1,0 +1,110 @@
+"""Which device does the frame leave by, and who is at its other end?
+
+A link is a device of one machine as `ip link` shows it. A *veth* is one end of a virtual cable, whose other end is in another
+network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with `master` set are its
+ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself.
+
+Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
+machine) and of a bridge (MAC → port).
+
+Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1; `ip-link(8)`,
+`bridge(8)`, RFC 7348.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from k8snetlab.address import Prefix, family
+
+__all__ = ["Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Vxlan", "loopback"]
+
+
+class LinkKind(StrEnum):
+    """The kinds of device; the values are those of `ip link add … type KIND`, and `nic` is hardware."""
+
+    LOOPBACK = "loopback"
+    NIC = "nic"
+    VETH = "veth"
+    BRIDGE = "bridge"
+    VXLAN = "vxlan"
+
+
+class Address(msgspec.Struct, frozen=True):
+    """An address on a link: `Address("10.244.1.1", 24)`. `scope` is `global`, `link` or `host` (`ip-address(8)`)."""
+
+    ip: str
+    length: int
+    scope: str = "global"
+
+    @property
+    def prefix(self) -> Prefix:
+        """The network the address is in."""
+        return Prefix.of(f"{self.ip}/{self.length}")
+
+    @property
+    def family(self) -> int:
+        return family(self.ip)
+
+    def __str__(self) -> str:
+        return f"{self.ip}/{self.length}"
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """The other end of a cable: a link of another host (or of the same one)."""
+
+    host: str
+    link: str
+
+
+class Vxlan(msgspec.Struct, frozen=True):
+    """What makes a device a tunnel: network identifier, own outer address, outer device, UDP port."""
+
+    vni: int
+    local: str
+    device: str
+    port: int = 4789
+    learning: bool = False
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One device. `index` is the interface index; `master` names the bridge whose port it is; `hairpin` lets a bridge port
+    send a frame back where it came from."""
+
+    name: str
+    index: int
+    kind: LinkKind
+    mac: str = "00:00:00:00:00:00"
+    mtu: int = 1500
+    up: bool = True
+    master: str = ""
+    peer: Peer | None = None
+    addresses: tuple[Address, ...] = ()
+    vxlan: Vxlan | None = None
+    hairpin: bool = False
+
+
+class Neighbour(msgspec.Struct, frozen=True):
+    """A permanent line of the ARP or NDP table: `10.244.2.0 dev flannel.1 lladdr … PERMANENT`. What is learnt is no state of
+    the machine's making and stands in the session instead."""
+
+    ip: str
+    device: str
+    mac: str
+
+
+class FdbEntry(msgspec.Struct, frozen=True):
+    """A permanent forwarding entry: on a vxlan device `MAC dst ADDRESS`, on a bridge `MAC dev PORT` (then `dst` is empty)."""
+
+    mac: str
+    device: str
+    dst: str = ""
+
+
+def loopback(*extra: str) -> Link:
+    """The device `lo` with 127.0.0.1 and ::1, and `extra` addresses."""
+    own = (Address("127.0.0.1", 8, "host"), Address("::1", 128, "host"))
+    more = tuple(Address(ip, 32 if family(ip) == 4 else 128) for ip in extra)
+    return Link("lo", 1, LinkKind.LOOPBACK, mtu=65536, addresses=own + more)

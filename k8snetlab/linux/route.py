@@ -1,0 +1,116 @@
+"""Where does the packet go next?
+
+Linux asks twice. First the *policy routing rules*, lowest priority number first, choose a table; then the route with the
+*longest matching prefix* in that table wins (then the lowest metric). A rule whose table has no match is passed over, and the
+next one is tried. Addresses of the machine itself stand in the table `local`, which rule 0 looks up before all others.
+
+A route says a device, perhaps a gateway (`via`), the preferred source (`src`), and its scope: `link` for what is on the
+cable, `global` for what is behind a gateway. `onlink` says the gateway is reachable though no connected route covers it.
+`unreachable`, `prohibit` and `blackhole` routes refuse the packet, with and without a word.
+
+Not modelled: multipath routes, TOS, realms, nexthop objects, per-route congestion settings. Guide section 2.1; `ip-route(8)`,
+`ip-rule(8)`, RFC 1812.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from k8snetlab.address import Prefix, number
+
+__all__ = ["Route", "RouteTable", "RouteType", "RoutingRule", "default_rules"]
+
+
+class RouteType(StrEnum):
+    """What a route does with a packet; the values are the words of `ip route`."""
+
+    UNICAST = "unicast"
+    LOCAL = "local"
+    BLACKHOLE = "blackhole"
+    UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One route: `Route("10.244.2.0/24", via="10.244.2.0", device="flannel.1", onlink=True)`.
+
+    `prefix` is a CIDR or `default`; `protocol` is who put it there (`kernel`, `boot` — not printed —, `bird`, `80`); `mtu` is
+    0 unless the route limits it.
+    """
+
+    prefix: str
+    device: str = ""
+    via: str = ""
+    source: str = ""
+    scope: str = "global"
+    protocol: str = "boot"
+    onlink: bool = False
+    metric: int = 0
+    table: str = "main"
+    type: RouteType = RouteType.UNICAST
+    mtu: int = 0
+    family: int = 4
+
+    def block(self) -> Prefix:
+        """The destinations it is for."""
+        if self.prefix == "default":
+            return Prefix(self.family, 0, 0)
+        return Prefix.of(self.prefix)
+
+
+class RoutingRule(msgspec.Struct, frozen=True):
+    """One line of `ip rule`: which packets look into which table. `source` and `to` are CIDRs, or empty for all."""
+
+    priority: int
+    table: str
+    source: str = ""
+    to: str = ""
+    mark: int = 0
+    mask: int = 0xFFFFFFFF
+    iif: str = ""
+    invert: bool = False
+    family: int = 4
+
+    def selects(self, src: str, dst: str, mark: int, iif: str) -> bool:
+        """Whether a packet with these facts looks into the table."""
+        found = (
+            (not self.source or Prefix.of(self.source).contains(src))
+            and (not self.to or Prefix.of(self.to).contains(dst))
+            and (not self.mark or mark & self.mask == self.mark)
+            and (not self.iif or iif == self.iif)
+        )
+        return found != self.invert
+
+
+def default_rules(family: int) -> tuple[RoutingRule, ...]:
+    """The rules every machine starts with: `local`, `main`, and in IPv4 `default`."""
+    rules = (RoutingRule(0, "local", family=family), RoutingRule(32766, "main", family=family))
+    return rules if family == 6 else (*rules, RoutingRule(32767, "default", family=family))
+
+
+class RouteTable:
+    """The routes of one table and family, ready for longest-prefix lookups. Built once from the host's routes."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        by_length: dict[int, tuple[int, dict[int, Route]]] = {}
+        for route in routes:
+            block = route.block()
+            _, found = by_length.setdefault(block.length, (block.mask, {}))
+            held = found.get(block.base)
+            if held is None or route.metric < held.metric:
+                found[block.base] = route
+        self._levels = tuple(by_length[length] for length in sorted(by_length, reverse=True))
+
+    def lookup(self, dst: str) -> Route | None:
+        """The best route to `dst`, or `None`."""
+        value = number(dst)
+        for mask, found in self._levels:
+            route = found.get(value & mask)
+            if route is not None:
+                return route
+        return None

@@ -1,0 +1,62 @@
+"""What does the kernel know about a packet that the packet itself does not say?
+
+While a packet is inside a machine it travels as a *socket buffer*: the packet plus marks, the devices it came from and will
+leave by, and its connection. All that is gone once it is on the wire, which is why a mark set on one node means nothing on
+the next.
+
+Not modelled: priorities, checksums offload, timestamps. Guide section 2.1.
+"""
+
+from __future__ import annotations
+
+from k8snetlab.linux.conntrack import Connection, Tuple
+from k8snetlab.packet import ICMP, SCTP, TCP, UDP, IPHeader, IPv4, IPv6, Packet
+
+__all__ = ["Skb"]
+
+
+class Skb:
+    """A packet inside one machine. `packet` starts with its IP header; the other fields are read from it."""
+
+    __slots__ = (
+        "connection", "dport", "dst", "iif", "mark", "oif", "packet", "physin", "physout", "protocol", "reply", "sport",
+        "src", "state", "tracked",
+    )  # fmt: skip
+
+    def __init__(self, packet: Packet, iif: str = "") -> None:
+        self.mark = 0
+        self.iif = iif
+        self.oif = ""
+        self.physin = ""
+        self.physout = ""
+        self.connection: Connection | None = None
+        self.state = ""
+        self.reply = False
+        self.tracked = True
+        self.put(packet)
+
+    def put(self, packet: Packet) -> None:
+        """Take another packet in the place of this one (after NAT, or one hop less)."""
+        self.packet = packet
+        ip = packet.headers[0]
+        assert isinstance(ip, IPv4 | IPv6)
+        self.src = ip.src
+        self.dst = ip.dst
+        self.protocol = ip.protocol
+        ports = packet.headers[1] if len(packet.headers) > 1 else None
+        if isinstance(ports, TCP | UDP | SCTP | ICMP):
+            self.sport = ports.sport
+            self.dport = ports.dport
+        else:
+            self.sport = self.dport = 0
+
+    @property
+    def ip(self) -> IPHeader:
+        header = self.packet.headers[0]
+        assert isinstance(header, IPv4 | IPv6)
+        return header
+
+    @property
+    def tuple(self) -> Tuple:
+        """The tuple by which conntrack knows the packet."""
+        return Tuple(self.protocol, self.src, self.sport, self.dst, self.dport)

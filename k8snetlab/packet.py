@@ -1,0 +1,246 @@
+"""What is on the wire?
+
+A packet is a stack of headers with a payload under it, outermost header first: `(Ethernet, IPv4, TCP)`. Encapsulation is a
+push: VXLAN puts `(IPv4, UDP, VXLAN)` on top of a whole Ethernet frame, so the stack becomes
+`(Ethernet, IPv4, UDP, VXLAN, Ethernet, IPv4, TCP)`, and every header costs its bytes. A packet never changes; what the
+kernel does to it (a new address, one hop less to live) makes another packet.
+
+Field names are those of the RFCs, save that IPv6's *hop limit* is called `ttl` like IPv4's, so that one walk serves both.
+
+Not modelled: checksums (always right), IP options, IPv6 extension headers other than fragments, TCP options other than MSS,
+sequence numbers beyond the handshake. Guide section 2.1; RFC 791, 8200, 9293, 768, 792, 4443, 826, 7348.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "ARP",
+    "ICMP",
+    "SCTP",
+    "TCP",
+    "UDP",
+    "VXLAN",
+    "Ethernet",
+    "Header",
+    "IPHeader",
+    "IPv4",
+    "IPv6",
+    "Packet",
+    "Ports",
+]
+
+
+class Ethernet(msgspec.Struct, frozen=True):
+    """A frame's header: 14 bytes (the frame check sequence is the hardware's)."""
+
+    layer: ClassVar[str] = "ethernet"
+    length: ClassVar[int] = 14
+    src: str
+    dst: str
+
+    def __str__(self) -> str:
+        return f"{self.src} > {self.dst}"
+
+
+class ARP(msgspec.Struct, frozen=True):
+    """Who has this address? (RFC 826). Also stands for IPv6's neighbour solicitation and advertisement (RFC 4861)."""
+
+    layer: ClassVar[str] = "arp"
+    length: ClassVar[int] = 28
+    operation: str
+    sender_mac: str
+    sender: str
+    target_mac: str
+    target: str
+
+    def __str__(self) -> str:
+        if self.operation == "request":
+            return f"who has {self.target}? tell {self.sender}"
+        return f"{self.sender} is at {self.sender_mac}"
+
+
+class IPv4(msgspec.Struct, frozen=True):
+    """RFC 791: 20 bytes. `protocol` is its name (`TCP`, `UDP`, `SCTP`, `ICMP`); `offset` counts bytes."""
+
+    layer: ClassVar[str] = "ipv4"
+    length: ClassVar[int] = 20
+    version: ClassVar[int] = 4
+    src: str
+    dst: str
+    protocol: str
+    ttl: int = 64
+    df: bool = True
+    id: int = 0
+    offset: int = 0
+    more: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.src} > {self.dst}"
+
+
+class IPv6(msgspec.Struct, frozen=True):
+    """RFC 8200: 40 bytes. Routers never fragment it (`df` is always true on the way)."""
+
+    layer: ClassVar[str] = "ipv6"
+    length: ClassVar[int] = 40
+    version: ClassVar[int] = 6
+    src: str
+    dst: str
+    protocol: str
+    ttl: int = 64
+    df: bool = True
+    id: int = 0
+    offset: int = 0
+    more: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.src} > {self.dst}"
+
+
+class TCP(msgspec.Struct, frozen=True):
+    """RFC 9293: 20 bytes, 24 with an MSS option. `flags` are letters as tcpdump prints them: `S`, `S.`, `.`, `P.`, `R.`."""
+
+    layer: ClassVar[str] = "tcp"
+    sport: int
+    dport: int
+    flags: str = "S"
+    mss: int = 0
+
+    @property
+    def length(self) -> int:
+        return 24 if self.mss else 20
+
+    def __str__(self) -> str:
+        return f"TCP {self.sport} > {self.dport} [{self.flags}]"
+
+
+class UDP(msgspec.Struct, frozen=True):
+    """RFC 768: 8 bytes."""
+
+    layer: ClassVar[str] = "udp"
+    length: ClassVar[int] = 8
+    sport: int
+    dport: int
+
+    def __str__(self) -> str:
+        return f"UDP {self.sport} > {self.dport}"
+
+
+class SCTP(msgspec.Struct, frozen=True):
+    """RFC 9260: the common header of 12 bytes and an INIT or INIT ACK chunk of 20."""
+
+    layer: ClassVar[str] = "sctp"
+    length: ClassVar[int] = 32
+    sport: int
+    dport: int
+    chunk: str = "INIT"
+
+    def __str__(self) -> str:
+        return f"SCTP {self.sport} > {self.dport} [{self.chunk}]"
+
+
+class ICMP(msgspec.Struct, frozen=True):
+    """RFC 792 and RFC 4443 (ICMPv6), by the name of the message. An error carries the packet it is about, as it was seen."""
+
+    layer: ClassVar[str] = "icmp"
+    length: ClassVar[int] = 8
+    message: str
+    mtu: int = 0
+    ident: int = 0
+    about: Packet | None = None
+
+    @property
+    def sport(self) -> int:
+        return self.ident
+
+    @property
+    def dport(self) -> int:
+        return self.ident
+
+    @property
+    def is_error(self) -> bool:
+        return self.about is not None
+
+    def __str__(self) -> str:
+        return f"ICMP {self.message}" + (f" (mtu {self.mtu})" if self.mtu else "")
+
+
+class VXLAN(msgspec.Struct, frozen=True):
+    """RFC 7348: 8 bytes after an outer UDP header; an inner Ethernet frame follows."""
+
+    layer: ClassVar[str] = "vxlan"
+    length: ClassVar[int] = 8
+    vni: int
+
+    def __str__(self) -> str:
+        return f"VXLAN vni {self.vni}"
+
+
+Header: TypeAlias = Ethernet | ARP | IPv4 | IPv6 | TCP | UDP | SCTP | ICMP | VXLAN
+IPHeader: TypeAlias = IPv4 | IPv6
+Ports: TypeAlias = TCP | UDP | SCTP | ICMP
+
+
+class Packet(msgspec.Struct, frozen=True):
+    """Headers, outermost first, and the payload under them.
+
+    >>> Packet((IPv4("10.0.0.1", "10.0.0.2", "TCP"), TCP(40000, 80))).length
+    40
+    """
+
+    headers: tuple[Header, ...]
+    payload: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes from the first header to the end of the payload."""
+        size = len(self.payload)
+        for header in self.headers:
+            size += header.length
+            if isinstance(header, ICMP) and header.about is not None:
+                size += min(header.about.length, 548)
+        return size
+
+    @property
+    def ip(self) -> IPHeader:
+        """The outermost IP header. Raises `ValueError` where there is none (an ARP frame)."""
+        for header in self.headers:
+            if isinstance(header, IPv4 | IPv6):
+                return header
+        raise ValueError(f"{self} has no IP header")
+
+    @property
+    def innermost(self) -> Packet:
+        """The packet that the application sent: what is left when every tunnel header is taken off."""
+        start = 0
+        for index, header in enumerate(self.headers):
+            if isinstance(header, IPv4 | IPv6):
+                start = index
+        return Packet(self.headers[start:], self.payload)
+
+    def pushed(self, *headers: Header) -> Packet:
+        """The packet with more headers on top, outermost first: encapsulation."""
+        return Packet(headers + self.headers, self.payload)
+
+    def popped(self, count: int = 1) -> Packet:
+        """The packet without its `count` outermost headers."""
+        return Packet(self.headers[count:], self.payload)
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{"headers": [{"layer": "ipv4", "src": …}, …], "length": …}`, as in the command line's JSON."""
+        return {"headers": [_as_dict(header) for header in self.headers], "length": self.length}
+
+    def __str__(self) -> str:
+        return " | ".join(str(header) for header in self.headers)
+
+
+def _as_dict(header: Header) -> dict[str, Any]:
+    fields: dict[str, Any] = {"layer": header.layer}
+    for name in header.__struct_fields__:
+        value = getattr(header, name)
+        fields[name] = value.as_dict() if isinstance(value, Packet) else value
+    return fields
