@@ -6,11 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NBVAL := --nbval --nbval-cell-timeout=60 -n 2 --dist loadfile -p no:cacheprovider
-export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint unit nbval rebuild browser other-pythons notebooks constraints bench clean
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 help:
 	@echo 'make lab        open the course in JupyterLab (sets up .venv the first time)'
@@ -27,12 +27,12 @@ $(BIN)/python:
 
 $(VENV)/lab.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing the lab into $(VENV) (once; about a minute)'
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[lab]'
+	$(PIP) install -qq --constraint constraints.txt --editable '.[lab]'
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing the lab and its tests into $(VENV) (once; about a minute)'
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[lab,test]'
+	$(PIP) install -qq --constraint constraints.txt --editable '.[lab,test]'
 	@touch $(VENV)/lab.stamp $@
 
 lab: $(VENV)/lab.stamp
