@@ -20,12 +20,12 @@ import msgspec
 
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
-from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour, Peer
+from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import Netfilter, Patch, Rule, tables
 from k8snetlab.linux.route import Route, RouteTable, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 
-__all__ = ["Entry", "Host", "Network", "Part", "assembled", "sysctls"]
+__all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
 Entry: TypeAlias = Link | Route | RoutingRule | Neighbour | FdbEntry | Rule | Listener
 """Anything that can be taken out of a Host."""
@@ -196,6 +196,16 @@ def sysctls(*devices: str) -> dict[str, int]:
     return stated
 
 
+class Found(msgspec.Struct, frozen=True):
+    """Who answered an ARP request: the machine, its device and MAC; and the bridge ports between, as `(machine, bridge, port
+    towards the answer, port towards the question)`."""
+
+    host: str
+    link: str
+    mac: str
+    bridges: tuple[tuple[str, str, str, str], ...]
+
+
 class Network(Mapping[str, Host]):
     """All machines by name. A machine may be given as a function: it is then built when a packet first comes by.
 
@@ -214,8 +224,8 @@ class Network(Mapping[str, Host]):
         self._held = dict(held)
         self._owners = owners
         self._asked = asked
-        self.memory: dict[tuple[str, str, str], tuple[Peer, str] | None] = {}
-        """What `linux.netns` found out about who is where on a cable; it follows from the state alone."""
+        self.memory: dict[tuple[str, str, str], Found | None] = {}
+        """What `linux.walk` found out about who is where on a cable; it follows from the state alone."""
 
     def __getitem__(self, name: str) -> Host:
         held = self._held[name]

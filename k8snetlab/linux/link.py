@@ -71,7 +71,7 @@ class Vxlan(msgspec.Struct, frozen=True):
 
 class Link(msgspec.Struct, frozen=True):
     """One device. `index` is the interface index; `master` names the bridge whose port it is; `hairpin` lets a bridge port
-    send a frame back where it came from."""
+    send a frame back where it came from; `peer_index` is the index of the other end, which `ip` shows as `@ifN`."""
 
     name: str
     index: int
@@ -84,6 +84,7 @@ class Link(msgspec.Struct, frozen=True):
     addresses: tuple[Address, ...] = ()
     vxlan: Vxlan | None = None
     hairpin: bool = False
+    peer_index: int = 0
 
 
 class Neighbour(msgspec.Struct, frozen=True):

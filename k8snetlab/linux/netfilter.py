@@ -185,7 +185,8 @@ class Comment(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         plain = all(c.isascii() and (c.isalnum() or c in "_-") for c in self.text)
-        return f"-m comment --comment {self.text if plain else chr(34) + self.text + chr(34)}"
+        escaped = self.text.replace("\\", "\\\\").replace('"', '\\"')
+        return f"-m comment --comment {self.text if plain else chr(34) + escaped + chr(34)}"
 
 
 class Nfacct(msgspec.Struct, frozen=True):

@@ -1,0 +1,944 @@
+"""What does one machine do with a packet?
+
+This is the path, in one place, in the order the packet meets it:
+
+    a frame arrives ─► bridge port? ─► PREROUTING ─► routing decision ─┬─► INPUT ─► socket, tunnel end, or an answer by the kernel
+                            │          (raw, conntrack, mangle, nat)    └─► TTL, MTU ─► FORWARD ─┐
+                            └─► FORWARD, POSTROUTING ─► other port                                ├─► POSTROUTING ─► neighbour ─► device
+    a socket sends ─► routing decision ─► OUTPUT (raw, conntrack, mangle, nat, filter) ───────────┘    (mangle, nat)
+
+The table nat is asked for the first packet of a connection only; conntrack translates the rest, and the answers. A frame that
+crosses a bridge passes the iptables hooks too while `bridge-nf-call-iptables` is 1. A packet that is lost leaves a step that says
+by what; nothing is lost in silence here, even where the real kernel says nothing.
+
+A `Namespace` is a place: its connections, learnt neighbours and affinity lists change as packets pass. Everything else stands
+in its `Host`, which does not.
+
+Not modelled: multicast, router advertisements, path-MTU caches, ICMP rate limits, early demultiplexing, conntrack's view of TCP
+windows. Guide sections 2.1 and 2.2; RFC 791, 792, 826, 1122, 1812, 4443, 4861, 7348; `br_netfilter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
+from k8snetlab.linux.host import Host
+from k8snetlab.linux.link import Link, LinkKind
+from k8snetlab.linux.netfilter import (
+    Chains,
+    CtState,
+    Dnat,
+    Final,
+    Jump,
+    Line,
+    Masquerade,
+    NoTrack,
+    Redirect,
+    Reject,
+    Rule,
+    SetMark,
+    Snat,
+)
+from k8snetlab.linux.route import Route, RouteType
+from k8snetlab.linux.skb import Skb
+from k8snetlab.linux.socket import Listener
+from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, IPHeader, IPv4, IPv6, Packet, Ports
+from k8snetlab.trace import Action, Step
+
+if TYPE_CHECKING:
+    from k8snetlab.linux.walk import World
+
+__all__ = ["BROADCAST", "Namespace", "Steps", "quoted"]
+
+Steps: TypeAlias = Iterator[Step]
+Passed: TypeAlias = Generator[Step, None, bool]
+"""Steps, and then whether the packet goes on."""
+
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+_LOCAL = Route("local", "lo", type=RouteType.LOCAL, table="local")
+_UDP_VXLAN_SPORT = 49152
+
+
+class Namespace:
+    """One machine at work: its Host, and what it remembers."""
+
+    __slots__ = ("_tracks", "conntrack", "fragments", "host", "learnt", "name", "ports", "recent", "sockets", "world")
+
+    def __init__(self, host: Host, world: World) -> None:
+        self.host = host
+        self.name = host.name
+        self.world = world
+        self.conntrack = Conntrack()
+        self.learnt: dict[tuple[str, str], str] = {}  # (device, address) -> MAC
+        self.ports: dict[tuple[str, str], str] = {}  # (bridge, MAC) -> port
+        self.recent: dict[str, dict[str, float]] = {}
+        self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
+        self.fragments: dict[tuple[str, str, int], list[Packet]] = {}
+        self._tracks: dict[int, bool] = {}
+
+    # What matches ask (netfilter.Surroundings)
+
+    def is_local(self, address: str) -> bool:
+        return self.host.is_local(address)
+
+    def happens(self, probability: float) -> bool:
+        return self.world.choose(probability)
+
+    def seen(self, list_name: str, address: str, seconds: int) -> bool:
+        since = self.recent.get(list_name, {}).get(address)
+        return since is not None and self.world.now - since <= seconds
+
+    def remember(self, list_name: str, address: str) -> None:
+        self.recent.setdefault(list_name, {})[address] = self.world.now
+
+    def tracks(self, family: int) -> bool:
+        """Whether connections are tracked: only where some rule needs it (table nat, or `-m conntrack`)."""
+        found = self._tracks.get(family)
+        if found is None:
+            tables = self.host.netfilter.of(family)
+            found = "nat" in tables or any(
+                isinstance(match, CtState) for table in tables.values() for rule in table.rules for match in rule.matches
+            )
+            self._tracks[family] = found
+        return found
+
+    # 1. A frame arrives
+
+    def receive(self, device: str, frame: Packet) -> Steps:
+        """Take a frame from the cable at `device`."""
+        link = self.host.link(device)
+        ethernet = frame.headers[0]
+        if not isinstance(ethernet, Ethernet):  # the loopback device passes packets, not frames
+            yield from self._ip_receive(Skb(frame, device))
+            return
+        if not link.up:
+            yield Step(self.name, device, Action.DROP, frame, f"{device} is down")
+            return
+        if frame.length > link.mtu + 18:
+            why = f"{frame.length - 14} bytes do not fit the MTU of {device}, {link.mtu}; frames are dropped without a word"
+            yield Step(self.name, device, Action.DROP, frame, why)
+            return
+        yield Step(self.name, device, Action.RECEIVE, frame, f"arrives at {device}")
+        if link.master:
+            yield from self._bridge_receive(link, frame)
+        elif ethernet.dst in (link.mac, BROADCAST):
+            yield from self._ip_receive(Skb(frame.popped(), device))
+        else:
+            yield Step(self.name, device, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
+
+    # 2. The bridge
+
+    def _bridge_receive(self, port: Link, frame: Packet) -> Steps:
+        bridge = self.host.link(port.master)
+        ethernet = frame.headers[0]
+        assert isinstance(ethernet, Ethernet)
+        self.ports[bridge.name, ethernet.src] = port.name
+        skb = Skb(frame.popped(), bridge.name)
+        skb.physin = port.name
+        filtered = self._bridge_filters(skb)
+        target = ethernet.dst
+        if filtered:
+            asked_for = skb.dst
+            if not (yield from self._prerouting(skb)):
+                return
+            if skb.dst != asked_for:
+                # Translated on the bridge: straight on to another port if the new destination is on this very bridge, else up.
+                route = None if self.is_local(skb.dst) else self._lookup(skb)
+                if route is not None and route.device == bridge.name:
+                    found = yield from self._neighbour(bridge, skb.dst, skb.packet, skb.dst)
+                    if found is None:
+                        yield Step(self.name, bridge.name, Action.LOST, skb.packet, f"nobody on {bridge.name} has {skb.dst}")
+                        return
+                    target = found
+                else:
+                    target = bridge.mac
+        if target == bridge.mac:
+            if filtered:
+                yield from self._route_in(skb)
+            else:
+                yield from self._ip_receive(skb)
+            return
+        source = ethernet.src
+        yield from self._bridge_forward(bridge, port, skb, Ethernet(source, target), hooks="iptables" if filtered else "")
+
+    def _bridge_filters(self, skb: Skb) -> bool:
+        family = skb.ip.version
+        name = "iptables" if family == 4 else "ip6tables"
+        return bool(self.host.netfilter.of(family)) and bool(self.host.sysctl(f"net.bridge.bridge-nf-call-{name}"))
+
+    def _bridge_forward(self, bridge: Link, port: Link | None, skb: Skb, ethernet: Ethernet, hooks: str) -> Steps:
+        """Choose the port for a frame that came by `port`, or from this machine itself where that is `None`."""
+        frame = skb.packet.pushed(ethernet)
+        name = self._bridge_port(bridge, ethernet.dst)
+        if name is None:
+            yield Step(self.name, bridge.name, Action.LOST, frame, f"no port of {bridge.name} leads to {ethernet.dst}")
+            return
+        out = self.host.link(name)
+        if port is not None and out.name == port.name and not port.hairpin:
+            why = f"{out.name} would be both way in and way out, and its hairpin mode is off"
+            yield Step(self.name, bridge.name, Action.DROP, frame, why)
+            return
+        yield Step(self.name, bridge.name, Action.BRIDGE, frame, f"{ethernet.dst} is behind port {out.name}")
+        if hooks:
+            skb.oif = bridge.name
+            skb.physout = out.name
+            if not (yield from self._forward_hook(skb)):
+                return
+            if not (yield from self._postrouting(skb)):
+                return
+            frame = skb.packet.pushed(ethernet)
+        yield from self._transmit(out, frame)
+
+    def _bridge_port(self, bridge: Link, mac: str) -> str | None:
+        static = self.host.forwarding.get((bridge.name, mac))
+        if static:
+            return static[0].dst or None
+        known = self.ports.get((bridge.name, mac))
+        if known is not None and known in {link.name for link in self.host.ports[bridge.name] if link.up}:
+            return known
+        return self.world.flooded(self.host, bridge, mac)
+
+    # 3. PREROUTING and the routing decision
+
+    def _ip_receive(self, skb: Skb) -> Steps:
+        if (yield from self._prerouting(skb)):
+            yield from self._route_in(skb)
+
+    def _route_in(self, skb: Skb) -> Steps:
+        refused = self._source_check(skb)
+        if refused:
+            yield Step(self.name, skb.iif, Action.DROP, skb.packet, refused)
+            return
+        if self.is_local(skb.dst):
+            yield from self._input(skb)
+            return
+        forwarding = "net.ipv4.ip_forward" if skb.ip.version == 4 else "net.ipv6.conf.all.forwarding"
+        if not self.host.sysctl(forwarding):
+            why = f"{skb.dst} is not an address of {self.name}, and {forwarding} is 0: it does not route for others"
+            yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
+            return
+        route = self._lookup(skb)
+        if (yield from self._refused(skb, route)) or route is None:
+            return
+        skb.oif = route.device
+        yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
+        yield from self._forward(skb, route)
+
+    def _source_check(self, skb: Skb) -> str:
+        """Why the kernel would not take a packet with this source here, or nothing (`fib_validate_source`)."""
+        if skb.iif == "lo" or skb.ip.version == 6:
+            return ""
+        here = self.host.sysctl(f"net.ipv4.conf.{skb.iif}.route_localnet")
+        localnet = here or self.host.sysctl("net.ipv4.conf.all.route_localnet")
+        if not localnet and (skb.src.startswith("127.") or skb.dst.startswith("127.")):
+            return f"a packet from {skb.src} to {skb.dst} may not come by {skb.iif} (martian; route_localnet is 0)"
+        if skb.src in self.host.owned:
+            return f"{skb.src} is an own address of {self.name}: no packet from it may come by {skb.iif} (martian source)"
+        strict = max(
+            self.host.sysctl("net.ipv4.conf.all.rp_filter"), self.host.sysctl(f"net.ipv4.conf.{skb.iif}.rp_filter")
+        )
+        if strict:
+            back = self._find(skb.src, skb.dst, 0, "")
+            if back is None or back.type is not RouteType.UNICAST:
+                return f"rp_filter: there is no route back to {skb.src}"
+            if strict == 1 and back.device != skb.iif:
+                return f"rp_filter: an answer to {skb.src} would leave by {back.device}, but the packet came by {skb.iif}"
+        return ""
+
+    def _lookup(self, skb: Skb) -> Route | None:
+        return self._find(skb.dst, skb.src, skb.mark, skb.iif)
+
+    def _find(self, dst: str, src: str, mark: int, iif: str) -> Route | None:
+        """Policy routing: the first rule whose table has a route."""
+        family = 6 if ":" in dst else 4
+        tables = self.host.tables
+        for rule in self.host.rules:
+            if rule.family != family:
+                continue
+            if rule.table == "local":
+                if self.host.is_local(dst):
+                    return _LOCAL
+                continue
+            table = tables.get((rule.table, family))
+            if table is not None and (rule.priority >= 32766 or rule.selects(src, dst, mark, iif)):
+                route = table.lookup(dst)
+                if route is not None:
+                    return route
+        return None
+
+    def _refused(self, skb: Skb, route: Route | None) -> Passed:
+        """Say what happens when there is no way on; true if so."""
+        if route is None:
+            yield from self._answer_error(skb, "net-unreachable")
+            why = f"{self.name} has no route to {skb.dst}"
+            yield Step(self.name, skb.iif, Action.UNREACHABLE, skb.packet, why)
+            return True
+        if route.type in (RouteType.UNICAST, RouteType.LOCAL):
+            return False
+        if route.type is RouteType.BLACKHOLE:
+            why = f"{route.type} {route.prefix}: packets to {skb.dst} end here, and nobody is told"
+            yield Step(self.name, skb.iif, Action.LOST, skb.packet, why)
+            return True
+        yield from self._answer_error(skb, "host-unreachable" if route.type is RouteType.UNREACHABLE else "admin-prohibited")
+        yield Step(self.name, skb.iif, Action.UNREACHABLE, skb.packet, f"{route.type} {route.prefix} refuses {skb.dst}")
+        return True
+
+    # 4. For us: INPUT
+
+    def _input(self, skb: Skb) -> Steps:
+        if _is_fragment(skb.ip):
+            whole = self._reassembled(skb.packet)
+            if whole is None:
+                yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, "kept until the other fragments are here")
+                return
+            skb.put(whole)
+            yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, "all fragments are here")
+        tables = self.host.netfilter.of(skb.ip.version)
+        if tables:
+            for table in ("mangle", "filter"):
+                if not (yield from self._run(table, "INPUT", skb)):
+                    return
+            if not (yield from self._nat("INPUT", skb)):
+                return
+            self._confirm(skb)
+        tunnel = self._tunnel(skb)
+        if tunnel is not None:
+            yield from self._decapsulate(tunnel, skb)
+            return
+        yield from self._deliver(skb)
+
+    def _tunnel(self, skb: Skb) -> Link | None:
+        if skb.protocol != "UDP" or len(skb.packet.headers) < 3:
+            return None
+        header = skb.packet.headers[2]
+        if not isinstance(header, VXLAN):
+            return None
+        for link in self.host.links:
+            vxlan = link.vxlan
+            if vxlan and link.up and vxlan.port == skb.dport and vxlan.vni == header.vni and vxlan.local == skb.dst:
+                return link
+        return None
+
+    def _decapsulate(self, link: Link, skb: Skb) -> Steps:
+        frame = skb.packet.popped(3)
+        ethernet = frame.headers[0]
+        assert isinstance(ethernet, Ethernet)
+        why = f"{link.name} takes the outer headers off: {skb.packet.length - frame.length} bytes less"
+        yield Step(self.name, link.name, Action.DECAPSULATE, frame, why)
+        if ethernet.dst not in (link.mac, BROADCAST):
+            yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
+            return
+        yield from self._ip_receive(Skb(frame.popped(), link.name))
+
+    def _deliver(self, skb: Skb) -> Steps:
+        ports = skb.packet.headers[1]
+        if isinstance(ports, ICMP):
+            yield from self._icmp_in(skb, ports)
+            return
+        if skb.tuple in self.sockets:
+            yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, f"an open connection of {self.name} expects it")
+            self.world.arrived(self, skb, None)
+            return
+        if isinstance(ports, TCP) and ports.flags != "S":
+            yield from self._no_connection(skb, ports)
+            return
+        listener = self._listener(skb)
+        if listener is not None:
+            program = f"{listener.program} " if listener.program else ""
+            where = f"{listener.address or '*'}:{listener.port}"
+            assumed = " (assumed: no manifest declares the port)" if listener.assumed else ""
+            why = f"{program}listens on {where}/{listener.protocol}{assumed}"
+            yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, why)
+            self.world.arrived(self, skb, listener)
+            return
+        nobody = f"nobody on {self.name} listens on {skb.dst}:{skb.dport}/{skb.protocol}"
+        if isinstance(ports, TCP):
+            yield Step(self.name, skb.iif, Action.RESET, skb.packet, f"{nobody}: the kernel answers with a reset")
+            self.world.send(self, _reset(skb.ip, ports))
+        elif isinstance(ports, SCTP):
+            yield Step(self.name, skb.iif, Action.RESET, skb.packet, f"{nobody}: the kernel answers with an ABORT")
+            self.world.send(self, _answer(skb.ip, SCTP(ports.dport, ports.sport, "ABORT")))
+        else:
+            yield from self._answer_error(skb, "port-unreachable")
+            yield Step(self.name, skb.iif, Action.REJECT, skb.packet, f"{nobody}: the kernel answers port unreachable")
+
+    def _no_connection(self, skb: Skb, ports: TCP) -> Steps:
+        """A TCP segment of no connection that is open here."""
+        why = f"{self.name} has no connection {skb.src}:{skb.sport} > {skb.dst}:{skb.dport}"
+        if "R" in ports.flags:
+            yield Step(self.name, skb.iif, Action.LOST, skb.packet, f"{why}; the reset is ignored")
+            return
+        yield Step(self.name, skb.iif, Action.RESET, skb.packet, f"{why}: the kernel answers with a reset")
+        self.world.send(self, _reset(skb.ip, ports))
+
+    def _listener(self, skb: Skb) -> Listener | None:
+        best: Listener | None = None
+        for listener in self.host.listeners:
+            if listener.takes(skb.protocol, skb.dst, skb.dport) and (best is None or listener.address):
+                best = listener
+        return best
+
+    def _icmp_in(self, skb: Skb, message: ICMP) -> Steps:
+        if message.about is None:
+            if message.message == "echo-request":
+                yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, "the kernel answers echo requests itself")
+                self.world.arrived(self, skb, Listener(skb.protocol, message.ident, program="kernel"))
+            elif skb.tuple in self.sockets:
+                yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, "the echo reply that was waited for")
+                self.world.arrived(self, skb, None)
+            return
+        inner = Skb(message.about)
+        if inner.tuple.mirrored() in self.sockets:
+            why = f"the program that sent {inner.src} > {inner.dst} is told: {message.message}"
+            yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, why)
+            self.world.arrived(self, skb, None)
+        else:
+            why = f"{message.message} is about a packet {inner.src}:{inner.sport} > {inner.dst}:{inner.dport} that nobody here sent"
+            yield Step(self.name, skb.iif, Action.LOST, skb.packet, why)
+
+    # 5. For others: TTL, MTU, FORWARD
+
+    def _forward(self, skb: Skb, route: Route) -> Steps:
+        ip = skb.ip
+        if ip.ttl <= 1:
+            yield from self._answer_error(skb, "time-exceeded")
+            why = "its time to live is used up: probably it goes round in circles"
+            yield Step(self.name, skb.iif, Action.UNREACHABLE, skb.packet, why)
+            return
+        link = self.host.link(route.device)
+        mtu = route.mtu or link.mtu
+        if ip.df and skb.packet.length > mtu:
+            yield from self._answer_error(skb, "fragmentation-needed", mtu)
+            why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}, and the packet may not be cut (DF)"
+            yield Step(self.name, link.name, Action.DROP, skb.packet, why)
+            return
+        skb.put(Packet((_with_ttl(ip, ip.ttl - 1), *skb.packet.headers[1:]), skb.packet.payload))
+        if not (yield from self._forward_hook(skb)):
+            return
+        yield from self._leave(skb, route)
+
+    def _forward_hook(self, skb: Skb) -> Passed:
+        if self.host.netfilter.of(skb.ip.version):
+            for table in ("mangle", "filter"):
+                if not (yield from self._run(table, "FORWARD", skb)):
+                    return False
+        return True
+
+    # 6. A socket sends: OUTPUT
+
+    def source_for(self, dst: str) -> str:
+        """The address a socket gets that connects to `dst`; empty where there is no route."""
+        if self.host.is_local(dst):
+            return dst
+        route = self._find(dst, "", 0, "")
+        if route is None or route.type is not RouteType.UNICAST:
+            return ""
+        return route.source or self._select(route.device, route.via or dst)
+
+    def _select(self, device: str, towards: str) -> str:
+        """The address of a device to use as source: one whose network holds the next hop, else its first, else another
+        device's (`inet_select_addr`)."""
+        family = 6 if ":" in towards else 4
+        link = self.host.link(device)
+        own = [address for address in link.addresses if address.family == family]
+        for address in own:
+            if address.prefix.contains(towards):
+                return address.ip
+        if own:
+            return own[0].ip
+        others = (a for other in self.host.links if other.up for a in other.addresses)
+        return next((a.ip for a in others if a.family == family and a.scope == "global"), "")
+
+    def output(self, packet: Packet, why: str) -> Steps:
+        """A packet from a socket, or from the kernel itself, sets out."""
+        skb = Skb(packet)
+        yield Step(self.name, "", Action.SEND, packet, why)
+        route = self._lookup(skb)
+        if route is None or route.type not in (RouteType.UNICAST, RouteType.LOCAL):
+            refused = f"{route.type} {route.prefix}" if route is not None else f"there is no route to {skb.dst}"
+            yield Step(self.name, "", Action.UNREACHABLE, packet, f"{refused}: the program is told so at once")
+            return
+        skb.oif = route.device
+        if self.host.netfilter.of(skb.ip.version):
+            asked_for, mark = skb.dst, skb.mark
+            if not (yield from self._output_hook(skb)):
+                return
+            if skb.dst != asked_for or skb.mark != mark:
+                again = self._lookup(skb)
+                if again is None:
+                    yield Step(self.name, "", Action.UNREACHABLE, skb.packet, f"there is no route to {skb.dst}")
+                    return
+                route = again
+                skb.oif = route.device
+        yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
+        yield from self._leave(skb, route)
+
+    def _output_hook(self, skb: Skb) -> Passed:
+        if not (yield from self._run("raw", "OUTPUT", skb)):
+            return False
+        self._track(skb)
+        if not (yield from self._run("mangle", "OUTPUT", skb)):
+            return False
+        if not (yield from self._nat("OUTPUT", skb)):
+            return False
+        return (yield from self._run("filter", "OUTPUT", skb))
+
+    # 7. POSTROUTING, neighbour, device
+
+    def _leave(self, skb: Skb, route: Route) -> Steps:
+        if not (yield from self._postrouting(skb)):
+            return
+        if route.type is RouteType.LOCAL:
+            skb.iif, skb.oif = "lo", ""
+            yield from self._ip_receive(skb)
+            return
+        link = self.host.link(route.device)
+        mtu = route.mtu or link.mtu
+        if skb.packet.length <= mtu:
+            yield from self._to_neighbour(link, route, skb, skb.packet)
+            return
+        if skb.ip.df:
+            why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu} (message too long)"
+            yield Step(self.name, link.name, Action.DROP, skb.packet, why)
+            return
+        pieces = _cut(skb.packet, mtu)
+        why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
+        yield Step(self.name, link.name, Action.FRAGMENT, skb.packet, why)
+        for piece in pieces:
+            yield from self._to_neighbour(link, route, skb, piece)
+
+    def _to_neighbour(self, link: Link, route: Route, skb: Skb, packet: Packet) -> Steps:
+        if not link.up:
+            yield Step(self.name, link.name, Action.DROP, packet, f"{link.name} is down")
+            return
+        hop = route.via or skb.dst
+        mac = yield from self._neighbour(link, hop, packet, skb.src)
+        if mac is None:
+            if skb.iif:
+                yield from self._answer_error(skb, "host-unreachable")
+            yield Step(self.name, link.name, Action.UNREACHABLE, packet, f"nobody on {link.name} answers for {hop}")
+            return
+        yield from self._send_frame(link, Packet((Ethernet(link.mac, mac), *packet.headers), packet.payload))
+
+    def _neighbour(self, link: Link, address: str, packet: Packet, source: str) -> Generator[Step, None, str | None]:
+        """The MAC address of a neighbour: known for good, learnt before, or asked for now."""
+        mac = self.host.permanent.get((link.name, address)) or self.learnt.get((link.name, address))
+        if mac is not None:
+            return mac
+        sender = source if self.host.is_local(source) else self._select(link.name, address)
+        answer = self.world.asked(self.host, link, address, sender)
+        if answer is None:
+            return None
+        self.learnt[link.name, address] = answer.sender_mac
+        yield Step(self.name, link.name, Action.ARP, Packet((Ethernet(answer.sender_mac, link.mac), answer)), str(answer))
+        return answer.sender_mac
+
+    def _send_frame(self, link: Link, frame: Packet) -> Steps:
+        """Hand a frame to a device."""
+        if link.kind is LinkKind.BRIDGE:
+            ethernet = frame.headers[0]
+            assert isinstance(ethernet, Ethernet)
+            yield from self._bridge_forward(link, None, Skb(frame.popped()), ethernet, hooks="")
+        elif link.kind is LinkKind.VXLAN:
+            yield from self._encapsulate(link, frame)
+        else:
+            yield from self._transmit(link, frame)
+
+    def _transmit(self, link: Link, frame: Packet) -> Steps:
+        """Put a frame on the cable."""
+        peer = link.peer
+        if not link.up:
+            yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
+        elif frame.length - 14 > link.mtu:
+            why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; a bridge port drops without a word"
+            yield Step(self.name, link.name, Action.DROP, frame, why)
+        elif peer is None or peer.host not in self.world.network:
+            yield Step(self.name, link.name, Action.LOST, frame, f"nothing is plugged in at the other end of {link.name}")
+        else:
+            yield Step(self.name, link.name, Action.TRANSMIT, frame, f"to {peer.host} {peer.link}")
+            self.world.wire.append((peer.host, peer.link, frame))
+
+    def _encapsulate(self, link: Link, frame: Packet) -> Steps:
+        vxlan = link.vxlan
+        ethernet = frame.headers[0]
+        assert vxlan is not None and isinstance(ethernet, Ethernet)
+        entries = self.host.forwarding.get((link.name, ethernet.dst))
+        if not entries:
+            why = f"{link.name} has no FDB entry for {ethernet.dst}: it does not know which machine to send to"
+            yield Step(self.name, link.name, Action.LOST, frame, why)
+            return
+        remote = entries[0].dst
+        ip = IPv4(vxlan.local, remote, "UDP", df=False) if ":" not in remote else IPv6(vxlan.local, remote, "UDP")
+        sport = _UDP_VXLAN_SPORT + hash_ports(frame) % 16384
+        outer = frame.pushed(ip, UDP(sport, vxlan.port), VXLAN(vxlan.vni))
+        yield Step(self.name, link.name, Action.ENCAPSULATE, outer, f"{ethernet.dst} is on {remote}: {outer.length - frame.length + 14} bytes more")
+        yield from self.output(outer, f"{link.name} sends the frame to {remote} in UDP")
+
+    # Netfilter and conntrack
+
+    def _prerouting(self, skb: Skb) -> Passed:
+        if not self.host.netfilter.of(skb.ip.version):
+            return True
+        if _is_fragment(skb.ip) and self.tracks(skb.ip.version):
+            whole = self._reassembled(skb.packet)
+            if whole is None:
+                yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, "conntrack keeps it until the other fragments are here")
+                return False
+            skb.put(whole)
+            yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, "conntrack has all fragments")
+        if not (yield from self._run("raw", "PREROUTING", skb)):
+            return False
+        self._track(skb)
+        if not (yield from self._run("mangle", "PREROUTING", skb)):
+            return False
+        return (yield from self._nat("PREROUTING", skb))
+
+    def _postrouting(self, skb: Skb) -> Passed:
+        if not self.host.netfilter.of(skb.ip.version):
+            return True
+        if not (yield from self._run("mangle", "POSTROUTING", skb)):
+            return False
+        if not (yield from self._nat("POSTROUTING", skb)):
+            return False
+        self._confirm(skb)
+        return True
+
+    def _track(self, skb: Skb) -> None:
+        """Find the packet's connection, or begin one."""
+        if skb.connection is not None:  # seen already: it came back by the loopback device
+            return
+        if not skb.tracked or not self.tracks(skb.ip.version):
+            skb.state = "UNTRACKED"
+            return
+        header = skb.packet.headers[1]
+        if isinstance(header, ICMP) and header.about is not None:
+            key = Skb(header.about).tuple.mirrored()
+            found = self.conntrack.find(key)
+            skb.connection = found
+            skb.state = "RELATED" if found is not None else "INVALID"
+            skb.reply = found is not None and key != found.original
+            return
+        key = skb.tuple
+        found = self.conntrack.find(key)
+        if found is None:
+            if isinstance(header, TCP) and header.flags not in ("S", ".", "P."):
+                skb.state = "INVALID"
+                return
+            skb.connection = Connection(key)
+            skb.state = "NEW"
+            return
+        skb.connection = found
+        skb.reply = key != found.original
+        if skb.reply:
+            found.seen_reply = True
+        skb.state = "ESTABLISHED" if found.seen_reply else "NEW"
+
+    def _confirm(self, skb: Skb) -> None:
+        connection = skb.connection
+        if connection is not None and not connection.confirmed:
+            self.conntrack.confirm(connection)
+
+    def _nat(self, hook: str, skb: Skb) -> Passed:
+        """Table nat for a new connection; then the translation that the connection has."""
+        connection = skb.connection
+        if connection is None:
+            return True
+        source_side = hook in ("POSTROUTING", "INPUT")
+        if not connection.confirmed and not (connection.source_nat if source_side else connection.destination_nat):
+            if source_side:
+                connection.source_nat = True
+            else:
+                connection.destination_nat = True
+            before = connection.reply
+            rule = yield from self._nat_rules(hook, skb, connection)
+            if rule is None and "nat" in self.host.netfilter.of(skb.ip.version) and source_side:
+                connection.reply = self.conntrack.free_port(connection.reply)
+            if connection.reply != before and rule is not None:
+                self._translate(skb, connection, source_side)
+                action = Action.SNAT if source_side else Action.DNAT
+                yield Step(self.name, skb.oif or skb.iif, action, skb.packet, _because(rule), rule)
+                return True
+            if rule is not None and isinstance(rule.target, Final) and rule.target.verdict == "DROP":
+                return False
+        if self._translate(skb, connection, source_side):
+            if skb.state == "RELATED":
+                why = "the error is about a known connection: it is translated like that connection"
+            else:
+                why = "a known connection: conntrack translates it as its first packet was" + (", backwards" if skb.reply else "")
+            yield Step(self.name, skb.oif or skb.iif, Action.CONNTRACK, skb.packet, why)
+        return True
+
+    def _nat_rules(self, hook: str, skb: Skb, connection: Connection) -> Generator[Step, None, Rule | None]:
+        """Walk the nat chains; change the connection's reply tuple as the deciding rule says, and return that rule."""
+        rule = yield from self._traverse("nat", hook, skb)
+        if rule is None:
+            return None
+        target = rule.target
+        reply = connection.reply
+        if isinstance(target, Dnat):
+            connection.reply = reply._replace(src=target.address, sport=target.port or reply.sport)
+        elif isinstance(target, Redirect):
+            here = "127.0.0.1" if hook == "OUTPUT" else self._select(skb.iif, skb.src)
+            connection.reply = reply._replace(src=here, sport=target.port)
+        elif isinstance(target, Snat | Masquerade):
+            address = target.address if isinstance(target, Snat) else self._masquerade_source(skb)
+            wanted = reply._replace(dst=address)
+            if target.random_fully and skb.protocol in ("TCP", "UDP", "SCTP"):
+                wanted = wanted._replace(dport=self.world.random.randrange(1024, 65536))
+            connection.reply = self.conntrack.free_port(wanted)
+        return rule
+
+    def _masquerade_source(self, skb: Skb) -> str:
+        route = self._lookup(skb)
+        hop = route.via if route is not None and route.device == skb.oif and route.via else skb.dst
+        return self._select(skb.oif, hop)
+
+    def _translate(self, skb: Skb, connection: Connection, source_side: bool) -> bool:
+        """Rewrite the packet as its connection says; true if that changed it."""
+        if skb.reply:
+            wanted = connection.original.mirrored()
+        else:
+            wanted = connection.reply.mirrored()
+        header = skb.packet.headers[1]
+        if isinstance(header, ICMP) and header.about is not None:
+            return self._translate_error(skb, header, wanted, source_side)
+        ip = skb.ip
+        if source_side:
+            if (wanted.src, wanted.sport) == (skb.src, skb.sport):
+                return False
+            packet = rewritten(skb.packet, ip, src=wanted.src, sport=wanted.sport)
+        else:
+            if (wanted.dst, wanted.dport) == (skb.dst, skb.dport):
+                return False
+            packet = rewritten(skb.packet, ip, dst=wanted.dst, dport=wanted.dport)
+        skb.put(packet)
+        return True
+
+    def _translate_error(self, skb: Skb, header: ICMP, wanted: Tuple, source_side: bool) -> bool:
+        """An ICMP error is translated outside like an answer, and inside the other way round."""
+        connection = skb.connection
+        assert connection is not None and header.about is not None
+        inner = Skb(header.about)
+        sent = connection.original if skb.reply else connection.reply
+        if source_side:
+            if not (connection.is_dnat if skb.reply else connection.is_snat):
+                return False
+            about = rewritten(header.about, inner.ip, dst=sent.dst, dport=sent.dport)
+            outer = _with_addresses(skb.ip, src=wanted.src)
+        else:
+            if not (connection.is_snat if skb.reply else connection.is_dnat):
+                return False
+            about = rewritten(header.about, inner.ip, src=sent.src, sport=sent.sport)
+            outer = _with_addresses(skb.ip, dst=wanted.dst)
+        packet = Packet((outer, ICMP(header.message, header.mtu, header.ident, about)), skb.packet.payload)
+        changed = packet != skb.packet
+        skb.put(packet)
+        return changed
+
+    def _run(self, table: str, hook: str, skb: Skb) -> Passed:
+        """The chain of one table at one hook; whether the packet goes on. A lost packet leaves its last step here."""
+        held = self.host.netfilter.of(skb.ip.version).get(table)
+        if held is None:
+            return True
+        chain = held.chains[hook]
+        if not chain.rules and chain.policy == "ACCEPT":
+            return True
+        rule = yield from self._traverse(table, hook, skb)
+        if rule is None:
+            if chain.policy != "DROP":
+                return True
+            why = f"no rule of {table} {hook} matched, and its policy is DROP"
+            yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
+            return False
+        target = rule.target
+        if isinstance(target, Reject):
+            yield Step(self.name, skb.iif or skb.oif, Action.REJECT, skb.packet, _because(rule), rule)
+            yield from self._reject(skb, target.kind)
+            return False
+        if isinstance(target, Final) and target.verdict == "DROP":
+            yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, _because(rule), rule)
+            return False
+        return True
+
+    def _traverse(self, table: str, hook: str, skb: Skb) -> Generator[Step, None, Rule | None]:
+        """The rules in their order, with jumps and returns; the rule that decided, or `None` for the policy.
+
+        Rules that match and pass the packet on are steps; a deciding ACCEPT is one too.
+        """
+        held = self.host.netfilter.of(skb.ip.version).get(table)
+        if held is None:
+            return None
+        chains: Chains = held.chains
+        lines: tuple[Line, ...] = chains[hook].lines(skb)
+        at = 0
+        stack: list[tuple[tuple[Line, ...], int]] = []
+        where, device = self.name, skb.oif or skb.iif
+        while True:
+            while at < len(lines):
+                tests, rule, target, says = lines[at]
+                at += 1
+                for test in tests:
+                    if not test(skb, self):
+                        break
+                else:
+                    if isinstance(target, Jump):
+                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
+                        stack.append((lines, at))
+                        lines, at = chains[target.chain].lines(skb), 0
+                    elif isinstance(target, SetMark):
+                        skb.mark = (skb.mark & ~target.mask & 0xFFFFFFFF) ^ target.value
+                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
+                    elif isinstance(target, Final):
+                        if target.verdict == "RETURN":
+                            yield Step(where, device, Action.RULE, skb.packet, says, rule)
+                            break
+                        if target.verdict == "ACCEPT":
+                            yield Step(where, device, Action.RULE, skb.packet, says, rule)
+                        return rule
+                    elif isinstance(target, NoTrack):
+                        skb.tracked = False
+                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
+                    elif isinstance(target, Dnat | Snat | Masquerade | Redirect | Reject):
+                        return rule
+                    else:
+                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
+            if not stack:
+                return None
+            lines, at = stack.pop()
+
+    # Answers by the kernel
+
+    def _reject(self, skb: Skb, kind: str) -> Steps:
+        header = skb.packet.headers[1]
+        if kind == "tcp-reset":
+            if isinstance(header, TCP) and "R" not in header.flags:
+                self.world.send(self, _reset(skb.ip, header))
+            return
+        yield from self._answer_error(skb, kind.removeprefix("icmp6-").removeprefix("icmp-"))
+
+    def _answer_error(self, skb: Skb, message: str, mtu: int = 0) -> Steps:
+        """Queue an ICMP error to the sender of a packet; no error is ever answered with an error (RFC 1122, 3.2.2)."""
+        header = skb.packet.headers[1] if len(skb.packet.headers) > 1 else None
+        if isinstance(header, ICMP) and header.about is not None:
+            return
+        source = skb.dst if self.is_local(skb.dst) else self.source_for(skb.src)
+        if not source:
+            return
+        version = skb.ip.version
+        icmp = ICMP(message, mtu, 0, quoted(skb.packet))
+        if version == 4:
+            packet = Packet((IPv4(source, skb.src, "ICMP", df=False), icmp))
+        else:
+            packet = Packet((IPv6(source, skb.src, "ICMPv6"), icmp))
+        yield Step(self.name, skb.iif or skb.oif, Action.ICMP, packet, f"{self.name} tells {skb.src}: {message}")
+        self.world.send(self, packet)
+
+    def _reassembled(self, packet: Packet) -> Packet | None:
+        """Keep a fragment; the whole packet once all are here."""
+        ip = packet.ip
+        held = self.fragments.setdefault((ip.src, ip.dst, ip.id), [])
+        held.append(packet)
+        held.sort(key=lambda piece: piece.ip.offset)
+        if held[-1].ip.more or held[0].ip.offset:
+            return None
+        end = 0
+        for piece in held:
+            if piece.ip.offset != end:
+                return None
+            end += piece.length - piece.ip.length
+        del self.fragments[ip.src, ip.dst, ip.id]
+        first = held[0].ip
+        header = _with_fragment(first, 0, more=False)
+        return Packet((header, *held[0].headers[1:]), b"".join(piece.payload for piece in held))
+
+
+def quoted(packet: Packet) -> Packet:
+    """What an ICMP error quotes of the packet it is about: its headers."""
+    return Packet(packet.headers[:2])
+
+
+def hash_ports(frame: Packet) -> int:
+    """A number that is the same for all packets of a flow: VXLAN makes its outer source port of it (RFC 7348, section 5)."""
+    inner = Skb(frame.popped())
+    value = 0
+    for char in f"{inner.src}{inner.dst}":
+        value = (value * 31 + ord(char)) & 0xFFFF
+    return (value ^ inner.sport ^ inner.dport) & 0xFFFF
+
+
+def rewritten(packet: Packet, ip: IPHeader, *, src: str = "", sport: int = 0, dst: str = "", dport: int = 0) -> Packet:
+    """The packet with other addresses and ports; what is not given stays."""
+    header = packet.headers[1]
+    ports: Ports
+    if isinstance(header, TCP):
+        ports = TCP(sport or header.sport, dport or header.dport, header.flags, header.mss)
+    elif isinstance(header, UDP):
+        ports = UDP(sport or header.sport, dport or header.dport)
+    elif isinstance(header, SCTP):
+        ports = SCTP(sport or header.sport, dport or header.dport, header.chunk)
+    else:
+        return Packet((_with_addresses(ip, src=src, dst=dst), *packet.headers[1:]), packet.payload)
+    return Packet((_with_addresses(ip, src=src, dst=dst), ports, *packet.headers[2:]), packet.payload)
+
+
+def _with_addresses(ip: IPHeader, *, src: str = "", dst: str = "") -> IPHeader:
+    if isinstance(ip, IPv4):
+        return IPv4(src or ip.src, dst or ip.dst, ip.protocol, ip.ttl, ip.df, ip.id, ip.offset, ip.more)
+    return IPv6(src or ip.src, dst or ip.dst, ip.protocol, ip.ttl, ip.df, ip.id, ip.offset, ip.more)
+
+
+def _with_ttl(ip: IPHeader, ttl: int) -> IPHeader:
+    if isinstance(ip, IPv4):
+        return IPv4(ip.src, ip.dst, ip.protocol, ttl, ip.df, ip.id, ip.offset, ip.more)
+    return IPv6(ip.src, ip.dst, ip.protocol, ttl, ip.df, ip.id, ip.offset, ip.more)
+
+
+def _with_fragment(ip: IPHeader, offset: int, *, more: bool) -> IPHeader:
+    if isinstance(ip, IPv4):
+        return IPv4(ip.src, ip.dst, ip.protocol, ip.ttl, ip.df, ip.id, offset, more)
+    return IPv6(ip.src, ip.dst, ip.protocol, ip.ttl, ip.df, ip.id, offset, more)
+
+
+def _is_fragment(ip: IPHeader) -> bool:
+    return ip.more or ip.offset > 0
+
+
+def _cut(packet: Packet, mtu: int) -> list[Packet]:
+    """Fragments of at most `mtu` bytes. Headers after the IP header ride in the first one; offsets count from its end."""
+    ip = packet.ip
+    whole = packet.length - ip.length
+    room = (mtu - ip.length) // 8 * 8
+    inner = whole - len(packet.payload)
+    pieces: list[Packet] = []
+    for offset in range(0, whole, room):
+        length = min(room, whole - offset)
+        header = _with_fragment(ip, offset, more=offset + length < whole)
+        if offset == 0:
+            pieces.append(Packet((header, *packet.headers[1:]), packet.payload[: length - inner]))
+        else:
+            pieces.append(Packet((header,), packet.payload[offset - inner : offset - inner + length]))
+    return pieces
+
+
+def _answer(ip: IPHeader, ports: Ports) -> Packet:
+    if isinstance(ip, IPv4):
+        return Packet((IPv4(ip.dst, ip.src, ip.protocol), ports))
+    return Packet((IPv6(ip.dst, ip.src, ip.protocol), ports))
+
+
+def _reset(ip: IPHeader, ports: TCP) -> Packet:
+    return _answer(ip, TCP(ports.dport, ports.sport, "R."))
+
+
+def _routed(dst: str, route: Route) -> str:
+    if route.type is RouteType.LOCAL:
+        return f"{dst} is an address of this machine: by lo"
+    hop = f" via {route.via}" if route.via else ""
+    return f"{route.prefix}{hop} dev {route.device} is the longest match for {dst}"
+
+
+def _because(rule: Rule) -> str:
+    comment = rule.comment
+    return f"{comment}: {rule.target.says}" if comment else rule.target.says

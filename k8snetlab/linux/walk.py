@@ -1,0 +1,363 @@
+"""How does a packet get from machine to machine, and an answer back?
+
+A `World` is one simulated kernel for a whole network: it holds the machines that a packet has met so far, the frames that are on
+the cables, and the packets that machines want to send in answer. `exchange` sends one packet and then what it brings about — the
+answer of the program that got it, a reset, an ICMP error — and says how it ended. `every` repeats that for each way the
+load-balancing choices can fall.
+
+Who answers an ARP request follows from the links alone, so the search for him is remembered with the network; what each
+machine learns from it is kept in the world, and begins empty.
+
+Not modelled: two packets on their way at once, retransmissions. Guide section 2.1; RFC 826, RFC 9293.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from k8snetlab.address import family
+from k8snetlab.errors import LabError
+from k8snetlab.linux.conntrack import Tuple
+from k8snetlab.linux.host import Found, Host, Network
+from k8snetlab.linux.link import Link, LinkKind
+from k8snetlab.linux.netns import Namespace, Steps
+from k8snetlab.linux.route import RouteType
+from k8snetlab.linux.skb import Skb
+from k8snetlab.linux.socket import Listener
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, IPv4, IPv6, Packet, Ports
+from k8snetlab.trace import Action, Client, Step, Verdict
+
+__all__ = ["Arrival", "Exchange", "World", "every", "exchange"]
+
+Choose = Callable[[float], bool]
+"""Decides whether something with this probability happens."""
+
+FRAMES = 2000
+"""More frames than this for one packet mean a loop that no TTL ends (bridges in a ring)."""
+
+T = TypeVar("T")
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A packet that reached a program: on which machine, the packet, and the listener (`None`: an open connection)."""
+
+    host: str
+    packet: Packet
+    listener: Listener | None
+
+
+class World:
+    """The machines at work. `now` is in seconds; `choose` decides load balancing, by `random` unless told otherwise."""
+
+    def __init__(self, network: Network, rng: random.Random, now: float = 0.0, choose: Choose | None = None) -> None:
+        self.network = network
+        self.random = rng
+        self.now = now
+        self.choose: Choose = choose or self._by_chance
+        self.wire: deque[tuple[str, str, Packet]] = deque()
+        self.arrivals: list[Arrival] = []
+        self._answers: list[tuple[Namespace, Packet]] = []
+        self._namespaces: dict[str, Namespace] = {}
+
+    def _by_chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def at(self, name: str) -> Namespace:
+        """The machine of that name, at work. Raises `UnknownName`."""
+        found = self._namespaces.get(name)
+        if found is None:
+            found = self._namespaces[name] = Namespace(self.network.host(name), self)
+        return found
+
+    def run(self) -> Steps:
+        """Let every frame on the cables arrive, and all that follows from it, until nothing moves."""
+        for _ in range(FRAMES):
+            if not self.wire:
+                return
+            host, device, frame = self.wire.popleft()
+            yield from self.at(host).receive(device, frame)
+        _, _, frame = self.wire[0]
+        self.wire.clear()
+        yield Step(host, device, Action.LOST, frame, "the frame goes round in circles: the bridges form a ring")
+
+    def arrived(self, at: Namespace, skb: Skb, listener: Listener | None) -> None:
+        """A program got a packet: note it, and queue what it answers."""
+        self.arrivals.append(Arrival(at.name, skb.packet, listener))
+        if listener is None:
+            return
+        answer = _answer_of(at, skb)
+        if skb.protocol == "TCP":
+            at.sockets.add(skb.tuple)
+        self._answers.append((at, answer))
+
+    def send(self, at: Namespace, packet: Packet) -> None:
+        """Queue a packet that a machine sends in answer."""
+        self._answers.append((at, packet))
+
+    def answer(self) -> Steps:
+        """Send what was queued, and what that brings about."""
+        while self._answers:
+            at, packet = self._answers.pop(0)
+            yield from at.output(packet, f"{at.name} answers")
+            yield from self.run()
+
+    # Who is on the cable?
+
+    def asked(self, host: Host, link: Link, address: str, sender: str) -> ARP | None:
+        """Ask everybody on the cable of `link` for the MAC of `address`; the answer, or `None`. Everyone who hears it learns."""
+        key = (host.name, link.name, address)
+        memory = self.network.memory
+        if key not in memory:
+            memory[key] = _search(self.network, host, link, address, sender)
+        found = memory[key]
+        if found is None:
+            return None
+        for name, bridge, towards, back in found.bridges:
+            ports = self.at(name).ports
+            ports[bridge, found.mac] = towards
+            if back:
+                ports[bridge, link.mac] = back
+        if sender:
+            self.at(found.host).learnt[found.link, sender] = link.mac
+        return ARP("reply", found.mac, address, link.mac, sender)
+
+    def flooded(self, host: Host, bridge: Link, mac: str) -> str | None:
+        """The port of a bridge behind which a MAC is that the bridge has not learnt: where the flooded frame is taken."""
+        for port in host.ports[bridge.name]:
+            if port.up and _behind(self.network, port, mac, {(host.name, bridge.name)}):
+                return port.name
+        return None
+
+
+def _search(network: Network, host: Host, link: Link, address: str, sender: str) -> Found | None:
+    """Breadth first over cables and bridges, from a device outwards, to the first machine that answers for the address."""
+    allowed = network.may_own(address)
+    queue: deque[tuple[str, str, tuple[tuple[str, str, str, str], ...]]] = deque()
+    if link.kind is LinkKind.BRIDGE:
+        for port in host.ports[link.name]:
+            if port.up and port.peer is not None:
+                queue.append((port.peer.host, port.peer.link, ((host.name, link.name, port.name, ""),)))
+    elif link.up and link.peer is not None:
+        queue.append((link.peer.host, link.peer.link, ()))
+        allowed = allowed.union((link.peer.host,))
+    visited: set[tuple[str, str]] = {(host.name, link.name)}
+    while queue:
+        name, device, trail = queue.popleft()
+        if name not in allowed or name not in network or (name, device) in visited:
+            continue
+        visited.add((name, device))
+        there = network[name]
+        arrived = there.link(device)
+        if not arrived.up:
+            continue
+        listening = there.link(arrived.master) if arrived.master else arrived
+        if _answers(there, listening, address, sender):
+            return Found(name, listening.name, listening.mac, trail)
+        if arrived.master:
+            for port in there.ports[arrived.master]:
+                if port.name != device and port.up and port.peer is not None:
+                    step = (name, arrived.master, port.name, device)
+                    queue.append((port.peer.host, port.peer.link, (*trail, step)))
+    return None
+
+
+def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
+    """Whether a machine that hears the question on `link` answers it (`arp_process`, `ndisc_recv_ns`)."""
+    if not link.up or sender in there.owned:
+        return False
+    of = family(address)
+    if of == 6:
+        return there.owned.get(address) == link.name
+    if address in there.owned and not address.startswith("127."):
+        return not there.sysctl("net.ipv4.conf.all.arp_ignore") or there.owned[address] == link.name
+    if not (
+        there.sysctl("net.ipv4.conf.all.proxy_arp") or there.sysctl(f"net.ipv4.conf.{link.name}.proxy_arp")
+    ) or not there.sysctl("net.ipv4.ip_forward"):
+        return False
+    table = there.tables.get(("main", 4))
+    route = table.lookup(address) if table is not None else None
+    return route is not None and route.type is RouteType.UNICAST and route.device != link.name
+
+
+def _behind(network: Network, port: Link, mac: str, visited: set[tuple[str, str]]) -> bool:
+    """Whether a frame for `mac` that leaves by this port is taken by somebody."""
+    if port.peer is None or port.peer.host not in network:
+        return False
+    there = network[port.peer.host]
+    arrived = there.link(port.peer.link)
+    if not arrived.up:
+        return False
+    if not arrived.master:
+        return arrived.mac == mac
+    if there.link(arrived.master).mac == mac:
+        return True
+    if (there.name, arrived.master) in visited:
+        return False
+    visited.add((there.name, arrived.master))
+    others = (other for other in there.ports[arrived.master] if other.name != arrived.name and other.up)
+    return any(_behind(network, other, mac, visited) for other in others)
+
+
+def _answer_of(at: Namespace, skb: Skb) -> Packet:
+    """What a program sends back: the second packet of a TCP or SCTP handshake, or a datagram."""
+    header = skb.packet.headers[1]
+    ports: Ports
+    if isinstance(header, TCP):
+        ports = TCP(header.dport, header.sport, "S.", _mss(at, skb.src))
+    elif isinstance(header, SCTP):
+        ports = SCTP(header.dport, header.sport, "INIT ACK")
+    elif isinstance(header, ICMP):
+        ports = ICMP("echo-reply", 0, header.ident)
+    else:
+        ports = UDP(header.dport, header.sport) if isinstance(header, UDP) else UDP(0, 0)
+    payload = skb.packet.payload if isinstance(header, UDP | ICMP) else b""
+    return _packet(skb.dst, skb.src, skb.protocol, ports, payload, skb.ip.df)
+
+
+def _mss(at: Namespace, towards: str) -> int:
+    """The largest segment that fits the device towards an address, as a SYN announces it."""
+    route = at._find(towards, "", 0, "")
+    if route is None or not route.device:
+        return 536
+    mtu = route.mtu or at.host.link(route.device).mtu
+    return min(mtu, 65535) - (40 if family(towards) == 4 else 60)
+
+
+def _packet(src: str, dst: str, protocol: str, ports: Ports, payload: bytes, df: bool) -> Packet:
+    if ":" in dst:
+        return Packet((IPv6(src, dst, protocol), ports), payload)
+    return Packet((IPv4(src, dst, protocol, df=df), ports), payload)
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """One packet and what came back. `arrival` says who took it, if anyone did."""
+
+    source: str
+    sport: int
+    fate: Verdict
+    client: Client
+    reason: str
+    steps: tuple[Step, ...]
+    reply: tuple[Step, ...]
+    arrival: Arrival | None
+    answer: Packet | None = None
+
+
+def exchange(
+    world: World,
+    client: str,
+    address: str,
+    port: int,
+    protocol: str = "TCP",
+    *,
+    payload: bytes = b"",
+    source: str = "",
+    sport: int = 0,
+    flags: str = "S",
+    df: bool = True,
+) -> Exchange:
+    """Send one packet from a machine to `address` and `port`, and let the answer come back.
+
+    `protocol` is `TCP`, `UDP`, `SCTP` or `ICMP` (an echo request); `source` and `sport` are the kernel's choice unless given.
+    """
+    at = world.at(client)
+    source = source or at.source_for(address)
+    sport = sport or world.random.randrange(32768, 61000)
+    ports: Ports
+    if protocol == "TCP":
+        ports = TCP(sport, port, flags, _mss(at, address) if flags == "S" else 0)
+    elif protocol == "UDP":
+        ports = UDP(sport, port)
+    elif protocol == "SCTP":
+        ports = SCTP(sport, port)
+    elif protocol in ("ICMP", "ICMPv6"):
+        ports = ICMP("echo-request", 0, sport)
+        protocol = "ICMP" if family(address) == 4 else "ICMPv6"
+        port = sport
+    else:
+        raise LabError(f"{protocol} is not a protocol that a packet can be sent by: TCP, UDP, SCTP, ICMP")
+    nowhere = "0.0.0.0" if family(address) == 4 else "::"
+    packet = _packet(source or nowhere, address, protocol, ports, payload, df)
+    if not source:
+        why = f"{client} has no route to {address}, or no address of its own towards it: the program is told at once"
+        step = Step(client, "", Action.UNREACHABLE, packet, why)
+        return Exchange("", sport, Verdict.UNREACHABLE, Client.UNREACHABLE, why, (step,), (), None)
+    at.sockets.add(Tuple(protocol, address, port, source, sport))
+    world.arrivals.clear()
+    steps = (*at.output(packet, f"a program on {client} sends to {address}:{port}"), *world.run())
+    taken = next((arrival for arrival in world.arrivals if arrival.listener is not None or flags != "S"), None)
+    world.arrivals.clear()
+    reply = tuple(world.answer())
+    back = next((a for a in world.arrivals if a.host == client and a.listener is None), None)
+    fate, told, reason = _ending(client, steps, reply, taken, back)
+    return Exchange(source, sport, fate, told, reason, steps, reply, taken, back.packet if back else None)
+
+
+_ENDINGS = {
+    Action.DELIVER: Verdict.DELIVERED,
+    Action.RESET: Verdict.REJECTED,
+    Action.REJECT: Verdict.REJECTED,
+    Action.DROP: Verdict.DROPPED,
+    Action.UNREACHABLE: Verdict.UNREACHABLE,
+    Action.LOST: Verdict.TIMEOUT,
+}
+_REFUSING = {"port-unreachable"}
+
+
+def _ending(
+    client: str, steps: tuple[Step, ...], reply: tuple[Step, ...], taken: Arrival | None, back: Arrival | None
+) -> tuple[Verdict, Client, str]:
+    last = next((step for step in reversed(steps) if step.action in _ENDINGS), None)
+    fate = _ENDINGS[last.action] if last is not None else Verdict.TIMEOUT
+    reason = f"{last.where}: {last.why}" if last is not None else "nobody answered"
+    if back is not None:
+        header = back.packet.headers[1]
+        if isinstance(header, ICMP) and header.about is not None:
+            if header.message == "fragmentation-needed":
+                return Verdict.DROPPED, Client.TIMEOUT, reason
+            told = Client.REFUSED if header.message in _REFUSING else Client.UNREACHABLE
+            if fate is Verdict.DELIVERED:  # the answer was refused on its way
+                return Verdict.TIMEOUT, Client.TIMEOUT, reason
+            return fate, told, reason
+        if isinstance(header, TCP) and "R" in header.flags:
+            return Verdict.REJECTED, Client.REFUSED, reason
+        if isinstance(header, SCTP) and header.chunk == "ABORT":
+            return Verdict.REJECTED, Client.REFUSED, reason
+        return fate, Client.OPEN, reason
+    if taken is not None:
+        lost = next((step for step in reversed(reply) if step.action in _ENDINGS), None)
+        where = f"{lost.where}: {lost.why}" if lost is not None else "nothing came back"
+        return Verdict.TIMEOUT, Client.TIMEOUT, f"the answer is lost: {where}"
+    if fate is Verdict.UNREACHABLE and last is not None and last.where == client:
+        return fate, Client.UNREACHABLE, reason
+    return fate, Client.TIMEOUT, reason
+
+
+def every(run: Callable[[Choose], T]) -> Iterator[tuple[float, T]]:
+    """Run once for each way the choices can fall: pairs of probability and result, which add up to 1.
+
+    `run` is given the function that decides; it must begin afresh each time.
+    """
+    todo: list[tuple[bool, ...]] = [()]
+    while todo:
+        script = todo.pop()
+        taken: list[bool] = []
+        chance = 1.0
+
+        def choose(probability: float, script: tuple[bool, ...] = script, taken: list[bool] = taken) -> bool:
+            nonlocal chance
+            at = len(taken)
+            value = script[at] if at < len(script) else probability > 0.0
+            if at >= len(script) and 0.0 < probability < 1.0:
+                todo.append((*taken, False))
+            taken.append(value)
+            chance *= probability if value else 1.0 - probability
+            return value
+
+        result = run(choose)
+        yield chance, result
