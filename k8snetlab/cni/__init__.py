@@ -1,0 +1,82 @@
+"""How does a packet leave a pod, and how does it find the node of another?
+
+Kubernetes asks three things of a network — every pod has an address, pods reach each other without NAT, nodes reach
+pods — and leaves the rest to a plugin. The kubelet's runtime calls it for every pod (the Container Network Interface:
+a program, JSON in, JSON out), and a daemon of the same project usually programs the node. Here a CNI is a pure
+function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it writes on a node and in a pod
+(`linux.host.Part`).
+
+    variant   between nodes                        pod MTU on 1500     enforces NetworkPolicy
+    bridge    host routes, one subnet only         1500                no
+    flannel   VXLAN, or host routes                1450, or 1500       no
+
+To add one: a module with a class that fulfils `Cni`, and its line in `VARIANTS`.
+
+Not modelled: the CNI's own calls (ADD, DEL, CHECK, their results and errors), chained plugins, several networks in
+one pod. Guide sections 2.1 and 3.1; CNI specification 1.1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from k8snetlab.cni.bridge import Bridge
+from k8snetlab.cni.plan import Machine, Option, Plan, Remote, Workload
+from k8snetlab.errors import BadOption, Problem
+from k8snetlab.linux.host import Part
+
+__all__ = ["VARIANTS", "Bridge", "Cni", "Machine", "Option", "Plan", "Remote", "Workload", "named"]
+
+
+class Cni(Protocol):
+    """One way to build a pod network."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
+        ...
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """What can be chosen about it."""
+        ...
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that it adds to a packet between nodes."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """What it does, in one sentence."""
+        ...
+
+    def pod_mtu(self, machine: Machine) -> int:
+        """The MTU of the pods' devices on that machine."""
+        ...
+
+    def node(self, plan: Plan, machine: Machine, workloads: Sequence[Workload]) -> Part:
+        """What it writes on a machine that runs these pods."""
+        ...
+
+    def pod(self, plan: Plan, machine: Machine, workload: Workload) -> Part:
+        """What it writes in one pod of that machine. Nothing else is looked at, so one pod costs one pod."""
+        ...
+
+
+VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
+    "bridge": Bridge.of,
+}
+"""The CNIs that exist, by name; each is made from its options."""
+
+
+def named(name: str, options: Mapping[str, str] | None = None) -> Cni:
+    """The CNI of that name with these options, as the command line gives them. Raises `BadOption` naming what exists.
+
+    >>> named("bridge", {"hairpin": "off"}).summary
+    'a bridge on each node, host routes to the nodes of the same subnet, no encapsulation'
+    """
+    if name not in VARIANTS:
+        raise BadOption(Problem(f"there is no CNI {name!r}; there are {', '.join(VARIANTS)}", field="cni"))
+    return VARIANTS[name](options or {})

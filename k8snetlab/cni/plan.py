@@ -1,0 +1,140 @@
+"""What does a CNI need to know before it can program a machine?
+
+Little: which machines there are, with their underlay addresses and pod CIDRs; which ranges pods and Services have;
+and which pods run on the machine at hand. These values say it, free of any Kubernetes object, so that a CNI is a pure
+function from them to the devices, routes, neighbours and rules of a machine.
+
+Names and MAC addresses that the real programs draw at random are derived here by hashing the name of what they belong
+to: the same cluster has the same state each time, and a what-if does not rename the devices it leaves alone.
+
+Not modelled: several underlay devices of one machine, several pod ranges of one family. Guide sections 1.2 and 2.1; CNI
+specification 1.1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+from k8snetlab.address import Prefix, family
+from k8snetlab.errors import BadOption, Problem
+from k8snetlab.linux.link import Address
+
+__all__ = ["Machine", "Option", "Plan", "Remote", "Workload", "chosen", "derived_mac", "number_of"]
+
+FIRST_INDEX = 3
+"""The interface index of the first device that a CNI makes: 1 is `lo`, 2 the machine's own `eth0`."""
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A node before any CNI ran: the name of its Host, the underlay addresses of its `device`, the pod CIDRs it was
+    given (at most one a family), and its annotations, where some CNIs publish what the others need.
+    """
+
+    name: str
+    addresses: tuple[Address, ...]
+    pod_cidrs: tuple[Prefix, ...] = ()
+    device: str = "eth0"
+    mtu: int = 1500
+    annotations: Mapping[str, str] = {}
+
+    def address(self, of: int) -> Address | None:
+        """The first underlay address of family `of` (4 or 6)."""
+        return next((address for address in self.addresses if family(address.ip) == of), None)
+
+    def pod_cidr(self, of: int) -> Prefix | None:
+        """The range of family `of` that pods of this machine have their addresses from."""
+        return next((block for block in self.pod_cidrs if block.family == of), None)
+
+    def reaches(self, other: str) -> bool:
+        """Whether that underlay address is on this machine's own cable, so that no gateway is needed."""
+        own = self.address(family(other))
+        return own is not None and own.prefix.contains(other)
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """A pod that is to be attached: the name of its Host (`shop/web-0`) and its addresses, at most one a family."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+class Remote(NamedTuple):
+    """Another machine as a route sees it: where its pods are, and which underlay address leads to them."""
+
+    machine: Machine
+    pods: Prefix
+    via: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The whole cluster as a CNI sees it: all machines in order, and the ranges of pods and Services."""
+
+    machines: tuple[Machine, ...]
+    pod_cidrs: tuple[Prefix, ...]
+    service_cidrs: tuple[Prefix, ...] = ()
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The families that pods have addresses of, the cluster's first family first."""
+        return tuple(dict.fromkeys(block.family for block in self.pod_cidrs))
+
+    def pod_cidr(self, of: int) -> Prefix:
+        """The range of family `of` that all pods of the cluster have their addresses from."""
+        return next(block for block in self.pod_cidrs if block.family == of)
+
+    def others(self, machine: Machine, of: int) -> Iterator[Remote]:
+        """The other machines that have pods and an underlay address of that family."""
+        for other in self.machines:
+            pods, via = other.pod_cidr(of), other.address(of)
+            if pods is not None and via is not None and other.name != machine.name:
+                yield Remote(other, pods, via.ip)
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One thing about a CNI that can be chosen: its name, the values it takes (none listed: a whole number), what
+    holds when nobody chooses, and what it means.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    default: str
+    summary: str
+
+
+def chosen(cni: str, options: Iterable[Option], given: Mapping[str, str]) -> dict[str, str]:
+    """Every option with its value, given or default. An option or a value that does not exist is a `BadOption` that
+    says which do.
+
+    >>> chosen("bridge", [Option("hairpin", ("on", "off"), "on", "…")], {"hairpin": "off"})
+    {'hairpin': 'off'}
+    """
+    known = {option.name: option for option in options}
+    for name, value in given.items():
+        if name not in known:
+            raise _bad(cni, name, f"{cni} has no such option; it has {', '.join(known)}")
+        if known[name].values and value not in known[name].values:
+            raise _bad(cni, name, f"{value!r} is none of {', '.join(known[name].values)}")
+    return {name: given.get(name, option.default) for name, option in known.items()}
+
+
+def number_of(cni: str, option: str, value: str, smallest: int, largest: int) -> int:
+    """The value of an option that takes a whole number between two limits; anything else is a `BadOption`."""
+    if not value.isascii() or not value.isdigit() or not smallest <= int(value) <= largest:
+        raise _bad(cni, option, f"{value!r} is no whole number from {smallest} to {largest}")
+    return int(value)
+
+
+def _bad(cni: str, option: str, message: str) -> BadOption:
+    return BadOption(Problem(message, object=f"CNI {cni}", field=option))
+
+
+@lru_cache(maxsize=1 << 14)
+def derived_mac(of: str) -> str:
+    """A locally administered unicast MAC for the thing of that name (the kernel would draw one at random)."""
+    digest = sha256(of.encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (digest[0] & 0xFC | 0x02, *digest[1:6]))
