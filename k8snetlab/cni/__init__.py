@@ -22,11 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from k8snetlab.cni.bridge import Bridge
+from k8snetlab.cni.flannel import Flannel
 from k8snetlab.cni.plan import Machine, Option, Plan, Remote, Workload
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
-__all__ = ["VARIANTS", "Bridge", "Cni", "Machine", "Option", "Plan", "Remote", "Workload", "named"]
+__all__ = ["VARIANTS", "Bridge", "Cni", "Flannel", "Machine", "Option", "Plan", "Remote", "Workload", "named"]
 
 
 class Cni(Protocol):
@@ -67,6 +68,7 @@ class Cni(Protocol):
 
 VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
     "bridge": Bridge.of,
+    "flannel": Flannel.of,
 }
 """The CNIs that exist, by name; each is made from its options."""
 
