@@ -1,13 +1,14 @@
 """What is on the wire?
 
-A packet is a stack of headers with a payload under it, outermost header first: `(Ethernet, IPv4, TCP)`. Encapsulation is a
-push: VXLAN puts `(IPv4, UDP, VXLAN)` on top of a whole Ethernet frame, so the stack becomes
+A packet is a stack of headers with a payload under it, outermost header first: `(Ethernet, IPv4, TCP)`. Encapsulation
+is a push: VXLAN puts `(IPv4, UDP, VXLAN)` on top of a whole Ethernet frame, so the stack becomes
 `(Ethernet, IPv4, UDP, VXLAN, Ethernet, IPv4, TCP)`, and every header costs its bytes. A packet never changes; what the
-kernel does to it (a new address, one hop less to live) makes another packet.
+kernel does to it (a new address, one hop less to live) makes another packet. `wire` turns it into bytes.
 
-Field names are those of the RFCs, save that IPv6's *hop limit* is called `ttl` like IPv4's, so that one walk serves both.
+Field names are those of the RFCs, save that IPv6's *hop limit* is called `ttl` like IPv4's, so that one walk serves
+both. Every header knows its `length` in bytes.
 
-Not modelled: checksums (always right), IP options, IPv6 extension headers other than fragments, TCP options other than MSS,
+Not modelled: wrong checksums, IP options, IPv6 extension headers other than fragments, TCP options other than MSS,
 sequence numbers beyond the handshake. Guide section 2.1; RFC 791, 8200, 9293, 768, 792, 4443, 826, 7348.
 """
 
@@ -47,15 +48,21 @@ class Ethernet(msgspec.Struct, frozen=True):
 
 
 class ARP(msgspec.Struct, frozen=True):
-    """Who has this address? (RFC 826). Also stands for IPv6's neighbour solicitation and advertisement (RFC 4861)."""
+    """Who has this address? (RFC 826): 28 bytes. Also stands for IPv6's neighbour solicitation and advertisement (RFC
+    4861): 72 bytes with their IPv6 header.
+    """
 
     layer: ClassVar[str] = "arp"
-    length: ClassVar[int] = 28
     operation: str
     sender_mac: str
     sender: str
     target_mac: str
     target: str
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire."""
+        return 72 if ":" in self.target else 28
 
     def __str__(self) -> str:
         if self.operation == "request":
@@ -83,10 +90,9 @@ class IPv4(msgspec.Struct, frozen=True):
 
 
 class IPv6(msgspec.Struct, frozen=True):
-    """RFC 8200: 40 bytes. Routers never fragment it (`df` is always true on the way)."""
+    """RFC 8200: 40 bytes, 48 with a fragment header. Routers never fragment it (`df` is always true on the way)."""
 
     layer: ClassVar[str] = "ipv6"
-    length: ClassVar[int] = 40
     version: ClassVar[int] = 6
     src: str
     dst: str
@@ -97,12 +103,17 @@ class IPv6(msgspec.Struct, frozen=True):
     offset: int = 0
     more: bool = False
 
+    @property
+    def length(self) -> int:
+        """Bytes on the wire."""
+        return 48 if self.offset or self.more else 40
+
     def __str__(self) -> str:
         return f"{self.src} > {self.dst}"
 
 
 class TCP(msgspec.Struct, frozen=True):
-    """RFC 9293: 20 bytes, 24 with an MSS option. `flags` are letters as tcpdump prints them: `S`, `S.`, `.`, `P.`, `R.`."""
+    """RFC 9293: 20 bytes, 24 with an MSS option. `flags` are letters as tcpdump prints them: `S`, `S.`, `.`, `P.`."""
 
     layer: ClassVar[str] = "tcp"
     sport: int
@@ -112,6 +123,7 @@ class TCP(msgspec.Struct, frozen=True):
 
     @property
     def length(self) -> int:
+        """Bytes on the wire."""
         return 24 if self.mss else 20
 
     def __str__(self) -> str:
@@ -131,20 +143,24 @@ class UDP(msgspec.Struct, frozen=True):
 
 
 class SCTP(msgspec.Struct, frozen=True):
-    """RFC 9260: the common header of 12 bytes and an INIT or INIT ACK chunk of 20."""
+    """RFC 9260: the common header of 12 bytes and one chunk: `INIT` or `INIT ACK` of 20 bytes, `ABORT` of 4."""
 
     layer: ClassVar[str] = "sctp"
-    length: ClassVar[int] = 32
     sport: int
     dport: int
     chunk: str = "INIT"
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire."""
+        return 16 if self.chunk == "ABORT" else 32
 
     def __str__(self) -> str:
         return f"SCTP {self.sport} > {self.dport} [{self.chunk}]"
 
 
 class ICMP(msgspec.Struct, frozen=True):
-    """RFC 792 and RFC 4443 (ICMPv6), by the name of the message. An error carries the packet it is about, as it was seen."""
+    """RFC 792 and RFC 4443 (ICMPv6), by the name of the message. An error carries the packet it is about, as it was."""
 
     layer: ClassVar[str] = "icmp"
     length: ClassVar[int] = 8
@@ -155,15 +171,25 @@ class ICMP(msgspec.Struct, frozen=True):
 
     @property
     def sport(self) -> int:
+        """The identifier of an echo: conntrack uses it as it uses ports."""
         return self.ident
 
     @property
     def dport(self) -> int:
+        """The same identifier: it does not change with the direction."""
         return self.ident
 
     @property
     def is_error(self) -> bool:
+        """Whether it is about another packet."""
         return self.about is not None
+
+    @property
+    def quoted(self) -> int:
+        """How many bytes of the packet an error is about it carries: 576 in all (RFC 1812), in IPv6 1280 (RFC 4443)."""
+        if self.about is None:
+            return 0
+        return min(self.about.length, 548 if self.about.ip.version == 4 else 1232)
 
     def __str__(self) -> str:
         return f"ICMP {self.message}" + (f" (mtu {self.mtu})" if self.mtu else "")
@@ -201,8 +227,8 @@ class Packet(msgspec.Struct, frozen=True):
         size = len(self.payload)
         for header in self.headers:
             size += header.length
-            if isinstance(header, ICMP) and header.about is not None:
-                size += min(header.about.length, 548)
+            if isinstance(header, ICMP):
+                size += header.quoted
         return size
 
     @property
