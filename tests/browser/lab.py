@@ -1,0 +1,109 @@
+"""A learner's hands and eyes in JupyterLab: open, run all, change a control, look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from playwright.sync_api import ElementHandle, Page
+
+OPEN_MS = 60_000
+RUN_MS = 120_000
+CHANGE_MS = 15_000
+
+READY = """() => {
+    const panel = window.jupyterapp?.shell.currentWidget;
+    const session = panel?.sessionContext;
+    return Boolean(session?.isReady && session.session?.kernel?.status === "idle");
+}"""
+
+# Started without waiting for its end: a call that outlives its own time-out would hang the page.
+RUN_ALL = """() => {
+    window.ranAll = "running";
+    window.jupyterapp.commands.execute("notebook:run-all-cells").then(() => { window.ranAll = "done"; });
+}"""
+
+# JupyterLab draws only the cells in view: each is brought there before it is asked for a control.
+SHOW_CELL = """async index => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    notebook.activeCellIndex = index;
+    await notebook.scrollToItem(index, "start");
+}"""
+
+CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+LOOK = """async explorer => {
+    const bytes = async address => Array.from(new Uint8Array(await (await fetch(address)).arrayBuffer())).join();
+    const images = await Promise.all([...explorer.querySelectorAll("img")].map(image => bytes(image.src)));
+    const drawings = [...explorer.querySelectorAll("svg")].map(drawing => drawing.outerHTML);
+    const words = explorer.cloneNode(true);
+    words.querySelectorAll("select, svg").forEach(part => part.remove());
+    return {picture: [...images, ...drawings].join("\\n"), text: words.textContent};
+}"""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What an explorer shows: its pictures, byte by byte, and its words without those of its controls."""
+
+    picture: str
+    text: str
+
+
+def open_notebook(page: Page, address: str, name: str) -> None:
+    """Opens a notebook and waits for its kernel."""
+    page.goto(f"{address}/lab/tree/{name}", timeout=OPEN_MS)
+    page.wait_for_function(READY, timeout=OPEN_MS)
+
+
+def run_all(page: Page) -> None:
+    """Runs every cell and waits for the last."""
+    page.evaluate(RUN_ALL)
+    page.wait_for_function("() => window.ranAll === 'done'", timeout=RUN_MS)
+    page.wait_for_function(READY, timeout=RUN_MS)
+
+
+def cells(page: Page) -> list[dict[str, Any]]:
+    """The cells as the page holds them, outputs included."""
+    found: list[dict[str, Any]] = page.evaluate(CELLS)
+    return found
+
+
+def explorers(page: Page) -> Iterator[ElementHandle]:
+    """The widgets of the notebook that have a choice to make and a picture, each brought into view."""
+    for index, cell in enumerate(cells(page)):
+        if not any(WIDGET in output.get("data", {}) for output in cell.get("outputs", [])):
+            continue
+        page.evaluate(SHOW_CELL, index)
+        widget = page.locator(f".jp-Notebook-cell[data-windowed-list-index='{index}'] .jp-OutputArea-output.lm-Panel")
+        widget.locator(".jupyter-widgets").first.wait_for(timeout=CHANGE_MS)
+        if widget.locator("select").count() and widget.locator("img, svg").count():
+            yield widget.first.element_handle(timeout=CHANGE_MS)
+
+
+def look(page: Page, explorer: ElementHandle) -> Look:
+    """What the explorer shows now."""
+    return msgspec.convert(page.evaluate(LOOK, explorer), Look)
+
+
+def choose_another(page: Page, explorer: ElementHandle) -> tuple[Look, Look]:
+    """Changes the first choice of the explorer, as a learner does; what it showed before and shows after."""
+    choice = explorer.query_selector("select")
+    assert choice is not None
+    before = look(page, explorer)
+    last = choice.evaluate("choice => choice.options.length - 1")
+    choice.select_option(index=0 if choice.evaluate("choice => choice.selectedIndex") == last else last)
+    after = before
+    for _ in range(CHANGE_MS // 100):
+        page.wait_for_timeout(100)
+        after = look(page, explorer)
+        if after.picture != before.picture and after.text != before.text:
+            break
+    return before, after
+
+
+def use_theme(page: Page, theme: str) -> None:
+    """Switches JupyterLab to `theme` and waits until the page wears it."""
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme, timeout=CHANGE_MS)
