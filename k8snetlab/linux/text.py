@@ -1,0 +1,295 @@
+"""What would the real tool print?
+
+The state of a machine, in the words of `ip`, `bridge`, `conntrack` and `iptables-save`: what a learner meets on a
+real node reads the same. Every line is made from the state alone; two calls with the same state give the same bytes.
+
+Order is the kernel's: IPv4 routes by prefix, the default route first; IPv6 routes as the kernel walks its tree, which
+puts a network after those inside it, and the default route last. Trailing blanks, of which the real tools leave many,
+are left out.
+
+Not modelled, and so not printed: link-local addresses (`fe80::/64`) and multicast entries, which the kernel makes for
+every device; statistics; time-outs of addresses. The queueing discipline is the usual one of the kind of device.
+Guide section 2.1; iproute2 6.1, conntrack-tools 1.4.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from k8snetlab.address import Prefix, family
+from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
+from k8snetlab.linux.host import Host
+from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind
+from k8snetlab.linux.route import Route, RouteType, RoutingRule
+
+__all__ = [
+    "bridge_fdb",
+    "conntrack_list",
+    "ip_addr",
+    "ip_link",
+    "ip_link_details",
+    "ip_neigh",
+    "ip_route",
+    "ip_rule",
+]
+
+
+# ip addr, ip link
+
+
+def ip_addr(host: Host) -> str:
+    """`ip addr`: every device with its addresses."""
+    netns = _netns_ids(host)
+    lines: list[str] = []
+    for link in host.links:
+        lines += (_first_line(link, ""), _second_line(link, netns))
+        for address in link.addresses:
+            lines += (f"    {_address(address, link)}", "       valid_lft forever preferred_lft forever")
+    return _text(lines)
+
+
+def ip_link(host: Host) -> str:
+    """`ip link`: every device."""
+    netns = _netns_ids(host)
+    return _text(
+        line for link in host.links for line in (_first_line(link, "mode DEFAULT "), _second_line(link, netns))
+    )
+
+
+def ip_link_details(host: Host) -> str:
+    """`ip -d link`: every device with what belongs to its kind, as far as the state says it."""
+    netns = _netns_ids(host)
+    lines: list[str] = []
+    for link in host.links:
+        lines += (_first_line(link, "mode DEFAULT "), _second_line(link, netns))
+        lines += (f"    {line}" for line in _kind(link))
+    return _text(lines)
+
+
+def _first_line(link: Link, mode: str) -> str:
+    name = f"{link.name}@if{link.peer_index}" if link.peer_index else link.name
+    flags = "LOOPBACK" if link.kind is LinkKind.LOOPBACK else "BROADCAST,MULTICAST"
+    up = ",UP,LOWER_UP" if link.up else ""
+    master = f"master {link.master} " if link.master else ""
+    return (
+        f"{link.index}: {name}: <{flags}{up}> mtu {link.mtu} qdisc {_qdisc(link)} {master}state {_state(link)} "
+        f"{mode}group default qlen 1000"
+    )
+
+
+def _second_line(link: Link, netns: dict[str, int]) -> str:
+    if link.kind is LinkKind.LOOPBACK:
+        return f"    link/loopback {link.mac} brd 00:00:00:00:00:00"
+    other = f" link-netnsid {netns[link.peer.host]}" if link.kind is LinkKind.VETH and link.peer else ""
+    return f"    link/ether {link.mac} brd ff:ff:ff:ff:ff:ff{other}"
+
+
+def _netns_ids(host: Host) -> dict[str, int]:
+    """The number by which a machine knows each network namespace that a cable of its leads to, in order of
+    appearance.
+    """
+    peers = (link.peer.host for link in host.links if link.kind is LinkKind.VETH and link.peer)
+    return {peer: number for number, peer in enumerate(dict.fromkeys(peers))}
+
+
+def _qdisc(link: Link) -> str:
+    if not link.up:
+        return "noop"
+    return "fq_codel" if link.kind is LinkKind.NIC else "noqueue"
+
+
+def _state(link: Link) -> str:
+    if not link.up:
+        return "DOWN"
+    return "UNKNOWN" if link.kind in (LinkKind.LOOPBACK, LinkKind.VXLAN) else "UP"
+
+
+def _address(address: Address, link: Link) -> str:
+    if address.family == 6:
+        return f"inet6 {address} scope {address.scope}"
+    broadcast = f" brd {address.prefix.broadcast}" if _has_broadcast(address, link) else ""
+    return f"inet {address}{broadcast} scope {address.scope} {link.name}"
+
+
+def _has_broadcast(address: Address, link: Link) -> bool:
+    return address.family == 4 and address.length < 31 and link.kind is not LinkKind.LOOPBACK
+
+
+def _kind(link: Link) -> Iterator[str]:
+    """What `ip -d` adds below a device: its kind, and what it is to its bridge."""
+    if link.vxlan:
+        of = link.vxlan
+        learning = "" if of.learning else "nolearning "
+        yield f"vxlan id {of.vni} local {of.local} dev {of.device} srcport 0 0 dstport {of.port} {learning}ttl auto"
+    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH):
+        yield str(link.kind)
+    if link.master:
+        yield f"bridge_slave state forwarding hairpin {'on' if link.hairpin else 'off'}"
+
+
+# ip route, ip rule
+
+
+def ip_route(host: Host, family: int = 4, table: str = "main") -> str:
+    """`ip route show table TABLE`, and `ip -6 route` for family 6. Table `local` is what follows from the addresses."""
+    routes = _local(host, family) if table == "local" else ()
+    stated = (route for route in host.routes if route.family == family and route.table == table)
+    order = _as_in_the_trie if family == 4 else _as_in_the_tree
+    return _text(_route(route) for route in sorted((*routes, *stated), key=order))
+
+
+def _as_in_the_trie(route: Route) -> tuple[int, int, int]:
+    block = route.block()
+    return block.base, -block.length, route.metric
+
+
+def _as_in_the_tree(route: Route) -> tuple[int, int, int]:
+    block = route.block()
+    return block.base + block.size, -block.length, route.metric
+
+
+def _route(route: Route) -> str:
+    refused = route.type is not RouteType.UNICAST
+    device = route.device or ("lo" if route.family == 6 and refused else "")
+    scope = route.scope if route.family == 4 else "global"
+    parts = (
+        f"{route.type}" if refused else "",
+        _destination(route),
+        f"via {route.via}" if route.via else "",
+        f"dev {device}" if device else "",
+        f"proto {route.protocol}" if route.protocol != "boot" else "",
+        f"scope {scope}" if scope != "global" else "",
+        f"src {route.source}" if route.source else "",
+        _metric(route),
+        "onlink" if route.onlink else "",
+        f"mtu {route.mtu}" if route.mtu else "",
+        "pref medium" if route.family == 6 else "",
+    )
+    return " ".join(part for part in parts if part)
+
+
+def _destination(route: Route) -> str:
+    block = route.block()
+    if block.length == 0:
+        return "default"
+    return block.network if block.length == block.bits else str(block)
+
+
+def _metric(route: Route) -> str:
+    """IPv6 routes always have a metric: where none is stated, the kernel takes 1024, for its own routes 256, for own
+    addresses 0.
+    """
+    if route.family == 4:
+        return f"metric {route.metric}" if route.metric else ""
+    if route.type is RouteType.LOCAL:
+        return "metric 0"
+    return f"metric {route.metric or (256 if route.protocol == 'kernel' else 1024)}"
+
+
+def _local(host: Host, of: int) -> Iterator[Route]:
+    """Table `local` of a machine, without its broadcast routes, which have a type of their own."""
+    for link in host.links:
+        for address in link.addresses if link.up else ():
+            if address.family == of:
+                source = address.ip if of == 4 else ""
+                scope = "host" if of == 4 else "global"
+                prefixes = [str(Prefix.of(address.ip))]
+                if link.kind is LinkKind.LOOPBACK and of == 4 and address.length < 32:
+                    prefixes.insert(0, str(address.prefix))
+                for prefix in prefixes:
+                    yield Route(
+                        prefix, link.name, "", source, scope, "kernel", type=RouteType.LOCAL, table="local", family=of
+                    )
+
+
+def ip_rule(host: Host, family: int = 4) -> str:
+    """`ip rule`, and `ip -6 rule` for family 6: which table is looked up for which packets, in order."""
+    rules = (rule for rule in host.rules if rule.family == family)
+    return _text(_rule(rule) for rule in sorted(rules, key=lambda rule: rule.priority))
+
+
+def _rule(rule: RoutingRule) -> str:
+    mask = "" if rule.mask == 0xFFFFFFFF else f"/{rule.mask:#x}"
+    parts = (
+        "not" if rule.invert else "",
+        f"from {_selector(rule.source) or 'all'}",
+        f"to {_selector(rule.to)}" if rule.to else "",
+        f"fwmark {rule.mark:#x}{mask}" if rule.mark else "",
+        f"iif {rule.iif}" if rule.iif else "",
+        f"lookup {rule.table}",
+    )
+    return f"{rule.priority}:\t" + " ".join(part for part in parts if part)
+
+
+def _selector(cidr: str) -> str:
+    if not cidr:
+        return ""
+    block = Prefix.of(cidr)
+    return block.network if block.length == block.bits else str(block)
+
+
+# ip neigh, bridge fdb
+
+
+def ip_neigh(host: Host) -> str:
+    """`ip neigh`: the permanent neighbours. Learnt ones come and go with traffic and are not part of the state."""
+    entries = sorted(host.neighbours, key=lambda entry: family(entry.ip))
+    return _text(f"{entry.ip} dev {entry.device} lladdr {entry.mac} PERMANENT" for entry in entries)
+
+
+def bridge_fdb(host: Host) -> str:
+    """`bridge fdb show`: the entries of tunnel devices and bridges, and each port's own address."""
+    lines = [_fdb(entry, host) for entry in host.fdb]
+    lines += (f"{link.mac} dev {link.name} master {link.master} permanent" for link in host.links if link.master)
+    return _text(lines)
+
+
+def _fdb(entry: FdbEntry, host: Host) -> str:
+    if entry.device in host.ports:
+        return f"{entry.mac} dev {entry.dst} master {entry.device} static"
+    return f"{entry.mac} dev {entry.device} dst {entry.dst} self permanent"
+
+
+# conntrack -L
+
+
+def conntrack_list(conntrack: Conntrack) -> str:
+    """`conntrack -L`: every connection, its two tuples, and whether it was answered.
+
+    Time passes for a real table. Here each connection shows the seconds it would be kept from its last packet on.
+    """
+    return _text(_connection(connection) for connection in conntrack)
+
+
+_NUMBER = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
+_UNANSWERED = {"TCP": "120 SYN_SENT", "SCTP": "3 COOKIE_WAIT", "UDP": "30", "ICMP": "30", "ICMPv6": "30"}
+_ANSWERED = {"TCP": "432000 ESTABLISHED", "SCTP": "210 ESTABLISHED", "UDP": "120", "ICMP": "30", "ICMPv6": "30"}
+_ECHO = {"ICMP": (8, 0), "ICMPv6": (128, 129)}
+
+
+def _connection(connection: Connection) -> str:
+    protocol = connection.original.protocol
+    answered = connection.seen_reply
+    echo, reply = _ECHO.get(protocol, (0, 0))
+    parts = (
+        f"{protocol.lower():<8} {_NUMBER[protocol]}",
+        (_ANSWERED if answered else _UNANSWERED)[protocol],
+        _tuple(connection.original, echo),
+        "" if answered else "[UNREPLIED]",
+        _tuple(connection.reply, reply),
+        "[ASSURED]" if answered and protocol not in _ECHO else "",
+        f"mark={connection.mark}",
+        "use=1",
+    )
+    return " ".join(part for part in parts if part)
+
+
+def _tuple(of: Tuple, icmp_type: int) -> str:
+    addresses = f"src={of.src} dst={of.dst}"
+    if of.protocol in _ECHO:
+        return f"{addresses} type={icmp_type} code=0 id={of.sport}"
+    return f"{addresses} sport={of.sport} dport={of.dport}"
+
+
+def _text(lines: Iterator[str] | list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
