@@ -14,8 +14,9 @@ whenever a node comes or goes. Where the packet crosses from node to node there 
 - `host-gw`: host routes only, the full MTU, and no way to a node of another subnet: the kernel refuses a gateway that
   is not on the cable, flanneld logs an error, and the route is missing.
 
-With two families there is a second device, `flannel-v6.1`. It too is 50 bytes smaller than the underlay, although an
-IPv6 outer header takes 70: flannel's own trap, kept as it is.
+With two families there is a second device, `flannel-v6.1`. flannel reckons with 50 bytes for it too, although an IPv6
+outer header makes it 70; the kernel knows better and makes that device 70 smaller than the underlay. So a pod, whose
+MTU follows flannel's sum, may send IPv6 packets that its node answers with Packet Too Big.
 
 Netfilter: chain FLANNEL-POSTRTG (nat) masquerades what leaves the pod network and what enters it from outside, except
 what kube-proxy has marked, what stays inside, and what comes from outside to pods of this very node. Chain FLANNEL-FWD
@@ -39,7 +40,7 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from k8snetlab.address import Prefix
-from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, Wiring, forwarding, host_routes, mtu_of
+from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, Wiring, connected, forwarding, host_routes, mtu_of
 from k8snetlab.cni.plan import FIRST_INDEX, Machine, Option, Plan, Workload, chosen, derived_mac
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
@@ -66,7 +67,10 @@ __all__ = ["Backend", "Flannel"]
 VNI = 1
 PORT = 8472
 OVERHEAD = 50
-"""Outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14. flannel subtracts this for IPv6 underlays too."""
+"""What flannel takes off the underlay's MTU: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14."""
+
+HEADROOM: Mapping[int, int] = {4: 50, 6: 70}
+"""What the kernel takes off at least when it makes a tunnel device: an outer IPv6 header has 40 bytes."""
 
 DEVICE: Mapping[int, str] = {4: f"flannel.{VNI}", 6: f"flannel-v6.{VNI}"}
 ANNOTATION: Mapping[int, str] = {
@@ -158,6 +162,9 @@ class Flannel(msgspec.Struct, frozen=True):
         fdb: list[FdbEntry] = []
         for own in _ends(plan, machine):
             links.append(_tunnel(own, machine, FIRST_INDEX + len(links)))
+            if own.family == 6:  # the kernel makes a route for a single IPv6 address too
+                address = own.pods.network
+                routes.append(connected(Prefix.of(address), DEVICE[6], address))
             for remote in plan.others(machine, own.family):
                 if self.direct_routing and machine.reaches(remote.via):
                     continue
@@ -185,7 +192,7 @@ def _ends(plan: Plan, machine: Machine) -> Iterator[_End]:
 
 
 def _tunnel(own: _End, machine: Machine, index: int) -> Link:
-    """The tunnel device. Its address is a single one, so that no connected or broadcast route comes with it; the node
+    """The tunnel device. Its address stands alone (/32), so that no route to a whole network comes with it; the node
     itself uses it to speak to pods elsewhere.
     """
     return Link(
@@ -193,7 +200,7 @@ def _tunnel(own: _End, machine: Machine, index: int) -> Link:
         index,
         LinkKind.VXLAN,
         tunnel_mac(machine, own.family),
-        machine.mtu - OVERHEAD,
+        machine.mtu - HEADROOM[own.family],
         addresses=(Address(own.pods.network, own.pods.bits),),
         vxlan=Vxlan(VNI, own.outer, machine.device, PORT),
     )

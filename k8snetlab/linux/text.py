@@ -14,12 +14,13 @@ Guide section 2.1; iproute2 6.1, conntrack-tools 1.4.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind
+from k8snetlab.linux.netfilter import HOOKS, Chain, Tables
 from k8snetlab.linux.route import Route, RouteType, RoutingRule
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ip_neigh",
     "ip_route",
     "ip_rule",
+    "iptables_save",
 ]
 
 
@@ -187,19 +189,18 @@ def _metric(route: Route) -> str:
 
 
 def _local(host: Host, of: int) -> Iterator[Route]:
-    """Table `local` of a machine, without its broadcast routes, which have a type of their own."""
+    """Table `local` of a machine as routes, without the broadcast ones, which the walk does not know."""
+    source_of = {4: lambda ip: ip, 6: lambda _ip: ""}[of]
+    scope = {4: "host", 6: "global"}[of]
     for link in host.links:
         for address in link.addresses if link.up else ():
             if address.family == of:
-                source = address.ip if of == 4 else ""
-                scope = "host" if of == 4 else "global"
-                prefixes = [str(Prefix.of(address.ip))]
-                if link.kind is LinkKind.LOOPBACK and of == 4 and address.length < 32:
-                    prefixes.insert(0, str(address.prefix))
-                for prefix in prefixes:
+                whole = link.kind is LinkKind.LOOPBACK and address.length < 32 and of == 4
+                for prefix in (str(address.prefix), address.ip) if whole else (address.ip,):
                     yield Route(
-                        prefix, link.name, "", source, scope, "kernel", type=RouteType.LOCAL, table="local", family=of
-                    )
+                        prefix, link.name, "", source_of(address.ip), scope, "kernel",
+                        table="local", type=RouteType.LOCAL, family=of,
+                    )  # fmt: skip
 
 
 def ip_rule(host: Host, family: int = 4) -> str:
@@ -291,5 +292,28 @@ def _tuple(of: Tuple, icmp_type: int) -> str:
     return f"{addresses} sport={of.sport} dport={of.dport}"
 
 
-def _text(lines: Iterator[str] | list[str]) -> str:
+# iptables-save
+
+
+def iptables_save(tables: Tables) -> str:
+    """`iptables-save` (or `ip6tables-save`) of these tables: base chains in the order of the hooks, then the others
+    by name.
+
+    Counters are printed as zero, and the lines with dates are left out.
+    """
+    return _text(line for table in tables.values() for line in _table(table.name, list(table.chains.values())))
+
+
+def _table(name: str, chains: list[Chain]) -> Iterator[str]:
+    base = sorted((chain for chain in chains if chain.policy), key=lambda chain: HOOKS.index(chain.name))
+    own = sorted((chain for chain in chains if not chain.policy), key=lambda chain: chain.name)
+    yield f"*{name}"
+    for chain in (*base, *own):
+        yield f":{chain.name} {chain.policy or '-'} [0:0]"
+    for chain in (*base, *own):
+        yield from (rule.text for rule in chain.rules)
+    yield "COMMIT"
+
+
+def _text(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
