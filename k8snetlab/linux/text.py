@@ -295,13 +295,17 @@ def _tuple(of: Tuple, icmp_type: int) -> str:
 # iptables-save
 
 
-def iptables_save(tables: Tables) -> str:
-    """`iptables-save` (or `ip6tables-save`) of these tables: base chains in the order of the hooks, then the others
-    by name.
+_SAVED = ("mangle", "raw", "filter", "nat")
 
-    Counters are printed as zero, and the lines with dates are left out.
+
+def iptables_save(tables: Tables) -> str:
+    """`iptables-save` (or `ip6tables-save`) of these tables in its own order of tables: base chains in the order of the
+    hooks, then the others by name.
+
+    Counters are printed as zero, and the lines with dates are left out. This builds every chain.
     """
-    return _text(line for table in tables.values() for line in _table(table.name, list(table.chains.values())))
+    held = (tables[name] for name in _SAVED if name in tables)
+    return _text(line for table in held for line in _table(table.name, list(table.chains.values())))
 
 
 def _table(name: str, chains: list[Chain]) -> Iterator[str]:
