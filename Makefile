@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NBVAL := --nbval --nbval-cell-timeout=60 -n 2 --dist loadfile -p no:cacheprovider
 
+# What tests solve is not the learner's progress.
+test nbval other-pythons: export K8SNETLAB_HOME := $(CURDIR)/artefacts/home
+
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint unit nbval rebuild browser other-pythons notebooks constraints bench clean
 .DELETE_ON_ERROR:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,6 +52,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """A skipped module fails in CI too."""
     return skip_is_failure((yield))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests solve is not the learner's progress."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("K8SNETLAB_HOME", str(tmp_path_factory.mktemp("k8snetlab")))
+        yield
 
 
 @pytest.fixture(scope="session")

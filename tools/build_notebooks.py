@@ -198,7 +198,7 @@ def execute(notebook: Any, folder: Path) -> None:
             resources={"metadata": {"path": str(folder)}},
         )
         # What a learner did before must not show in a published notebook.
-        client.execute(env=os.environ | {"XDG_STATE_HOME": own, "K8SNETLAB_HOME": own})
+        client.execute(env=os.environ | {"K8SNETLAB_HOME": own})
     for cell in notebook.cells:
         if cell.cell_type == "code":
             _tidy(cell)

@@ -76,6 +76,7 @@ def jupyterlab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
     ]  # fmt: skip
     environment = os.environ | {
         "HOME": str(home),
+        "K8SNETLAB_HOME": str(home),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
