@@ -1,25 +1,14 @@
-"""What happened to the packet, where, why, and by which rule?
+"""What happened to the packet just now, and by which rule?
 
-A walk says what it does as it goes: each `Step` names the machine and the device, what was done, the packet *after* it, the
-reason in words, and the rule that decided, if one did. A `Trace` is the finished list, with a verdict. Nothing here moves a
-packet; these are the values that `linux` makes and that tables, prose, diagrams and captures are drawn from.
+The values that a walk through a network is told in. A `Step` names the machine and the device, what was done, the
+packet *after* it, the reason in words, and the rule that decided, if one did. `linux` makes them.
 
-Two questions are kept apart. The `verdict` is the packet's fate; `client` is what `connect()` would tell the program:
-
-| what happened                                   | verdict     | client      |
-|-------------------------------------------------|-------------|-------------|
-| a listener got it, and its answer came back      | DELIVERED   | OPEN        |
-| RST, or ICMP port unreachable                    | REJECTED    | REFUSED     |
-| ICMP admin prohibited, no route, no neighbour    | REJECTED or UNREACHABLE | UNREACHABLE |
-| a rule, a policy, rp_filter or an MTU lost it    | DROPPED     | TIMEOUT     |
-| nobody answers, or the reply is lost             | TIMEOUT     | TIMEOUT     |
-
-Not modelled: time on the wire, retransmissions, congestion. Guide sections 2.1 and 2.2.
+Not modelled: time. The order of the steps is all that is known of it. Guide section 2.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -27,7 +16,7 @@ import msgspec
 
 from k8snetlab.packet import Packet
 
-__all__ = ["Action", "Backend", "Client", "Outcome", "Request", "RuleText", "Step", "Trace", "Verdict"]
+__all__ = ["FATES", "Action", "Backend", "Client", "Outcome", "Request", "RuleText", "Step", "Verdict"]
 
 
 class Verdict(StrEnum):
@@ -75,6 +64,17 @@ class Action(StrEnum):
     REJECT = "REJECT"
     UNREACHABLE = "UNREACHABLE"
     LOST = "LOST"  # nobody is there to take it
+
+
+FATES: Mapping[Action, Verdict] = {
+    Action.DELIVER: Verdict.DELIVERED,
+    Action.RESET: Verdict.REJECTED,
+    Action.REJECT: Verdict.REJECTED,
+    Action.DROP: Verdict.DROPPED,
+    Action.UNREACHABLE: Verdict.UNREACHABLE,
+    Action.LOST: Verdict.TIMEOUT,
+}
+"""The actions that end a packet's way, and the verdict they mean for it."""
 
 
 class RuleText(Protocol):
@@ -137,21 +137,3 @@ class Request(msgspec.Struct, frozen=True):
     protocol: str = "TCP"
     family: int = 4
     size: int = 0
-
-
-class Trace(msgspec.Struct, frozen=True, dict=True):
-    """The finished walk of one packet, there (`steps`) and back (`reply`).
-
-    `fate` is this walk's verdict; `verdict` is `MIXED` when other load-balancing choices would end otherwise. `outcomes` are
-    found by walking every choice, when they are first asked for.
-    """
-
-    request: Request
-    fate: Verdict
-    client: Client
-    reason: str
-    steps: tuple[Step, ...]
-    reply: tuple[Step, ...]
-    backend: Backend | None
-    source_seen: str
-    explore: Callable[[], tuple[Outcome, ...]]
