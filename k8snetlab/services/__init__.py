@@ -1,4 +1,7 @@
-"""What stands behind a Service's address?
+"""How does a packet to a stable address find a pod?
 
-Guide sections 2.2 and 5.1.
+A Service's address is on no interface. Two programs keep the promise: the EndpointSlice controller writes down who answers at
+the moment (`slices`), and kube-proxy turns Services and slices into rules on every node (`iptables`). Neither sees a packet.
+
+Guide section 2.2; KEP-752 (EndpointSlices), KEP-1669 (terminating endpoints).
 """

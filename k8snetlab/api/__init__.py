@@ -1,0 +1,138 @@
+"""Kubernetes objects, frozen and validated.
+
+    pod = api.load("shop/").of(api.Pod)[0]
+    pod.spec.containers[0].ports[0].container_port
+    api.to_dict(pod)                                  # as `kubectl get -o json` prints it
+
+`manifest` reads them from files; `validation` holds the rules that tie fields together; the other modules are the types, in
+the order a packet meets them: who has an address (`core`, `pod`), who stands in front (`service`), who may pass and where the
+web comes in (`networking`), and who makes the pods (`workloads`).
+"""
+
+from k8snetlab.api.base import DEFAULT_NAMESPACE, Object, ObjectMeta, OwnerReference, Part, to_dict
+from k8snetlab.api.core import (
+    ConfigMap,
+    Namespace,
+    Node,
+    NodeAddress,
+    NodeSpec,
+    NodeStatus,
+    Secret,
+    ServiceAccount,
+    Taint,
+    TaintEffect,
+    namespace_object,
+)
+from k8snetlab.api.decoding import KINDS, decode
+from k8snetlab.api.manifest import Manifests, Place, UnknownKind, load
+from k8snetlab.api.networking import Ingress, IngressClass, NetworkPolicy, PathType, PolicyType
+from k8snetlab.api.pod import (
+    Container,
+    ContainerPort,
+    DNSPolicy,
+    Pod,
+    PodCondition,
+    PodIP,
+    PodPhase,
+    PodSpec,
+    PodStatus,
+    PodTemplateSpec,
+    Protocol,
+    RestartPolicy,
+    Toleration,
+)
+from k8snetlab.api.selectors import LabelSelector, LabelSelectorRequirement, NodeSelector, has_labels
+from k8snetlab.api.service import (
+    AddressType,
+    Endpoint,
+    EndpointConditions,
+    EndpointHints,
+    EndpointPort,
+    EndpointSlice,
+    IPFamily,
+    IPFamilyPolicy,
+    IPMode,
+    LoadBalancerIngress,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+    ServiceType,
+    SessionAffinity,
+    TrafficDistribution,
+    TrafficPolicy,
+)
+from k8snetlab.api.workloads import CronJob, DaemonSet, Deployment, Job, ReplicaSet, StatefulSet, Workload
+
+__all__ = [
+    "DEFAULT_NAMESPACE",
+    "KINDS",
+    "AddressType",
+    "ConfigMap",
+    "Container",
+    "ContainerPort",
+    "CronJob",
+    "DNSPolicy",
+    "DaemonSet",
+    "Deployment",
+    "Endpoint",
+    "EndpointConditions",
+    "EndpointHints",
+    "EndpointPort",
+    "EndpointSlice",
+    "IPFamily",
+    "IPFamilyPolicy",
+    "IPMode",
+    "Ingress",
+    "IngressClass",
+    "Job",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "LoadBalancerIngress",
+    "Manifests",
+    "Namespace",
+    "NetworkPolicy",
+    "Node",
+    "NodeAddress",
+    "NodeSelector",
+    "NodeSpec",
+    "NodeStatus",
+    "Object",
+    "ObjectMeta",
+    "OwnerReference",
+    "Part",
+    "PathType",
+    "Place",
+    "Pod",
+    "PodCondition",
+    "PodIP",
+    "PodPhase",
+    "PodSpec",
+    "PodStatus",
+    "PodTemplateSpec",
+    "PolicyType",
+    "Protocol",
+    "ReplicaSet",
+    "RestartPolicy",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "ServicePort",
+    "ServiceSpec",
+    "ServiceStatus",
+    "ServiceType",
+    "SessionAffinity",
+    "StatefulSet",
+    "Taint",
+    "TaintEffect",
+    "Toleration",
+    "TrafficDistribution",
+    "TrafficPolicy",
+    "UnknownKind",
+    "Workload",
+    "decode",
+    "has_labels",
+    "load",
+    "namespace_object",
+    "to_dict",
+]

@@ -1,0 +1,646 @@
+"""What did the author of this file mean?
+
+Manifests arrive as files, folders, standard input, text and dumps of live clusters, in YAML or JSON, one object or
+thousands. `load` reads them all into one value, `Manifests`, or raises one `ManifestError` that lists what is wrong
+everywhere: file, line, object and field.
+
+YAML is read as `kubectl` reads it, not as PyYAML does. An unquoted `y`, `no` or `on` is a boolean; `12:30` and `2024-01-01`
+are texts; `1e3` and `80.0` are the whole numbers 1000 and 80; a key that stands twice is an error. The C parser makes the
+nodes and a small function here makes the values, so that speed, those rules and line numbers come together.
+
+Input may be hostile or just large: aliases that multiply, nesting without end and files beyond a limit are refused.
+
+This is the only module that knows YAML. Not modelled: Helm templates and Kustomize (render first). YAML 1.1; Kubernetes
+sigs.k8s.io/yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from k8snetlab.api.base import Object
+from k8snetlab.api.decoding import decode
+from k8snetlab.api.validation import broken_rules
+from k8snetlab.errors import ManifestError, Problem
+
+if TYPE_CHECKING:  # PyYAML is imported when the first YAML is read: most of the time nobody does
+    import yaml
+
+__all__ = ["JSON_LIMIT", "YAML_LIMIT", "Manifests", "Place", "Source", "UnknownKind", "load"]
+
+MEGABYTE = 1 << 20
+YAML_LIMIT = 32 * MEGABYTE
+"""The largest YAML file that is read: above it, parsing takes minutes and gigabytes."""
+JSON_LIMIT = 512 * MEGABYTE
+"""The largest JSON file that is read; JSON is some thirty times faster than YAML."""
+
+_MOST_PROBLEMS = 50
+_MOST_REPEATED = 1_000_000
+
+T = TypeVar("T", bound=Object)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an object was written. `line` counts from 1 and is 0 where it is not known."""
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class UnknownKind(msgspec.Struct, frozen=True, order=True):
+    """A kind the lab does not read, and how many objects of it there were."""
+
+    api_version: str
+    kind: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.api_version})" + (f" × {self.count}" if self.count > 1 else "")
+
+
+class Manifests(msgspec.Struct, frozen=True, dict=True):
+    """Objects in the order of the input, what else was there, and where each object was written.
+
+    >>> Manifests().of(Object)
+    ()
+    """
+
+    objects: tuple[Object, ...] = ()
+    unknown_kinds: tuple[UnknownKind, ...] = ()
+    sources: tuple[str, ...] = ()
+    places: Mapping[str, Place] = {}
+
+    def of(self, kind: type[T]) -> tuple[T, ...]:
+        """The objects of a kind, in the order of the input: `manifests.of(api.Service)`."""
+        return self._by_kind.get(kind, ())  # type: ignore[return-value]
+
+    def placed(self, problem: Problem) -> Problem:
+        """The same problem with file and line, where the object it names was read from a file."""
+        place = self.places.get(problem.object)
+        if place is None or problem.file:
+            return problem
+        return msgspec.structs.replace(problem, file=place.file, line=place.line)
+
+    @cached_property
+    def _by_kind(self) -> dict[type[Object], tuple[Object, ...]]:
+        found: dict[type[Object], list[Object]] = {}
+        for each in self.objects:
+            found.setdefault(type(each), []).append(each)
+        return {kind: tuple(objects) for kind, objects in found.items()}
+
+
+Source: TypeAlias = str | Path | Mapping[str, Any] | Object | Manifests
+"""A path, a folder, `-`, YAML or JSON text, plain data, an object, or manifests loaded before."""
+
+
+def load(*sources: Source) -> Manifests:
+    """Read objects from any mix of sources, in order.
+
+    A `str` with a line break, or one that begins with `{`, is text; `-` is standard input; any other is a path. Raises
+    `ManifestError` with every problem of every source.
+    """
+    reading = _Reading()
+    for source in sources:
+        reading.take(source)
+    return reading.result()
+
+
+class _Reading:
+    """What has been read so far, from one call of `load`."""
+
+    def __init__(self) -> None:
+        self.objects: list[Object] = []
+        self.unknown: dict[tuple[str, str], int] = {}
+        self.sources: list[str] = []
+        self.places: dict[str, Place] = {}
+        self.problems: list[Problem] = []
+        self.origins: dict[str, tuple[_Document, str]] = {}
+        self.refs: set[str] = set()
+
+    def result(self) -> Manifests:
+        if self.problems:
+            raise ManifestError(_capped(self.problems))
+        unknown = tuple(sorted(UnknownKind(version, kind, count) for (version, kind), count in self.unknown.items()))
+        return Manifests(tuple(self.objects), unknown, tuple(self.sources), self.places)
+
+    def take(self, source: Source) -> None:
+        if isinstance(source, Manifests):
+            self._take_manifests(source)
+        elif isinstance(source, Object):
+            self.problems += [Problem(what, object=source.ref, field=field) for field, what in broken_rules(source)]
+            self._keep(source, None, "")
+        elif isinstance(source, Mapping):
+            self._take_document(_Document("", source))
+        elif isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
+            self._take_text("<text>", source.encode())
+        elif str(source) == "-":
+            self._take_text("<stdin>", sys.stdin.buffer.read(JSON_LIMIT + 1))
+        else:
+            for path in self._files(Path(source)):
+                self._take_file(path)
+
+    def _take_manifests(self, manifests: Manifests) -> None:
+        for each in manifests.objects:
+            self._keep(each, None, "")
+        for kind in manifests.unknown_kinds:
+            self._count(kind.api_version, kind.kind, kind.count)
+        self.sources += manifests.sources
+        self.places.update(manifests.places)
+
+    def _files(self, path: Path) -> Iterator[Path]:
+        if not path.is_dir():
+            yield path
+            return
+        files = sorted(
+            each
+            for each in path.rglob("*")
+            if each.suffix in (".yaml", ".yml", ".json")
+            and not any(part.startswith(".") for part in each.relative_to(path).parts)
+        )
+        if not files:
+            self.problems.append(Problem("there is no .yaml, .yml or .json file in this folder", file=str(path)))
+        yield from files
+
+    def _take_file(self, path: Path) -> None:
+        try:
+            size = path.stat().st_size
+            content = path.read_bytes() if size <= JSON_LIMIT else b" " * (JSON_LIMIT + 1)
+        except FileNotFoundError:
+            self.problems.append(Problem("there is no such file or folder", file=str(path)))
+        except OSError as error:
+            self.problems.append(Problem(f"cannot be read: {error.strerror}", file=str(path)))
+        else:
+            self._take_text(str(path), content)
+
+    def _take_text(self, file: str, content: bytes) -> None:
+        self.sources.append(file)
+        before = len(self.objects), sum(self.unknown.values()), len(self.problems)
+        try:
+            for document in _documents(file, content):
+                self._take_document(document)
+        except _UnreadableError as error:
+            self.problems += error.problems
+        # An empty list is an answer of kubectl's; a file without any document is a mistake.
+        if before == (len(self.objects), sum(self.unknown.values()), len(self.problems)) and not _is_list(content):
+            self.problems.append(Problem("is empty: there is no object in it", file=file))
+
+    def _take_document(self, document: _Document) -> None:
+        for data, at in _items(document.data, ""):
+            self._take_item(document, data, at)
+
+    def _take_item(self, document: _Document, data: object, at: str) -> None:
+        if not isinstance(data, Mapping):
+            what = "a list" if isinstance(data, list) else f"{data!r}"
+            self.problems.append(document.placed(Problem(f"is not an object of Kubernetes but {what}"), at))
+            return
+        decoded = decode(data)
+        if decoded.problems:
+            self.problems += [document.placed(problem, at) for problem in decoded.problems]
+        elif decoded.object is None:
+            self._count(str(data["apiVersion"]), str(data["kind"]), 1)
+        else:
+            self._keep(decoded.object, document, at)
+
+    def _count(self, version: str, kind: str, count: int) -> None:
+        self.unknown[version, kind] = self.unknown.get((version, kind), 0) + count
+
+    def _keep(self, made: Object, document: _Document | None, at: str) -> None:
+        ref = made.ref
+        if ref in self.refs:
+            self._twice(ref, document, at)
+            return
+        self.refs.add(ref)
+        self.objects.append(made)
+        if document is not None and document.file:
+            self.places[ref] = Place(document.file, document.first_line(at))
+            self.origins[ref] = (document, at)
+
+    def _twice(self, ref: str, document: _Document | None, at: str) -> None:
+        message = "is there twice"
+        if ref in self.origins:
+            origin, where = self.origins[ref]
+            message += f", first at {Place(origin.file, origin.line(where))}"
+        elif ref in self.places:
+            message += f", first at {self.places[ref]}"
+        problem = Problem(message, object=ref)
+        self.problems.append(document.placed(problem, at) if document else problem)
+
+
+def _capped(problems: Sequence[Problem]) -> list[Problem]:
+    shown = list(problems[:_MOST_PROBLEMS])
+    if len(problems) > _MOST_PROBLEMS:
+        shown.append(Problem(f"… and {len(problems) - _MOST_PROBLEMS} more problems"))
+    return shown
+
+
+def _items(data: Any, at: str) -> Iterator[tuple[Any, str]]:
+    """The objects in a document, each with its place in it: the document itself, or the items of a list."""
+    if isinstance(data, Mapping) and isinstance(data.get("items"), list) and str(data.get("kind")).endswith("List"):
+        kind = str(data["kind"]).removesuffix("List")
+        for index, item in enumerate(data["items"]):
+            if kind and isinstance(item, Mapping) and "kind" not in item:
+                item = {"apiVersion": data.get("apiVersion"), "kind": kind, **item}
+            yield from _items(item, f"{at}.items[{index}]" if at else f"items[{index}]")
+    elif data is not None:
+        yield data, at
+
+
+def _is_list(content: bytes) -> bool:
+    return re.search(rb"""["']?kind["']?\s*:\s*["']?\w*List\b""", content[:4096]) is not None
+
+
+# --- documents: plain data, and where each piece of it stands ---------------------------------------------------------
+
+
+class _UnreadableError(Exception):
+    """A text that is no YAML or JSON, or not one we read."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__()
+
+
+class _Document:
+    """One document of a file: its data, and its nodes when somebody asks for a line."""
+
+    def __init__(self, file: str, data: Any, nodes: Callable[[], yaml.Node | None] = lambda: None) -> None:
+        self.file = file
+        self.data = data
+        self._nodes = nodes
+
+    def first_line(self, at: str) -> int:
+        """The line of an object, 0 where asking would mean parsing again."""
+        return 0 if isinstance(self._nodes, _Later) else self.line(at)
+
+    def line(self, field: str) -> int:
+        """The line of a field, or of the nearest thing around it that is there."""
+        node, line = self._nodes(), 0
+        for step in (None, *_steps(field)):
+            if step is not None:
+                found = _child(node, step)
+                if found is None:
+                    break
+                node, line = found
+            else:
+                line = node.start_mark.line + 1 if node is not None else 0
+        return line
+
+    def placed(self, problem: Problem, at: str) -> Problem:
+        where = ".".join(part for part in (at, problem.field) if part)
+        return msgspec.structs.replace(problem, file=self.file, line=self.line(where))
+
+
+class _Later:
+    """The nodes of a JSON text: JSON is YAML too, but slow to read that way, so only on demand."""
+
+    def __init__(self, text: str, index: int) -> None:
+        self.text = text
+        self.index = index
+
+    def __call__(self) -> yaml.Node | None:
+        if len(self.text) > YAML_LIMIT:
+            return None
+        return _later_node(self.text, self.index)
+
+
+@lru_cache(maxsize=4)
+def _later_node(text: str, index: int) -> yaml.Node | None:
+    import yaml
+
+    # A tab may stand between JSON's tokens but not between YAML's; inside JSON's strings there is none.
+    try:
+        nodes = list(_nodes(text.replace("\t", " ")))
+    except (yaml.YAMLError, RecursionError):
+        return None
+    return nodes[index] if index < len(nodes) else None
+
+
+_FIELD_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[([^\]]*)\]")
+
+
+def _steps(field: str) -> Iterator[str | int]:
+    for step in _FIELD_STEP.finditer(field):
+        yield int(step[2]) if step[2] is not None else (step[1] or step[3])
+
+
+def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | None:
+    """The node one step further, and the line where it is written (that of its key, in a mapping)."""
+    if node is None:
+        return None
+    if node.id == _SEQUENCE and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step].start_mark.line + 1
+    if node.id == _MAPPING:
+        for key, value in node.value:
+            if key.id == _SCALAR and key.value == str(step):
+                return value, key.start_mark.line + 1
+    return None
+
+
+def _documents(file: str, content: bytes) -> Iterator[_Document]:
+    text = _decoded(file, content)
+    if text.lstrip()[:1] in ("{", "["):
+        documents = _json_documents(file, text)
+        if documents is not None:
+            yield from documents
+            return
+    if len(content) > YAML_LIMIT:
+        size, limit = len(content) / MEGABYTE, YAML_LIMIT // MEGABYTE
+        raise _UnreadableError(
+            Problem(f"has {size:.0f} MB, and YAML is read up to {limit} MB: use JSON (kubectl get … -o json)", file=file)
+        )
+    yield from _yaml_documents(file, text)
+
+
+def _decoded(file: str, content: bytes) -> str:
+    if len(content) > JSON_LIMIT:
+        raise _UnreadableError(Problem(f"is larger than {JSON_LIMIT // MEGABYTE} MB", file=file))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _UnreadableError(Problem("is not UTF-8 text", file=file, line=line)) from None
+    return text
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------------
+
+
+class _TwiceError(ValueError):
+    """A key stands twice in a JSON object."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _TwiceError
+    return made
+
+
+def _whole(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 1e21 else number
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_whole)
+
+
+def _json_documents(file: str, text: str) -> list[_Document] | None:
+    """The documents of a JSON text, one after the other; None when it should be read as YAML after all."""
+    documents: list[_Document] = []
+    at = 0
+    try:
+        while (at := _blank_end(text, at)) < len(text):
+            data, at = _JSON.raw_decode(text, at)
+            documents.append(_Document(file, data, _Later(text, len(documents))))
+    except _TwiceError:
+        if len(text) <= YAML_LIMIT:
+            return None  # the reader of YAML names both lines
+        raise _UnreadableError(Problem("a key stands twice in one object", file=file)) from None
+    except RecursionError:
+        raise _UnreadableError(Problem("is nested too deeply", file=file)) from None
+    except json.JSONDecodeError as error:
+        if not file.endswith(".json") and len(text) <= YAML_LIMIT:
+            return None
+        raise _UnreadableError(Problem(f"is not JSON: {error.msg}", file=file, line=error.lineno)) from None
+    return documents
+
+
+def _blank_end(text: str, at: int) -> int:
+    blank = _BLANK.match(text, at)
+    return blank.end() if blank else at
+
+
+_BLANK = re.compile(r"\s*")
+
+
+# --- YAML ---------------------------------------------------------------------------------------------------------------
+
+_SCALAR, _SEQUENCE, _MAPPING = "scalar", "sequence", "mapping"
+_PLAIN = "plain"
+_TEXT = "tag:yaml.org,2002:str"
+_OWN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null")}
+
+
+@cache
+def _loader() -> type[yaml.CSafeLoader]:
+    """PyYAML's C parser; which plain words are booleans and numbers is decided here, not by PyYAML."""
+    import yaml
+
+    class Loader(yaml.CSafeLoader):
+        def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:  # noqa: ARG002 - PyYAML's signature
+            if kind is not yaml.ScalarNode:
+                return ""
+            return _PLAIN if implicit[0] else _TEXT
+
+        def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+            pass
+
+        def ascend_resolver(self) -> None:
+            pass
+
+    return Loader
+
+
+def _nodes(text: str) -> Iterator[yaml.Node]:
+    loader = _loader()(text)
+    try:
+        while loader.check_node():
+            yield loader.get_node()
+    finally:
+        loader.dispose()
+
+
+def _yaml_documents(file: str, text: str) -> Iterator[_Document]:
+    import yaml
+
+    values = _Values(file, aliases="&" in text and "*" in text)
+    try:
+        for node in _composed(text):
+            yield _Document(file, values.of(node), lambda node=node: node)  # type: ignore[misc]
+    except yaml.YAMLError as error:
+        raise _UnreadableError(*values.problems, _syntax(file, text, error)) from None
+    except RecursionError:
+        raise _UnreadableError(*values.problems, Problem("is nested too deeply", file=file)) from None
+    if values.problems:
+        raise _UnreadableError(*values.problems)
+
+
+def _composed(text: str) -> list[yaml.Node]:
+    import yaml
+
+    try:
+        return list(_nodes(text))
+    except yaml.YAMLError:
+        parts = list(_parts(text))
+        if len(parts) == 1:
+            raise
+        return [node for part in parts for node in _nodes(part)]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text that is not YAML, cut where files without a last line break were joined: `- {}---`.
+
+    Empty lines in front of a part keep the line numbers.
+    """
+    begin = 0
+    for glued in _GLUED.finditer(text):
+        yield "\n" * text.count("\n", 0, begin) + text[begin : glued.start()]
+        begin = glued.end()
+    yield "\n" * text.count("\n", 0, begin) + text[begin:]
+
+
+_GLUED = re.compile(r"(?<=[}\]])---(?=[ \t]*\r?\n)")
+
+
+def _syntax(file: str, text: str, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+    written = text.split("\n", line)[line - 1] if 0 < line <= text.count("\n") + 1 else ""
+    if "{{" in written:
+        return Problem("is a template: render it first (helm template, kustomize build)", file=file, line=line)
+    if re.match(r" *\t", written):
+        return Problem("a tab cannot indent YAML: use spaces", file=file, line=line)
+    said = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+    context = getattr(error, "context", None)
+    return Problem(f"is not YAML: {said}" + (f" {context}" if context else ""), file=file, line=line)
+
+
+class _Values:
+    """Makes plain data from the nodes of one file."""
+
+    def __init__(self, file: str, *, aliases: bool) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self._aliases = aliases
+        self._known: dict[int, tuple[Any, int] | None] = {}
+        self._size = 0
+        self._repeated = 0
+
+    def of(self, node: yaml.Node) -> Any:
+        if node.id == _SCALAR:
+            return self._scalar(node)
+        return self._shared(node) if self._aliases else self._collection(node)
+
+    def _shared(self, node: yaml.Node) -> Any:
+        """A collection that may be met again through an alias: it is made once, and counted each time."""
+        if id(node) in self._known:
+            known = self._known[id(node)]
+            if known is None:
+                raise _UnreadableError(self._problem("an alias stands inside what it repeats", node))
+            self._repeated += known[1]
+            self._size += known[1]
+            if self._repeated > _MOST_REPEATED:
+                raise _UnreadableError(self._problem(f"aliases repeat more than {_MOST_REPEATED:,} values", node))
+            return known[0]
+        self._known[id(node)] = None
+        before = self._size
+        value = self._collection(node)
+        self._known[id(node)] = (value, self._size - before)
+        return value
+
+    def _collection(self, node: yaml.Node) -> Any:
+        self._size += len(node.value) + 1
+        if node.id == _MAPPING:
+            return self._mapping(node)
+        return [self.of(each) for each in node.value]
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        merged: list[yaml.Node] = []
+        for key_node, value_node in node.value:
+            if key_node.id != _SCALAR:
+                self.problems.append(self._problem("a key must be a word, not a list or a mapping", key_node))
+                continue
+            key = key_node.value
+            if key_node.tag is _PLAIN and key in _SPECIAL:
+                if key == "<<":
+                    merged.append(value_node)
+                    continue
+                key = _key(_plain(key))
+            elif key_node.tag is _PLAIN and key[:1] in _NUMERIC:
+                key = _key(_plain(key))
+            if key in made:
+                self.problems.append(self._twice(node, key_node, key))
+            value = value_node.value
+            if value_node.id != _SCALAR:
+                value = self.of(value_node)
+            elif value_node.tag is _PLAIN:
+                value = _plain(value)
+            elif value_node.tag is not _TEXT:
+                value = self._scalar(value_node)
+            made[key] = value
+        return self._with_merged(made, merged) if merged else made
+
+    def _with_merged(self, made: dict[str, Any], merged: list[yaml.Node]) -> dict[str, Any]:
+        """`<<` brings in the pairs of other mappings; what stands here wins, and of several the first."""
+        for node in merged:
+            for each in node.value if node.id == _SEQUENCE else [node]:
+                more = self.of(each)
+                if isinstance(more, dict):
+                    made = {**more, **made}
+                else:
+                    self.problems.append(self._problem("'<<' takes a mapping or a list of mappings", each))
+        return made
+
+    def _twice(self, node: yaml.MappingNode, second: yaml.Node, key: str) -> Problem:
+        first = next(each for each, _ in node.value if each.id == _SCALAR and each.value == second.value)
+        lines = first.start_mark.line + 1, second.start_mark.line + 1
+        return self._problem(f"the key {key!r} stands twice, in lines {lines[0]} and {lines[1]}", second)
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if node.tag == _PLAIN:
+            return _plain(node.value)
+        if node.tag in _OWN_TAGS:
+            return _plain(node.value)
+        if node.tag != _TEXT:
+            self.problems.append(self._problem(f"the tag {node.tag} has no meaning in a manifest", node))
+        return node.value
+
+    def _problem(self, message: str, node: yaml.Node) -> Problem:
+        return Problem(message, file=self.file, line=node.start_mark.line + 1)
+
+
+_TRUE = ("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON")
+_FALSE = ("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF")
+_NULL = ("", "~", "null", "Null", "NULL")
+_WORDS: dict[str, Any] = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False), **dict.fromkeys(_NULL)}
+_SPECIAL = {*_WORDS, "<<"}
+_NUMERIC = tuple("+-.0123456789")
+_INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain(text: str) -> Any:
+    """What an unquoted word means: true or false, nothing, a number, or itself."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _NUMERIC:
+        return text
+    digits = text.replace("_", "")
+    if _INTEGER.fullmatch(digits):
+        return _integer(digits)
+    return _whole(digits) if _FLOAT.fullmatch(digits) else text
+
+
+def _integer(digits: str) -> int:
+    bare = digits.lstrip("+-")
+    octal = len(bare) > 1 and bare[0] == "0" and bare[1].isdigit()
+    value = int(bare, 8) if octal else int(bare, 0)
+    return -value if digits[0] == "-" else value
+
+
+def _key(value: Any) -> str:
+    """A key is a text in JSON: `80:` is "80", and `on:` is "true"."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,509 @@
+"""Would the API server take this object?
+
+Types say what a field may hold; here are the rules that tie fields together, or that no type can say: what a name may look
+like, that several ports need names, that a policy's `except` lies inside its block. Each rule is a small generator of
+`(field, message)`; `RULES` lists them by kind, so the list is the documentation.
+
+Not modelled: rules about what networking never reads (volumes, resources, security contexts), and rules that need the old
+object (immutable fields). Source: k8s.io/kubernetes/pkg/apis/*/validation, Kubernetes 1.37.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from k8snetlab.address import family
+from k8snetlab.api.base import Object
+from k8snetlab.api.core import Namespace, Node, Secret
+from k8snetlab.api.networking import (
+    Ingress,
+    IngressBackend,
+    NetworkPolicy,
+    NetworkPolicyPeer,
+    NetworkPolicyPort,
+    PathType,
+)
+from k8snetlab.api.pod import LISTEN, Container, DNSPolicy, Pod, PodTemplateSpec, RestartPolicy, listen_annotation
+from k8snetlab.api.selectors import LabelSelector, Operator
+from k8snetlab.api.service import (
+    HEADLESS,
+    AddressType,
+    EndpointSlice,
+    IPFamilyPolicy,
+    Service,
+    ServicePort,
+    ServiceType,
+    SessionAffinity,
+    TrafficPolicy,
+)
+from k8snetlab.api.workloads import CronJob, DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
+
+__all__ = ["broken_rules"]
+
+Broken = Iterator[tuple[str, str]]
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
+
+_IS_LABEL = "at most 63 small letters, digits or '-', beginning and ending with a letter or digit (RFC 1123)"
+_IS_LABEL_1035 = "at most 63 small letters, digits or '-', beginning with a letter, ending with a letter or digit (RFC 1035)"
+_IS_SUBDOMAIN = "labels of small letters, digits or '-', joined by dots, at most 253 characters (RFC 1123)"
+_IS_PORT_NAME = "at most 15 small letters, digits or '-', with a letter in it and no '--' (RFC 6335)"
+
+
+def broken_rules(made: Object) -> Broken:
+    """Every rule the object breaks, as `(field, message)`; nothing for a good object."""
+    yield from _metadata(made)
+    for rule in RULES.get(type(made), ()):
+        yield from rule(made)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _metadata(made: Object) -> Broken:
+    name, field = made.metadata.name, "metadata.name"
+    if not name:
+        yield field, "is required"
+    elif isinstance(made, Namespace):
+        yield from _label(field, name)
+    elif isinstance(made, Service):
+        yield from _matches(field, name, _LABEL_1035, _IS_LABEL_1035)
+    else:
+        yield from _subdomain(field, name)
+    if made.metadata.namespace:
+        yield from _label("metadata.namespace", made.metadata.namespace)
+
+
+def _matches(field: str, value: str, pattern: re.Pattern[str], meaning: str) -> Broken:
+    if not pattern.fullmatch(value):
+        yield field, f"{value!r} is not {meaning}"
+
+
+def _label(field: str, value: str) -> Broken:
+    yield from _matches(field, value, _LABEL, _IS_LABEL)
+
+
+def _subdomain(field: str, value: str) -> Broken:
+    if len(value) > 253 or not _SUBDOMAIN.fullmatch(value):
+        yield field, f"{value!r} is not {_IS_SUBDOMAIN}"
+
+
+def _port_name(field: str, value: str) -> Broken:
+    yield from _matches(field, value, _PORT_NAME, _IS_PORT_NAME)
+
+
+def _port_reference(field: str, value: int | str | None) -> Broken:
+    if isinstance(value, str):
+        yield from _port_name(field, value)
+    elif value == 0:
+        yield field, "must be between 1 and 65535, not 0"
+
+
+def _port_number(field: str, value: int) -> Broken:
+    """A port that 0 leaves open."""
+    if not 0 <= value <= 65535:
+        yield field, f"must be between 1 and 65535, not {value}"
+
+
+def _twice(field: str, values: Iterable[object], what: str) -> Broken:
+    seen: set[object] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            yield field.format(index), f"{what} {value} is there twice"
+        seen.add(value)
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return "%" not in value
+
+
+def _address(field: str, value: str) -> Broken:
+    if not _is_address(value):
+        yield field, f"{value!r} is not an IP address"
+
+
+def _cidr(field: str, value: str) -> Broken:
+    if _network(value) is None or "/" not in value:
+        yield field, f"{value!r} is not a CIDR block such as 10.0.0.0/8 or fd00::/64"
+
+
+def _network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return None
+
+
+def _two_families(field: str, values: tuple[str, ...]) -> Broken:
+    if len(values) > 2 or (len(values) == 2 and family(values[0]) == family(values[1])):
+        yield field, "has at most two entries, one of each family"
+
+
+# --- selectors --------------------------------------------------------------------------------------------------------
+
+
+def _selector(field: str, selector: LabelSelector | None) -> Broken:
+    if selector is None:
+        return
+    for index, each in enumerate(selector.match_expressions):
+        wants = each.operator in (Operator.IN, Operator.NOT_IN)
+        if wants and not each.values:
+            yield f"{field}.matchExpressions[{index}].values", f"is required with {each.operator}"
+        if not wants and each.values:
+            yield f"{field}.matchExpressions[{index}].values", f"must be empty with {each.operator}"
+
+
+# --- nodes and pods ---------------------------------------------------------------------------------------------------
+
+
+def _node(node: Node) -> Broken:
+    for index, cidr in enumerate(node.spec.pod_cidrs):
+        yield from _cidr(f"spec.podCIDRs[{index}]", cidr)
+    yield from _two_families("spec.podCIDRs", node.spec.pod_cidrs)
+    if node.spec.pod_cidrs and node.spec.pod_cidr != node.spec.pod_cidrs[0]:
+        yield "spec.podCIDR", f"must be the first of podCIDRs, {node.spec.pod_cidrs[0]}"
+    for index, each in enumerate(node.status.addresses):
+        if each.type in ("InternalIP", "ExternalIP"):
+            yield from _address(f"status.addresses[{index}].address", each.address)
+
+
+def _pod(pod: Pod) -> Broken:
+    yield from _pod_spec("", pod)
+    for index, each in enumerate(pod.status.pod_ips):
+        yield from _address(f"status.podIPs[{index}].ip", each.ip)
+    if pod.status.pod_ip:
+        yield from _address("status.podIP", pod.status.pod_ip)
+    yield from _two_families("status.podIPs", pod.status.ips)
+    yield from _listen("", pod.metadata.annotations)
+
+
+def _listen(prefix: str, annotations: Mapping[str, str]) -> Broken:
+    if LISTEN not in annotations:
+        return
+    try:
+        listen_annotation(annotations[LISTEN])
+    except ValueError as error:
+        yield f"{prefix}metadata.annotations[{LISTEN}]", str(error)
+
+
+def _pod_spec(prefix: str, holder: Pod | PodTemplateSpec) -> Broken:
+    spec, field = holder.spec, f"{prefix}spec"
+    if not spec.containers:
+        yield f"{field}.containers", "is required: a pod has at least one container"
+    names: list[str] = []
+    for what, containers in (
+        ("containers", spec.containers),
+        ("initContainers", spec.init_containers),
+        ("ephemeralContainers", spec.ephemeral_containers),
+    ):
+        for index, container in enumerate(containers):
+            place = f"{field}.{what}[{index}]"
+            if container.name in names:
+                yield f"{place}.name", f"{container.name!r} is the name of two containers"
+            names.append(container.name)
+            yield from _container(place, container, host_network=spec.host_network)
+    for name, value in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
+        if value:
+            yield from _label(f"{field}.{name}", value)
+    nameservers = spec.dns_config.nameservers if spec.dns_config else ()
+    for index, server in enumerate(nameservers):
+        yield from _address(f"{field}.dnsConfig.nameservers[{index}]", server)
+    if spec.dns_policy is DNSPolicy.NONE and not nameservers:
+        yield f"{field}.dnsConfig.nameservers", "is required with dnsPolicy None"
+    for index, alias in enumerate(spec.host_aliases):
+        yield from _address(f"{field}.hostAliases[{index}].ip", alias.ip)
+
+
+def _container(place: str, container: Container, *, host_network: bool) -> Broken:
+    yield from _label(f"{place}.name", container.name)
+    for index, port in enumerate(container.ports):
+        if port.name:
+            yield from _port_name(f"{place}.ports[{index}].name", port.name)
+        yield from _port_number(f"{place}.ports[{index}].hostPort", port.host_port)
+        if host_network and port.host_port not in (0, port.container_port):
+            yield f"{place}.ports[{index}].hostPort", "must equal containerPort with hostNetwork"
+        if port.host_ip:
+            yield from _address(f"{place}.ports[{index}].hostIP", port.host_ip)
+    named = [port.name for port in container.ports if port.name]
+    yield from _twice(f"{place}.ports", named, "the name")
+    for what, probe in (
+        ("livenessProbe", container.liveness_probe),
+        ("readinessProbe", container.readiness_probe),
+        ("startupProbe", container.startup_probe),
+    ):
+        for how, action in (("httpGet", probe and probe.http_get), ("tcpSocket", probe and probe.tcp_socket)):
+            if action:
+                yield from _port_reference(f"{place}.{what}.{how}.port", action.port)
+
+
+# --- workloads --------------------------------------------------------------------------------------------------------
+
+
+def _workload(made: Deployment | ReplicaSet | StatefulSet | DaemonSet) -> Broken:
+    yield from _selector("spec.selector", made.spec.selector)
+    selector, template = made.spec.selector, made.spec.template
+    if not selector.match_labels and not selector.match_expressions:
+        yield "spec.selector", "must not be empty: it would mean every pod of the namespace"
+    if template is None:
+        yield "spec.template", "is required"
+        return
+    yield from _pod_spec("spec.template.", template)
+    yield from _listen("spec.template.", template.metadata.annotations)
+    if not selector.matches(template.metadata.labels):
+        yield "spec.template.metadata.labels", "do not match spec.selector, so the pods would never be found again"
+    if template.spec.restart_policy is not RestartPolicy.ALWAYS:
+        yield "spec.template.spec.restartPolicy", f"must be Always, not {template.spec.restart_policy}"
+
+
+def _job(job: Job) -> Broken:
+    yield from _job_template("spec.template.", job.spec.template)
+
+
+def _cron_job(cron: CronJob) -> Broken:
+    schedule = cron.spec.schedule
+    if len(schedule.split()) != 5 and not schedule.startswith("@"):
+        yield "spec.schedule", f"{schedule!r} is not five fields (minute, hour, day, month, weekday) nor @hourly and its like"
+    yield from _job_template("spec.jobTemplate.spec.template.", cron.spec.job_template.spec.template)
+
+
+def _job_template(prefix: str, template: PodTemplateSpec) -> Broken:
+    yield from _pod_spec(prefix, template)
+    yield from _listen(prefix, template.metadata.annotations)
+    if template.spec.restart_policy is RestartPolicy.ALWAYS:
+        yield f"{prefix}spec.restartPolicy", "must be OnFailure or Never: the pods of a Job come to an end"
+
+
+# --- Services ---------------------------------------------------------------------------------------------------------
+
+
+def _service(service: Service) -> Broken:
+    spec = service.spec
+    yield from _service_ports(service)
+    yield from _service_addresses(service)
+    if spec.type is ServiceType.EXTERNAL_NAME:
+        if not spec.external_name:
+            yield "spec.externalName", "is required with type ExternalName"
+        else:
+            yield from _subdomain("spec.externalName", spec.external_name.removesuffix("."))
+    if service.headless and spec.from_outside:
+        yield "spec.clusterIP", f"must not be None with type {spec.type}"
+    if spec.external_traffic_policy is not None and not (spec.from_outside or spec.external_ips):
+        yield "spec.externalTrafficPolicy", f"may only be set with type NodePort or LoadBalancer, not {spec.type}"
+    if spec.health_check_node_port and not _checks_health(service):
+        yield "spec.healthCheckNodePort", "may only be set with type LoadBalancer and externalTrafficPolicy Local"
+    if spec.session_affinity_config is not None:
+        seconds = spec.session_affinity_config.client_ip.timeout_seconds
+        if spec.session_affinity is SessionAffinity.NONE:
+            yield "spec.sessionAffinityConfig", "must not be set with sessionAffinity None"
+        if not 1 <= seconds <= 86400:
+            yield "spec.sessionAffinityConfig.clientIP.timeoutSeconds", f"must be between 1 and 86400, not {seconds}"
+    for index, cidr in enumerate(spec.load_balancer_source_ranges):
+        yield from _cidr(f"spec.loadBalancerSourceRanges[{index}]", cidr.strip())
+    if spec.load_balancer_source_ranges and spec.type is not ServiceType.LOAD_BALANCER:
+        yield "spec.loadBalancerSourceRanges", "may only be set with type LoadBalancer"
+
+
+def _checks_health(service: Service) -> bool:
+    spec = service.spec
+    return spec.type is ServiceType.LOAD_BALANCER and spec.external_traffic_policy is TrafficPolicy.LOCAL
+
+
+def _service_ports(service: Service) -> Broken:
+    spec = service.spec
+    if not spec.ports and not service.headless and spec.type is not ServiceType.EXTERNAL_NAME:
+        yield "spec.ports", "is required: only a headless Service and an ExternalName can do without"
+    for index, port in enumerate(spec.ports):
+        yield from _service_port(f"spec.ports[{index}]", port, service)
+    yield from _twice("spec.ports[{}].name", [port.name for port in spec.ports if port.name], "the name")
+    yield from _twice("spec.ports[{}]", [f"{port.port}/{port.protocol}" for port in spec.ports], "port")
+    numbered = [f"{port.node_port}/{port.protocol}" for port in spec.ports if port.node_port]
+    yield from _twice("spec.ports", numbered, "node port")
+
+
+def _service_port(place: str, port: ServicePort, service: Service) -> Broken:
+    if port.name:
+        yield from _label(f"{place}.name", port.name)
+    elif len(service.spec.ports) > 1:
+        yield f"{place}.name", "is required: with several ports each needs a name"
+    yield from _port_reference(f"{place}.targetPort", port.target_port)
+    yield from _port_number(f"{place}.nodePort", port.node_port)
+    if port.node_port and not service.spec.from_outside:
+        yield f"{place}.nodePort", f"may not be used with type {service.spec.type}"
+
+
+def _service_addresses(service: Service) -> Broken:
+    spec = service.spec
+    if spec.type is ServiceType.EXTERNAL_NAME and spec.cluster_ip:
+        yield "spec.clusterIP", "must be empty with type ExternalName"
+    addresses = [each for each in spec.cluster_ips if each != HEADLESS]
+    for index, each in enumerate(addresses):
+        yield from _address(f"spec.clusterIPs[{index}]" if len(addresses) > 1 else "spec.clusterIP", each)
+    if spec.cluster_ips and spec.cluster_ips[0] != spec.cluster_ip:
+        yield "spec.clusterIPs[0]", f"must equal clusterIP, {spec.cluster_ip}"
+    yield from _two_families("spec.clusterIPs", spec.cluster_ips)
+    yield from _twice("spec.ipFamilies[{}]", spec.ip_families, "the family")
+    for index, (wanted, each) in enumerate(zip(spec.ip_families, addresses, strict=False)):
+        if _is_address(each) and family(each) != wanted.number:
+            yield f"spec.ipFamilies[{index}]", f"{wanted} does not fit the address {each}"
+    two = len(spec.ip_families) == 2 or len(spec.cluster_ips) == 2
+    if two and spec.ip_family_policy is None:
+        yield "spec.ipFamilyPolicy", "is required with two families: PreferDualStack or RequireDualStack"
+    if two and spec.ip_family_policy is IPFamilyPolicy.SINGLE_STACK:
+        yield "spec.ipFamilyPolicy", "must not be SingleStack with two families"
+    for index, each in enumerate(spec.external_ips):
+        yield from _address(f"spec.externalIPs[{index}]", each)
+    for index, ingress in enumerate(service.load_balancer):
+        if ingress.ip:
+            yield from _address(f"status.loadBalancer.ingress[{index}].ip", ingress.ip)
+
+
+def _slice(made: EndpointSlice) -> Broken:
+    for index, endpoint in enumerate(made.endpoints):
+        if not endpoint.addresses:
+            yield f"endpoints[{index}].addresses", "is required"
+        if made.address_type is AddressType.FQDN:
+            continue
+        wanted = 4 if made.address_type is AddressType.IPV4 else 6
+        for at, each in enumerate(endpoint.addresses):
+            if not _is_address(each) or family(each) != wanted:
+                yield f"endpoints[{index}].addresses[{at}]", f"{each!r} is not an {made.address_type} address"
+    yield from _twice("ports[{}].name", [port.name or "" for port in made.ports], "the name")
+    for index, port in enumerate(made.ports):
+        if port.port is not None and not 1 <= port.port <= 65535:
+            yield f"ports[{index}].port", f"must be between 1 and 65535, not {port.port}"
+
+
+# --- policies and ingress ---------------------------------------------------------------------------------------------
+
+
+def _policy(policy: NetworkPolicy) -> Broken:
+    yield from _selector("spec.podSelector", policy.spec.pod_selector)
+    for index, rule in enumerate(policy.spec.ingress):
+        yield from _policy_rule(f"spec.ingress[{index}]", "from", rule.from_, rule.ports)
+    for index, out in enumerate(policy.spec.egress):
+        yield from _policy_rule(f"spec.egress[{index}]", "to", out.to, out.ports)
+
+
+def _policy_rule(
+    place: str, side: str, peers: tuple[NetworkPolicyPeer, ...], ports: tuple[NetworkPolicyPort, ...]
+) -> Broken:
+    for index, peer in enumerate(peers):
+        yield from _peer(f"{place}.{side}[{index}]", peer)
+    for index, port in enumerate(ports):
+        yield from _policy_port(f"{place}.ports[{index}]", port)
+
+
+def _peer(place: str, peer: NetworkPolicyPeer) -> Broken:
+    yield from _selector(f"{place}.podSelector", peer.pod_selector)
+    yield from _selector(f"{place}.namespaceSelector", peer.namespace_selector)
+    if peer.ip_block is None:
+        if peer.pod_selector is None and peer.namespace_selector is None:
+            yield place, "must have a podSelector, a namespaceSelector or an ipBlock"
+        return
+    if peer.pod_selector is not None or peer.namespace_selector is not None:
+        yield f"{place}.ipBlock", "may not stand beside a selector in the same entry"
+    yield from _cidr(f"{place}.ipBlock.cidr", peer.ip_block.cidr)
+    block = _network(peer.ip_block.cidr)
+    for index, each in enumerate(peer.ip_block.except_):
+        field = f"{place}.ipBlock.except[{index}]"
+        yield from _cidr(field, each)
+        hole = _network(each)
+        if block and hole and not (_inside(hole, block) and hole.prefixlen > block.prefixlen):
+            yield field, f"{each} must lie inside {peer.ip_block.cidr} and be smaller"
+
+
+def _inside(hole: Any, block: Any) -> bool:
+    return hole.version == block.version and bool(hole.subnet_of(block))
+
+
+def _policy_port(place: str, port: NetworkPolicyPort) -> Broken:
+    yield from _port_reference(f"{place}.port", port.port)
+    if port.end_port is None:
+        return
+    if not isinstance(port.port, int):
+        yield f"{place}.endPort", "needs a port that is a number"
+    elif not port.port <= port.end_port <= 65535:
+        yield f"{place}.endPort", f"must be between port {port.port} and 65535, not {port.end_port}"
+
+
+def _ingress(ingress: Ingress) -> Broken:
+    spec = ingress.spec
+    if not spec.rules and spec.default_backend is None:
+        yield "spec", "must have rules or a defaultBackend"
+    if spec.default_backend is not None:
+        yield from _backend("spec.defaultBackend", spec.default_backend)
+    for index, rule in enumerate(spec.rules):
+        if rule.host:
+            yield from _ingress_host(f"spec.rules[{index}].host", rule.host)
+        for at, path in enumerate(rule.http.paths if rule.http else ()):
+            place = f"spec.rules[{index}].http.paths[{at}]"
+            yield from _backend(f"{place}.backend", path.backend)
+            rooted = path.path.startswith("/") or (path.path_type is PathType.IMPLEMENTATION_SPECIFIC and not path.path)
+            if not rooted:
+                yield f"{place}.path", f"{path.path!r} must begin with '/'"
+
+
+def _ingress_host(field: str, host: str) -> Broken:
+    if _is_address(host):
+        yield field, f"{host!r} must be a DNS name, not an address"
+    else:
+        yield from _subdomain(field, host.removeprefix("*."))
+
+
+def _backend(place: str, backend: IngressBackend) -> Broken:
+    if backend.service is None:
+        if not isinstance(backend.resource, Mapping):
+            yield place, "must name a service or a resource"
+        return
+    port = backend.service.port
+    if bool(port.name) == bool(port.number):
+        yield f"{place}.service.port", "must have a name or a number"
+    yield from _port_number(f"{place}.service.port.number", port.number)
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def _secret(secret: Secret) -> Broken:
+    for key, value in secret.data.items():
+        try:
+            base64.b64decode(value.replace("\n", ""), validate=True)
+        except (binascii.Error, ValueError):
+            yield f"data[{key}]", "is not base64; plain text goes into stringData"
+    if secret.type == "kubernetes.io/tls":
+        for key in ("tls.crt", "tls.key"):
+            if key not in secret.data and key not in secret.string_data:
+                yield f"data[{key}]", "is required with type kubernetes.io/tls"
+
+
+RULES: Mapping[type[Object], tuple[Callable[[Any], Broken], ...]] = {
+    Node: (_node,),
+    Pod: (_pod,),
+    Deployment: (_workload,),
+    ReplicaSet: (_workload,),
+    StatefulSet: (_workload,),
+    DaemonSet: (_workload,),
+    Job: (_job,),
+    CronJob: (_cron_job,),
+    Service: (_service,),
+    EndpointSlice: (_slice,),
+    NetworkPolicy: (_policy,),
+    Ingress: (_ingress,),
+    Secret: (_secret,),
+}
+"""The rules of each kind, beside those of every object's metadata."""
