@@ -259,7 +259,7 @@ class Bridge(msgspec.Struct, frozen=True):
             wired, routes=(*wired.routes, *host_routes(plan, machine)), sysctls=forwarding(machine)
         )
 
-    def pod(self, plan: Plan, machine: Machine, workload: Workload) -> Part:  # noqa: ARG002 - a pod needs only its node
+    def pod(self, plan: Plan, machine: Machine, workload: Workload) -> Part:
         """The pod's end of the cable."""
         return self._wiring(machine).pod(machine, workload)
 

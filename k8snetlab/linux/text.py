@@ -134,20 +134,25 @@ def _kind(link: Link) -> Iterator[str]:
 
 def ip_route(host: Host, family: int = 4, table: str = "main") -> str:
     """`ip route show table TABLE`, and `ip -6 route` for family 6. Table `local` is what follows from the addresses."""
-    routes = _local(host, family) if table == "local" else ()
-    stated = (route for route in host.routes if route.family == family and route.table == table)
     order = _as_in_the_trie if family == 4 else _as_in_the_tree
-    return _text(_route(route) for route in sorted((*routes, *stated), key=order))
+    found = [(order(route.block()), _route(route)) for route in _stated(host, family, table)]
+    if table == "local":
+        found += ((order(block), line) for block, line in _local(host, family))
+    return _text(line for _, line in sorted(found, key=lambda pair: pair[0]))
 
 
-def _as_in_the_trie(route: Route) -> tuple[int, int, int]:
-    block = route.block()
-    return block.base, -block.length, route.metric
+def _stated(host: Host, of: int, table: str) -> list[Route]:
+    """The routes of one table, the preferred one of the same prefix first."""
+    routes = (route for route in host.routes if route.family == of and route.table == table)
+    return sorted(routes, key=lambda route: route.metric)
 
 
-def _as_in_the_tree(route: Route) -> tuple[int, int, int]:
-    block = route.block()
-    return block.base + block.size, -block.length, route.metric
+def _as_in_the_trie(block: Prefix) -> tuple[int, int]:
+    return block.base, -block.length
+
+
+def _as_in_the_tree(block: Prefix) -> tuple[int, int]:
+    return block.base + block.size, -block.length
 
 
 def _route(route: Route) -> str:
@@ -178,29 +183,30 @@ def _destination(route: Route) -> str:
 
 
 def _metric(route: Route) -> str:
-    """IPv6 routes always have a metric: where none is stated, the kernel takes 1024, for its own routes 256, for own
-    addresses 0.
-    """
+    """IPv6 routes always have a metric: where none is stated, the kernel takes 1024, and 256 for its own."""
     if route.family == 4:
         return f"metric {route.metric}" if route.metric else ""
-    if route.type is RouteType.LOCAL:
-        return "metric 0"
     return f"metric {route.metric or (256 if route.protocol == 'kernel' else 1024)}"
 
 
-def _local(host: Host, of: int) -> Iterator[Route]:
-    """Table `local` of a machine as routes, without the broadcast ones, which the walk does not know."""
-    source_of = {4: lambda ip: ip, 6: lambda _ip: ""}[of]
-    scope = {4: "host", 6: "global"}[of]
+def _local(host: Host, of: int) -> Iterator[tuple[Prefix, str]]:
+    """The lines of table `local`, which the kernel keeps by itself: own addresses, broadcast addresses, the loopback
+    network.
+    """
     for link in host.links:
         for address in link.addresses if link.up else ():
-            if address.family == of:
-                whole = link.kind is LinkKind.LOOPBACK and address.length < 32 and of == 4
-                for prefix in (str(address.prefix), address.ip) if whole else (address.ip,):
-                    yield Route(
-                        prefix, link.name, "", source_of(address.ip), scope, "kernel",
-                        table="local", type=RouteType.LOCAL, family=of,
-                    )  # fmt: skip
+            if address.family != of:
+                continue
+            own, how = Prefix.of(address.ip), f"dev {link.name} proto kernel"
+            if of == 6:
+                yield own, f"local {address.ip} {how} metric 0 pref medium"
+                continue
+            yield own, f"local {address.ip} {how} scope host src {address.ip}"
+            if link.kind is LinkKind.LOOPBACK and address.length < 32:
+                yield address.prefix, f"local {address.prefix} {how} scope host src {address.ip}"
+            if address.length < 31:
+                last = address.prefix.broadcast
+                yield Prefix.of(last), f"broadcast {last} {how} scope link src {address.ip}"
 
 
 def ip_rule(host: Host, family: int = 4) -> str:
