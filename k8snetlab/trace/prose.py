@@ -23,9 +23,10 @@ WIDTH = 100
 
 
 def asked(request: Request) -> str:
-    """What the trace is about: `shop/web-0 wants to reach svc/shop/api:80, and connects to 10.96.3.4:80 (TCP).`"""
+    """What the trace is about: `shop/web-0 wants to reach svc/shop/api:80, and sends to 10.96.3.4:80 (TCP).`"""
     address = endpoint(request.address, request.port)
-    return _filled(f"{request.source} wants to reach {request.target}, and connects to {address} ({request.protocol}).")
+    wants = "" if request.target == address else f" wants to reach {request.target}, and"
+    return _filled(f"{request.source}{wants} sends to {address} ({request.protocol}).")
 
 
 def story(steps: Sequence[Step]) -> str:
@@ -99,9 +100,8 @@ def _translated(step: Step, before: Packet | None) -> str:
 
 
 def _encapsulated(step: Step, before: Packet | None) -> str:
-    outer, more = step.packet.ip, step.packet.length - step.packet.innermost.length
-    wrapped = f"wraps the frame into a packet {outer.src} → {outer.dst}, {more} bytes more"
-    return f"{_capital(step.device)} {wrapped} ({step.why})"
+    outer = step.packet.ip
+    return f"The device {step.device} wraps the frame into a packet {outer.src} → {outer.dst}: {step.why}"
 
 
 def _finished(words: str) -> Callable[[Step, Packet | None], str]:
@@ -113,7 +113,7 @@ def _finished(words: str) -> Callable[[Step, Packet | None], str]:
 
 _SENTENCES: Mapping[Action, Callable[[Step, Packet | None], str]] = {
     Action.SEND: lambda step, before: (
-        f"A packet sets out, {brief(step.packet)[-1]}, {step.packet.length} bytes: {step.why}"
+        f"A packet sets out, {brief(step.packet)[0]}, {step.packet.length} bytes: {step.why}"
     ),
     Action.ROUTE: lambda step, before: f"The routing decision: {step.why}",
     Action.RULE: _ruled,

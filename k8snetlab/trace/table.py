@@ -94,7 +94,8 @@ def _rows(numbered: Iterable[tuple[int, Step]]) -> Iterator[Row]:
         why = f"{rule.table} {rule.chain}: {step.why}" if rule is not None else step.why
         text = rule.text if rule is not None else ""
         yield Row(number, step.where, step.device, step.action, packet if packet != shown else (), why, text)
-        shown = packet
+        if step.action is not Action.ARP:  # a question of the kernel's own, beside the packet's way
+            shown = packet
 
 
 def table(numbered: Iterable[tuple[int, Step]]) -> str:
@@ -138,7 +139,7 @@ def chance(probability: float) -> str:
     iptables holds probabilities in 31 bits, so that a third is not quite a third.
     """
     simple = Fraction(probability).limit_denominator(100)
-    return str(simple) if abs(simple - Fraction(probability)) < 1e-6 else f"{probability:.2%}".replace("%", " %")
+    return str(simple) if abs(simple - Fraction(probability)) < 1e-8 else f"{probability:.2%}".replace("%", " %")
 
 
 def chances(outcomes: Sequence[Outcome]) -> str:

@@ -116,9 +116,8 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
     @property
     def _head(self) -> str:
         request, backend = self.request, self.backend
-        asked = (
-            f"{request.source} → {request.target} ({table.endpoint(request.address, request.port)}/{request.protocol})"
-        )
+        address = table.endpoint(request.address, request.port)
+        asked = f"{request.source} → {request.target} ({address} {request.protocol})"
         verdict = f"{self.verdict} (this time {self.fate})" if self.verdict is Verdict.MIXED else self.verdict
         lines = [asked, f"{verdict}, client {self.client}: {self.reason}"]
         if backend is not None:
