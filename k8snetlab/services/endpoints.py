@@ -1,22 +1,24 @@
 """Which of a Service's endpoints may this packet go to, from this node?
 
-An EndpointSlice lists every pod behind a Service, usable or not. Each node's proxy sorts them by itself, in this order:
+An EndpointSlice lists every pod behind a Service, usable or not. Each node's proxy sorts them by itself, in this
+order:
 
-1. *Ready* endpoints are usable. (A slice that says nothing means ready. A Service with `publishNotReadyAddresses` has its
-   unready pods written as ready, so they count.)
-2. If every ready endpoint carries a *hint* (KEP-2433, KEP-3015), only those hinted for this node stay; if none is, those
-   hinted for this node's zone; if none is, all. One endpoint without a hint switches hints off for the whole Service.
-3. If there is no ready endpoint at all, *serving and terminating* ones are used as a last resort (KEP-1669). An unready pod is
-   never one.
+1. *Ready* endpoints are usable. (A slice that says nothing means ready. A Service with `publishNotReadyAddresses` has
+   its unready pods written as ready, so they count.)
+2. If every ready endpoint carries a *hint* (KEP-2433, KEP-3015), only those hinted for this node stay; if none is,
+   those hinted for this node's zone; if none is, all. One endpoint without a hint switches hints off for the whole
+   Service.
+3. If there is no ready endpoint at all, *serving and terminating* ones are used as a last resort (KEP-1669). An
+   unready pod is never one.
 
-For policy `Local` only endpoints on the node itself count: its ready ones, else its serving and terminating ones, whatever other
-nodes have and whatever the hints say. No usable endpoint anywhere is one thing (the client is refused at once); none on this
-node under policy `Local` is another (the packet is dropped, since another node may have one).
+For policy `Local` only endpoints on the node itself count: its ready ones, else its serving and terminating ones,
+whatever other nodes have and whatever the hints say. No usable endpoint anywhere is one thing (the client is refused
+at once); none on this node under policy `Local` is another (the packet is dropped, since another node may have one).
 
 All proxy modes share this choice; they differ in the rules they write for it.
 
-Not modelled: endpoint addresses after the first one (no proxy uses them). Guide section 2.2; KEP-2086 (internal traffic policy),
-KEP-1669, KEP-2433, KEP-3015, KEP-4444.
+Not modelled: endpoint addresses after the first one (no proxy uses them). Guide section 2.2; KEP-2086 (internal
+traffic policy), KEP-1669, KEP-2433, KEP-3015, KEP-4444.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ __all__ = ["Backend", "Chosen", "chosen", "hinted"]
 
 
 class Backend(msgspec.Struct, frozen=True):
-    """One address and port behind a Service. `node` is where it runs and may be empty; `for_nodes` and `for_zones` are its
-    hints: who should use it."""
+    """One address and port behind a Service. `node` is where it runs and may be empty; `for_nodes` and `for_zones`
+    are its hints: who should use it.
+    """
 
     ip: str
     port: int
@@ -53,12 +56,18 @@ class Backend(msgspec.Struct, frozen=True):
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """A node's choice for one Service port: the endpoints for policy `Cluster`, those for policy `Local`, and whether anything
-    usable exists in the whole cluster. A policy that the port does not use has no endpoints here."""
+    """A node's choice for one Service port: the endpoints for policy `Cluster`, those for policy `Local`, and whether
+    anything usable exists in the whole cluster. A policy that the port does not use has no endpoints here.
+    """
 
     cluster: tuple[Backend, ...] = ()
     local: tuple[Backend, ...] = ()
     anywhere: bool = False
+
+    @property
+    def by_policy(self) -> tuple[tuple[TrafficPolicy, tuple[Backend, ...]], ...]:
+        """The endpoints of each policy."""
+        return (TrafficPolicy.CLUSTER, self.cluster), (TrafficPolicy.LOCAL, self.local)
 
     @property
     def reachable(self) -> tuple[Backend, ...]:

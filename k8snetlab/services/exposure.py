@@ -1,17 +1,17 @@
 """At which addresses and ports does a Service answer, and with which endpoints behind them?
 
-A Service port is reached in up to five ways: at the cluster address, at external addresses, at load balancer addresses (all
-three with the Service's port), at a node port of every node, and, for load balancers with policy `Local`, there is a port for
-health checks. Every node's proxy works on this list, one entry a Service port and family, and joins it with the EndpointSlices
-*by the name of the port*: the number behind it is the slice's, so that `targetPort` matters to the controller that writes
-slices, and to no proxy.
+A Service port is reached in up to five ways: at the cluster address, at external addresses, at load balancer
+addresses (all three with the Service's port), at a node port of every node, and, for load balancers with policy
+`Local`, there is a port for health checks. Every node's proxy works on this list, one entry a Service port and
+family, and joins it with the EndpointSlices *by the name of the port*: the number behind it is the slice's, so that
+`targetPort` matters to the controller that writes slices, and to no proxy.
 
 No proxy rules exist for headless Services and ExternalName (names only), for Services of another proxy (label
-`service.kubernetes.io/service-proxy-name`), for load balancers given by host name or with `ipMode: Proxy`. A source range of
-length 0 lets everybody in and so limits nothing; ranges of the other family do not count.
+`service.kubernetes.io/service-proxy-name`), for load balancers given by host name or with `ipMode: Proxy`. A source
+range of length 0 lets everybody in and so limits nothing; ranges of the other family do not count.
 
-Not modelled: `spec.loadBalancerIP` (no proxy reads it), FQDN slices (skipped). Guide section 2.2; KEP-752 (EndpointSlice),
-KEP-1860 (ipMode), KEP-2086 (internal traffic policy).
+Not modelled: `spec.loadBalancerIP` (no proxy reads it), FQDN slices (skipped). Guide section 2.2; KEP-752
+(EndpointSlice), KEP-1860 (ipMode), KEP-2086 (internal traffic policy).
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
 
 
 class Exposure(msgspec.Struct, frozen=True):
-    """One port of one Service in one family, as a proxy sees it. `affinity` is in seconds, 0 for none; `source_ranges` empty
-    lets everybody in; `health_check_port` and `node_port` are 0 where there is none. `backends` are sorted as text."""
+    """One port of one Service in one family, as a proxy sees it. `affinity` is in seconds, 0 for none;
+    `source_ranges` empty lets everybody in; `health_check_port` and `node_port` are 0 where there is none.
+    `backends` are sorted as text.
+    """
 
     namespace: str
     service: str

@@ -1,32 +1,33 @@
 """Who rewrites a packet to a Service address, and where does it go?
 
-No process does. In iptables mode kube-proxy writes rules into every node's kernel and then waits for the next change; the rules
-handle the packets, also while kube-proxy is dead. Their layout, for Service port X:
+No process does. In iptables mode kube-proxy writes rules into every node's kernel and then waits for the next change;
+the rules handle the packets, also while kube-proxy is dead. Their layout, for Service port X:
 
     nat   PREROUTING, OUTPUT → KUBE-SERVICES ┬ cluster address ──────────────→ KUBE-SVC-X (or KUBE-SVL-X, policy Local)
                                              ├ external address ─────────────→ KUBE-EXT-X → KUBE-SVC-X or KUBE-SVL-X
-                                             ├ load balancer address → KUBE-FW-X → KUBE-EXT-X (KUBE-FW-X if sources are limited)
+                                             ├ load balancer address → (KUBE-FW-X if sources are limited →) KUBE-EXT-X
                                              └ any own address → KUBE-NODEPORTS → KUBE-EXT-X
           KUBE-SVC-X, KUBE-SVL-X → one KUBE-SEP-… for each backend → DNAT
 
-The first of n backends is taken with probability 1/n, the next with 1/(n-1) of what is left, and the last always: each gets
-the same share. Session affinity asks before that whether the backend has seen this client lately (`recent`).
+The first of n backends is taken with probability 1/n, the next with 1/(n-1) of what is left, and the last always:
+each gets the same share. Session affinity asks before that whether the backend has seen this client lately
+(`recent`).
 
-A packet that must come back through this node gets a mark (KUBE-MARK-MASQ) and leaves with the node's address as its source
-(KUBE-POSTROUTING): traffic to a cluster address from outside the pod network, traffic from outside under policy Cluster, and a
-backend that reaches itself. Under external policy Local pods and the node itself take the short way to any backend; only what
-comes from elsewhere is held to the node's own.
+A packet that must come back through this node gets a mark (KUBE-MARK-MASQ) and leaves with the node's address as its
+source (KUBE-POSTROUTING): traffic to a cluster address from outside the pod network, traffic from outside under
+policy Cluster, and a backend that reaches itself. Under external policy Local pods and the node itself take the short
+way to any backend; only what comes from elsewhere is held to the node's own.
 
-The table filter refuses what the table nat does not translate: REJECT if a Service has no usable endpoint at all, DROP if it
-has one, but none on this node under policy Local, DROP for clients outside the source ranges.
+The table filter refuses what the table nat does not translate: REJECT if a Service has no usable endpoint at all,
+DROP if it has one, but none on this node under policy Local, DROP for clients outside the source ranges.
 
-Names are hashes (`chain_name`), because a chain name has 28 characters at most. The order in KUBE-SERVICES is that of the Services
-here and arbitrary in kube-proxy; only its last rule has a place. The chains of a Service port are given as functions: they are
-built when a packet jumps there.
+Names are hashes (`chain_name`), because a chain name has 28 characters at most. The order in KUBE-SERVICES is that of
+the Services here and arbitrary in kube-proxy; only its last rule has a place. The chains of a Service port are given
+as functions: they are built when a packet jumps there.
 
-Not modelled: `--masquerade-all`, `--nodeport-addresses`, `--iptables-localhost-nodeports=false`, other detectors of pod
-traffic than the cluster CIDR, and the order of large clusters' partial updates. The layout is Kubernetes 1.36's. Guide section
-2.2; KEP-3178 (which chains are whose), KEP-1669, KEP-2086.
+Not modelled: `--masquerade-all`, `--nodeport-addresses`, `--iptables-localhost-nodeports=false`, other detectors of
+pod traffic than the cluster CIDR, and the order of large clusters' partial updates. The layout is Kubernetes 1.36's.
+Guide section 2.2; KEP-3178 (which chains are whose), KEP-1669, KEP-2086.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from k8snetlab.api import TrafficPolicy
 from k8snetlab.linux.netfilter import (
     ACCEPT,
     DROP,
+    L4,
     NOTHING,
     RETURN,
     AddrType,
@@ -52,7 +54,6 @@ from k8snetlab.linux.netfilter import (
     Destination,
     Dnat,
     Jump,
-    L4,
     Mark,
     Masquerade,
     Match,
@@ -91,8 +92,9 @@ def patches(
 ) -> tuple[Patch, ...]:
     """What kube-proxy writes on a node into the tables mangle, filter and nat of family `of` (4 or 6).
 
-    `exposures` are the Service ports of that family; `zone` is the node's zone or empty, `address` its own address in the family
-    or empty, `pods` the cluster CIDR of the family, or nothing if the proxy was not told: it then cannot tell pods from others.
+    `exposures` are the Service ports of that family; `zone` is the node's zone or empty, `address` its own address in
+    the family or empty, `pods` the cluster CIDR of the family, or nothing if the proxy was not told: it then cannot
+    tell pods from others.
     """
     served = tuple(_Served.on(exposure, node, zone, address, pods) for exposure in exposures)
     return (
@@ -106,7 +108,8 @@ def patches(
 def chain_name(kind: str, port: str, protocol: str, backend: str = "") -> str:
     """The name of a chain: `KUBE-`, its kind, and 16 characters of a hash over the Service port and the backend.
 
-    `port` is `namespace/service` or `namespace/service:port`, `protocol` is in small letters, `backend` is `address:port`.
+    `port` is `namespace/service` or `namespace/service:port`, `protocol` is in small letters, `backend` is
+    `address:port`.
 
     >>> chain_name("SVC", "default/kubernetes:https", "tcp")
     'KUBE-SVC-NPX46M4PTMTKRN6Y'
@@ -115,10 +118,11 @@ def chain_name(kind: str, port: str, protocol: str, backend: str = "") -> str:
 
 
 class _Served(msgspec.Struct, frozen=True):
-    """One Service port as this node serves it: the exposure, the node's choice of backends, and what follows from both.
+    """One Service port as this node serves it: the exposure, the node's choice of backends, and what follows from
+    both.
 
-    `inside` says whether the cluster address leads to a backend, `outside` whether the other addresses lead clients from
-    outside to one. Both are false where the node's choice is empty.
+    `inside` says whether the cluster address leads to a backend, `outside` whether the other addresses lead clients
+    from outside to one.
     """
 
     exposure: Exposure
@@ -164,15 +168,16 @@ class _Served(msgspec.Struct, frozen=True):
 
     @property
     def opened(self) -> bool:
-        """Whether packets from outside are looked at: pods and the node have their short way even if `outside` is false."""
+        """Whether packets from outside are looked at: pods and the node have their short way even if `outside` is
+        false.
+        """
         return self.chosen.anywhere and self.exposure.from_outside
 
-    def to(self, address: str, comment: str) -> tuple[Match, ...]:
+    def to(self, address: str, about: str) -> tuple[Match, ...]:
         """Packets to an address and the port of the Service."""
+        comment = Comment(f"{self.full_name} {about}")
         transport = L4(self.protocol, dport=self.exposure.port)
-        return (
-            Destination(Prefix.of(address)), Protocol4(self.exposure.protocol), Comment(f"{self.full_name} {comment}"), transport,
-        )  # fmt: skip
+        return Destination(Prefix.of(address)), Protocol4(self.exposure.protocol), comment, transport
 
 
 POLICY_CHAIN = {TrafficPolicy.CLUSTER: "SVC", TrafficPolicy.LOCAL: "SVL"}
@@ -192,7 +197,7 @@ def _nat_chains(served: Sequence[_Served], of: int) -> Chains:
             chains[port.chain("EXT")] = partial(_from_outside, port)
         if port.limited:
             chains[port.chain("FW")] = partial(_allowed_sources, port)
-        for policy, backends in ((TrafficPolicy.CLUSTER, port.chosen.cluster), (TrafficPolicy.LOCAL, port.chosen.local)):
+        for policy, backends in port.chosen.by_policy:
             if backends:
                 chains[port.policy_chain(policy)] = partial(_balanced, port, policy, backends, of)
         for backend in port.chosen.reachable:
@@ -386,6 +391,7 @@ def _commented(table: str, chain: str, comment: str, target: Target, *more: Matc
 
 TO_MARK_MASQ = Jump("KUBE-MARK-MASQ")
 NEW = CtState(("NEW",))
+KNOWN = CtState(("RELATED", "ESTABLISHED"))
 
 MARK_MASQ = Chain("KUBE-MARK-MASQ", (Rule("nat", "KUBE-MARK-MASQ", (), SetMark(MASQUERADE, MASQUERADE)),))
 
@@ -400,11 +406,12 @@ FORWARD = Chain("KUBE-FORWARD", (
     # A packet that conntrack cannot place would leave untranslated, and its receiver would reset the connection.
     Rule("filter", "KUBE-FORWARD", (CtState(("INVALID",)), Nfacct("ct_state_invalid_dropped_pkts")), DROP),
     _commented("filter", "KUBE-FORWARD", "kubernetes forwarding rules", ACCEPT, Mark(MASQUERADE, MASQUERADE)),
-    _commented("filter", "KUBE-FORWARD", "kubernetes forwarding conntrack rule", ACCEPT, CtState(("RELATED", "ESTABLISHED"))),
+    _commented("filter", "KUBE-FORWARD", "kubernetes forwarding conntrack rule", ACCEPT, KNOWN),
 ))  # fmt: skip
 
 FIREWALL = Chain("KUBE-FIREWALL", (
-    # Node ports at 127.0.0.1 need route_localnet, which opens loopback to the neighbours; this closes it again (CVE-2020-8558).
+    # Node ports at 127.0.0.1 need route_localnet, which opens loopback to the neighbours (CVE-2020-8558); this closes
+    # it again.
     Rule("filter", "KUBE-FIREWALL", (
         Source(LOOPBACK, invert=True), Destination(LOOPBACK), Comment("block incoming localnet connections"),
         CtState(("RELATED", "ESTABLISHED", "DNAT"), invert=True),
