@@ -31,6 +31,7 @@ LAW: tuple[frozenset[str], ...] = (
     frozenset({"controllers"}),
     frozenset({"compile"}),
     frozenset({"flows"}),
+    frozenset({"tables", "difference"}),
     frozenset({"cluster"}),
     frozenset({"multicluster", "contract", "faults"}),
     frozenset({"draw", "live"}),
