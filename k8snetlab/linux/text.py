@@ -263,14 +263,18 @@ def _fdb(entry: FdbEntry, host: Host) -> str:
 def conntrack_list(conntrack: Conntrack) -> str:
     """`conntrack -L`: every connection, its two tuples, and whether it was answered.
 
-    Time passes for a real table. Here each connection shows the seconds it would be kept from its last packet on.
+    Time passes for a real table. Here each connection shows the seconds it is kept from its last packet on (the
+    kernel's defaults), and a TCP connection that was answered counts as established.
     """
     return _text(_connection(connection) for connection in conntrack)
 
 
 _NUMBER = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
 _UNANSWERED = {"TCP": "120 SYN_SENT", "SCTP": "3 COOKIE_WAIT", "UDP": "30", "ICMP": "30", "ICMPv6": "30"}
-_ANSWERED = {"TCP": "432000 ESTABLISHED", "SCTP": "210 ESTABLISHED", "UDP": "120", "ICMP": "30", "ICMPv6": "30"}
+_ANSWERED = {"TCP": "432000 ESTABLISHED", "SCTP": "210 ESTABLISHED", "UDP": "30", "ICMP": "30", "ICMPv6": "30"}
+_ASSURED = ("TCP", "SCTP")
+"""Protocols whose answered connections are kept even when the table is full; UDP must talk for two seconds first."""
+
 _ECHO = {"ICMP": (8, 0), "ICMPv6": (128, 129)}
 
 
@@ -284,7 +288,7 @@ def _connection(connection: Connection) -> str:
         _tuple(connection.original, echo),
         "" if answered else "[UNREPLIED]",
         _tuple(connection.reply, reply),
-        "[ASSURED]" if answered and protocol not in _ECHO else "",
+        "[ASSURED]" if answered and protocol in _ASSURED else "",
         f"mark={connection.mark}",
         "use=1",
     )
@@ -305,8 +309,8 @@ _SAVED = ("mangle", "raw", "filter", "nat")
 
 
 def iptables_save(tables: Tables) -> str:
-    """`iptables-save` (or `ip6tables-save`) of these tables in its own order of tables: base chains in the order of the
-    hooks, then the others by name.
+    """`iptables-save` (or `ip6tables-save`) of these tables in its own order of tables: base chains in the order of
+    the hooks, then the others by name.
 
     Counters are printed as zero, and the lines with dates are left out. This builds every chain.
     """

@@ -46,7 +46,7 @@ def test_packets_for_a_node_in_another_subnet_end_at_the_router() -> None:
     world = World(network(BRIDGE, plan(machine(1), machine(2, zone=19))), Random(1))
     found = exchange(world, "default/web-0", "10.244.2.2", 80)
     assert (found.fate, found.client) == (Verdict.UNREACHABLE, Client.TIMEOUT)
-    assert found.reason == "router has no route to 10.244.2.2"
+    assert found.reason.endswith("router has no route to 10.244.2.2")
 
 
 def test_the_two_ends_of_a_cable_name_each_other() -> None:
