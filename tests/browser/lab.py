@@ -10,7 +10,7 @@ from playwright.sync_api import ElementHandle, Page
 
 OPEN_MS = 60_000
 RUN_MS = 120_000
-CHANGE_MS = 15_000
+CHANGE_MS = 5_000
 
 READY = """() => {
     const panel = window.jupyterapp?.shell.currentWidget;
@@ -31,6 +31,9 @@ SHOW_CELL = """async index => {
     await notebook.scrollToItem(index, "start");
 }"""
 
+# What a hand may turn, in the order of the page: lists, buttons that are not pressed, sliders.
+CONTROLS = "select, .widget-toggle-button:not(.mod-active), .noUi-handle"
+
 CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -39,7 +42,8 @@ LOOK = """async explorer => {
     const images = await Promise.all([...explorer.querySelectorAll("img")].map(image => bytes(image.src)));
     const drawings = [...explorer.querySelectorAll("svg")].map(drawing => drawing.outerHTML);
     const words = explorer.cloneNode(true);
-    words.querySelectorAll("select, svg").forEach(part => part.remove());
+    const controls = ".widget-inline-hbox:not(.widget-html), .widget-toggle-buttons, svg";
+    words.querySelectorAll(controls).forEach(part => part.remove());
     return {picture: [...images, ...drawings].join("\\n"), text: words.textContent};
 }"""
 
@@ -71,14 +75,14 @@ def cells(page: Page) -> list[dict[str, Any]]:
 
 
 def explorers(page: Page) -> Iterator[ElementHandle]:
-    """The widgets of the notebook that have a choice to make and a picture, each brought into view."""
+    """The widgets of the notebook that have a control and a picture, each brought into view."""
     for index, cell in enumerate(cells(page)):
         if not any(WIDGET in output.get("data", {}) for output in cell.get("outputs", [])):
             continue
         page.evaluate(SHOW_CELL, index)
         widget = page.locator(f".jp-Notebook-cell[data-windowed-list-index='{index}'] .jp-OutputArea-output.lm-Panel")
         widget.locator(".jupyter-widgets").first.wait_for(timeout=CHANGE_MS)
-        if widget.locator("select").count() and widget.locator("img, svg").count():
+        if widget.locator(CONTROLS).count() and widget.locator("img, svg").count():
             yield widget.first.element_handle(timeout=CHANGE_MS)
 
 
@@ -87,19 +91,28 @@ def look(page: Page, explorer: ElementHandle) -> Look:
     return msgspec.convert(page.evaluate(LOOK, explorer), Look)
 
 
-def choose_another(page: Page, explorer: ElementHandle) -> tuple[Look, Look]:
-    """Changes the first choice of the explorer, as a learner does; what it showed before and shows after."""
-    choice = explorer.query_selector("select")
-    assert choice is not None
-    before = look(page, explorer)
-    last = choice.evaluate("choice => choice.options.length - 1")
-    choice.select_option(index=0 if choice.evaluate("choice => choice.selectedIndex") == last else last)
-    after = before
-    for _ in range(CHANGE_MS // 100):
-        page.wait_for_timeout(100)
-        after = look(page, explorer)
-        if after.picture != before.picture and after.text != before.text:
-            break
+def turn(control: ElementHandle) -> None:
+    """Turns a control to something else, as a learner does."""
+    if control.evaluate("control => control.tagName") == "SELECT":
+        last = control.evaluate("choice => choice.options.length - 1")
+        control.select_option(index=0 if control.evaluate("choice => choice.selectedIndex") == last else last)
+    elif control.get_attribute("role") == "slider":
+        full = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
+        control.press("ArrowLeft" if full else "ArrowRight")
+    else:
+        control.click()
+
+
+def turn_until_it_shows(page: Page, explorer: ElementHandle) -> tuple[Look, Look]:
+    """Turns one control after the other until picture and words are others; what was to be seen before and is after."""
+    before = after = look(page, explorer)
+    for control in explorer.query_selector_all(CONTROLS):
+        turn(control)
+        for _ in range(CHANGE_MS // 100):
+            page.wait_for_timeout(100)
+            after = look(page, explorer)
+            if after.picture != before.picture and after.text != before.text:
+                return before, after
     return before, after
 
 
