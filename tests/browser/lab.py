@@ -120,3 +120,4 @@ def use_theme(page: Page, theme: str) -> None:
     """Switches JupyterLab to `theme` and waits until the page wears it."""
     page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme, timeout=CHANGE_MS)
+    page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=CHANGE_MS)
