@@ -22,7 +22,7 @@ FRONT_DOOR = "k8snetlab"
 # Each row may import the rows above it, and nothing of its own row or below.
 LAW: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"address"}),
+    frozenset({"address", "schemas"}),
     frozenset({"packet", "http", "tls"}),
     frozenset({"wire"}),
     frozenset({"trace"}),
