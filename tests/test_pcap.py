@@ -11,6 +11,7 @@ import pytest
 from k8snetlab.errors import BadOption
 from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet
 from k8snetlab.wire import encode, frame, internet_checksum, pcap
+from tests.handmade import network, traced
 
 CABLE = Ethernet("0a:00:00:00:00:01", "0a:00:00:00:00:02")
 V4, BACK_V4 = ("10.244.1.2", "10.244.2.3"), ("10.244.2.3", "10.244.1.2")
@@ -178,3 +179,12 @@ def test_tcpdump_names_an_icmp_error_as_we_do(ip: IPHeader, message: str, printe
     about = REFUSED_4.about if isinstance(ip, IPv4) else REFUSED_6.about
     error = Packet((CABLE, ip, ICMP(message, 1450 if message == "fragmentation-needed" else 0, 0, about)))
     assert printed in tcpdump(pcap([(0, frame(error))]), tmp_path)
+
+
+def test_tcpdump_reads_the_capture_of_a_trace(tmp_path: Path) -> None:
+    """There and back, plain and inside the tunnel, with nothing to complain about."""
+    printed = tcpdump(traced(network()).pcap(), tmp_path)
+    assert printed.count("OTV") == 2
+    assert printed.count("10.244.1.2.40000 > 10.244.2.4.8080: Flags [S]") == 2
+    assert printed.count("10.96.3.4.80 > 10.244.1.2.40000: Flags [S.]") == 1
+    assert "incorrect" not in printed

@@ -235,6 +235,12 @@ def test_the_story_follows_the_packet(trace: Trace) -> None:
     assert found == sorted(found)
 
 
+def test_the_story_tells_a_choice_with_its_probability() -> None:
+    """The probability is the one that stands in the rule."""
+    told = " ".join(traced(network(), choose=lambda probability: True).explain().split())
+    assert "A rule of SERVICE (table nat) takes its chance of 1/4: on to HERE" in told
+
+
 def test_the_story_of_a_lost_packet_says_so(lost: Trace) -> None:
     """Nothing comes back, and the program waits."""
     told = " ".join(lost.explain().split())
@@ -383,3 +389,13 @@ def test_the_times_of_a_capture_are_those_of_the_steps(trace: Trace) -> None:
     sent = [number for number, step in enumerate((*trace.steps, *trace.reply)) if step.action is Action.TRANSMIT]
     times = [time for time, frame in frames(trace.pcap()) if isinstance(frame.data, dpkt.ip.IP)]
     assert times == pytest.approx([number / 1000 for number in sent])
+
+
+def test_an_ipv6_question_goes_to_the_group_of_the_address() -> None:
+    """RFC 2464: the last 24 bits of the address stand in the multicast MAC, so few machines are disturbed."""
+    answer = Packet((Ethernet(mac(2), mac(1)), ARP("reply", mac(2), "fd00::2", mac(1), "fd00::1")))
+    step = Step("node-1", "eth0", Action.ARP, answer, "fd00::2 is there")
+    request = Request("node-1", "[fd00::2]:80", "fd00::2", 80, family=6)
+    trace = Trace(request, Verdict.TIMEOUT, Client.TIMEOUT, "", (step,), (), None, "", tuple)
+    [(_, question), _] = frames(trace.pcap("node-1"))
+    assert question.dst.hex(":") == "33:33:ff:00:00:02"

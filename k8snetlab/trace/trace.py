@@ -163,25 +163,25 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
                 points[step.where, step.device] = points.get((step.where, step.device), 0) + seen
         return tuple(CapturePoint(where, device, frames) for (where, device), frames in points.items())
 
-    def pcap(self, where: str = "", device: str = "") -> bytes:
+    def pcap(self, where: str | None = None, device: str | None = None) -> bytes:
         """A capture file for tcpdump and Wireshark, with one millisecond a step.
 
         With `where` (a machine), `device`, or both: what can be seen there, coming and going. Without: every frame
         once, as it leaves a device. Raises `UnknownName` where nothing is seen.
         """
         timed = [(number * STEP, step) for number, step in enumerate(chain(self.steps, self.reply))]
-        if not where and not device:
+        if where is None and device is None:
             sent = [(time, step) for time, step in timed if step.action in (Action.TRANSMIT, Action.ARP)]
             return pcap((time, octets) for time, step in sent for octets in _seen(step))
         found = [
             (time, octets)
             for time, step in timed
-            if where in ("", step.where) and device in ("", step.device)
+            if where in (None, step.where) and device in (None, step.device)
             for octets in _seen(step)
         ]
         if not found:
             points = (f"{point.where} {point.device}" for point in self.captures)
-            raise UnknownName("place to capture at,", f"{where} {device}".strip(), points)
+            raise UnknownName("place to capture at,", " ".join(filter(None, (where, device))), points)
         return pcap(found)
 
 
