@@ -1,28 +1,30 @@
 """Whose address is this, and is one still free?
 
 A cluster lives in several networks at once: the *underlay* (the machines' own subnets, often one a zone), the *pod
-network*, cut into one range a node, and the *Service network*, whose addresses are on no interface anywhere. They must not
-overlap: an address means one thing only. This module holds the values for that: a `Prefix` (CIDR), and pools that hand out
-the next free address in the order the real allocators use.
+network*, cut into one range a node, and the *Service network*, whose addresses are on no interface anywhere. They
+must not overlap: an address means one thing only. This module holds the values for that: a `Prefix` (CIDR), and pools
+that hand out the next free address in the order the real allocators use.
 
-Addresses are plain canonical strings in the whole package (`"10.244.1.2"`, `"fd00:10:244::2"`): that is what people read
-and what the tools print. `number` turns one into an integer for arithmetic; it is remembered, since parsing is slow.
+Addresses are plain canonical strings in the whole package (`"10.244.1.2"`, `"fd00:10:244::2"`): that is what people
+read and what the tools print. `number` turns one into an integer for arithmetic; it is remembered, since parsing is
+slow.
 
-Not modelled: anycast, multicast groups, scoped addresses (`fe80::1%eth0`). Guide sections 1.2 and 5.7; RFC 4632, RFC 4291,
-RFC 5952 (the canonical text of an IPv6 address).
+Not modelled: anycast, multicast groups, scoped addresses (`fe80::1%eth0`). Guide sections 1.2 and 5.7; RFC 4632, RFC
+4291, RFC 5952 (the canonical text of an IPv6 address).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import combinations
 
 import msgspec
 
 from k8snetlab.errors import BadOption, Problem
 
-__all__ = ["Prefix", "canonical", "family", "hosts", "number", "text"]
+__all__ = ["AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "number", "text"]
 
 
 @lru_cache(maxsize=1 << 17)
@@ -140,3 +142,59 @@ def hosts(block: Prefix) -> range:
     if block.family == 4 and block.length < 31:
         return range(block.base + 1, block.base + block.size - 1)
     return range(block.base + (1 if block.family == 6 and block.length < 127 else 0), block.base + block.size)
+
+
+class Range(msgspec.Struct, frozen=True):
+    """One network of a cluster: what it is for (`pods of node-1`), its kind (`underlay`, `pods`, `node pods`,
+    `services`, `outside`) and its block.
+    """
+
+    name: str
+    kind: str
+    block: Prefix
+
+
+class AddressPlan(msgspec.Struct, frozen=True):
+    """All networks of a cluster, and who holds which address (guide section 1.2).
+
+    `owners` maps addresses to who they belong to. Networks nest on purpose (a node's pods in the cluster's pods); any
+    other overlap makes an address ambiguous, and `overlaps` lists it.
+    """
+
+    ranges: tuple[Range, ...]
+    owners: Mapping[str, str] = {}
+
+    def whose(self, address: str) -> str:
+        """A sentence: who an address belongs to, and in which networks it lies. Raises `BadOption` for no address."""
+        address = canonical(address, field="address")
+        within = [held for held in self.ranges if held.block.contains(address)]
+        within.sort(key=lambda held: -held.block.length)
+        where = ", in ".join(f"{held.name} ({held.block})" for held in within)
+        owner = self.owners.get(address)
+        if owner:
+            return f"{address} is {owner}" + (f", in {where}" if where else "")
+        if within:
+            return f"{address} belongs to nobody yet; it is in {where}"
+        return f"{address} is in no network of this cluster: it is somewhere outside"
+
+    @property
+    def overlaps(self) -> tuple[tuple[Range, Range], ...]:
+        """Pairs of networks that share addresses and must not."""
+        pairs = combinations(self.ranges, 2)
+        return tuple((one, two) for one, two in pairs if one.block.overlaps(two.block) and not _nested(one, two))
+
+    def __str__(self) -> str:
+        rows = [(held.name, str(held.block), f"{held.block.size:,} addresses") for held in self.ranges]
+        widths = [max(len(row[at]) for row in rows) for at in range(2)]
+        lines = [f"{name:<{widths[0]}}  {block:<{widths[1]}}  {size}" for name, block, size in rows]
+        lines.extend(
+            f"OVERLAP: {first.name} ({first.block}) and {second.name} ({second.block})"
+            for first, second in self.overlaps
+        )
+        return "\n".join(lines)
+
+
+def _nested(first: Range, second: Range) -> bool:
+    """Whether one network is a part of the other by design: a node's pods within the cluster's pods."""
+    outer, inner = (first, second) if first.kind == "pods" else (second, first)
+    return outer.kind == "pods" and inner.kind == "node pods" and outer.block.covers(inner.block)

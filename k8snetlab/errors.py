@@ -1,9 +1,9 @@
 """What can be said when an input cannot be used.
 
-Two things go wrong in a network lab, and they are kept apart. *Losing a packet is an answer*: it stands in a trace, with
-its reason. *Building the lab wrongly is an error*: it is raised at once and names the file, the line, the object and the
-field. Every error here is a `LabError` and also the builtin that fits, so that `except KeyError` and `except LabError`
-both work, and carries its facts as attributes.
+Two things go wrong in a network lab, and they are kept apart. *Losing a packet is an answer*: it stands in a trace,
+with its reason. *Building the lab wrongly is an error*: it is raised at once and names the file, the line, the object
+and the field. Every error here is a `LabError` and also the builtin that fits, so that `except KeyError` and `except
+LabError` both work, and carries its facts as attributes.
 
 Not modelled: warnings. What is worth saying is either an error or part of an answer.
 """
@@ -83,10 +83,10 @@ class BadOption(LabError, ValueError):
 class UnknownName(LabError, KeyError):
     """A pod, Service, node or other thing of that name is not here. `name` and `known` are its facts."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str] = (), *, field: str = "") -> None:
+    def __init__(self, what: str, name: str, known: Iterable[str] = (), *, field: str = "", object: str = "") -> None:
         self.name = name
         self.known: tuple[str, ...] = tuple(sorted(known))
-        super().__init__(Problem(f"there is no {what} {name!r}{_hint(name, self.known)}", field=field))
+        super().__init__(Problem(f"there is no {what} {name!r}{_hint(name, self.known)}", object=object, field=field))
 
 
 class AddressInUse(LabError, ValueError):
@@ -95,7 +95,9 @@ class AddressInUse(LabError, ValueError):
     def __init__(self, address: str, owners: Sequence[str], *, field: str = "") -> None:
         self.address = address
         self.owners = tuple(owners)
-        super().__init__(Problem(f"{address} is asked for by {' and by '.join(owners)}", object=owners[-1], field=field))
+        super().__init__(
+            Problem(f"{address} is asked for by {' and by '.join(owners)}", object=owners[-1], field=field)
+        )
 
 
 class PoolExhausted(LabError, ValueError):

@@ -163,11 +163,15 @@ class ICMP(msgspec.Struct, frozen=True):
     """RFC 792 and RFC 4443 (ICMPv6), by the name of the message. An error carries the packet it is about, as it was."""
 
     layer: ClassVar[str] = "icmp"
-    length: ClassVar[int] = 8
     message: str
     mtu: int = 0
     ident: int = 0
     about: Packet | None = None
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire, with what is quoted."""
+        return 8 + self.quoted
 
     @property
     def sport(self) -> int:
@@ -227,8 +231,6 @@ class Packet(msgspec.Struct, frozen=True):
         size = len(self.payload)
         for header in self.headers:
             size += header.length
-            if isinstance(header, ICMP):
-                size += header.quoted
         return size
 
     @property

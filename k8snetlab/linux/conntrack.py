@@ -1,14 +1,14 @@
 """Is this packet part of something already known?
 
-Connection tracking remembers every connection by two tuples: as its first packet was (`original`) and as its answers will
-be (`reply`). NAT is nothing more than a reply tuple that is not the mirror of the original: decided once, by the first packet,
-then applied to every packet of the connection in both directions. That is why the nat table sees first packets only, and why
-an answer is translated back without any rule.
+Connection tracking remembers every connection by two tuples: as its first packet was (`original`) and as its answers
+will be (`reply`). NAT is nothing more than a reply tuple that is not the mirror of the original: decided once, by the
+first packet, then applied to every packet of the connection in both directions. That is why the nat table sees first
+packets only, and why an answer is translated back without any rule.
 
 An ICMP error belongs to the connection of the packet it quotes, and is translated with it (RELATED).
 
-Not modelled: helpers (FTP, SIP), zones, expectations, TCP window tracking, table size limits. Guide sections 2.1 and 2.2;
-`conntrack(8)`.
+Not modelled: helpers (FTP, SIP), zones, expectations, TCP window tracking, table size limits. Guide sections 2.1 and
+2.2; `conntrack(8)`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ class Tuple(NamedTuple):
 
 
 class Connection:
-    """One tracked connection. `source_nat` and `destination_nat` say that rules have decided (perhaps to change nothing)."""
+    """One tracked connection. `source_nat` and `destination_nat` say that rules have decided (perhaps to change
+    nothing).
+    """
 
-    __slots__ = ("confirmed", "destination_nat", "mark", "original", "reply", "seen_reply", "source_nat")
+    __slots__ = ("confirmed", "destination_nat", "mark", "original", "reply", "seen_reply", "source_nat", "translated")
 
     def __init__(self, original: Tuple) -> None:
         self.original = original
@@ -47,6 +49,7 @@ class Connection:
         self.seen_reply = False
         self.source_nat = False
         self.destination_nat = False
+        self.translated = False  # whether the reply is not the mirror of the original
         self.mark = 0
 
     @property

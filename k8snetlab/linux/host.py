@@ -1,11 +1,12 @@
 """What is the state of one machine, and of the whole network?
 
-Everything the walk reads and the real kernel can be told stands in one shape: a `Host` for every network namespace — pods,
-nodes, switches, routers and outside clients alike — and a `Network` that maps names to Hosts. They are values: taking a route
-away makes another Host and another Network, and the walk through it goes another way, without anything being compiled again.
+Everything the walk reads and the real kernel can be told stands in one shape: a `Host` for every network namespace —
+pods, nodes, switches, routers and outside clients alike — and a `Network` that maps names to Hosts. They are values:
+taking a route away makes another Host and another Network, and the walk through it goes another way, without anything
+being compiled again.
 
-A Host states every sysctl that the walk reads. What Linux derives by itself is derived here too: the table `local` (own
-addresses) from the links, and nothing else — connected routes are stated, so that they can be lost.
+A Host states every sysctl that the walk reads. What Linux derives by itself is derived here too: the table `local`
+(own addresses) from the links, and nothing else — connected routes are stated, so that they can be lost.
 
 Not modelled: capabilities, cgroups, processes other than listeners. Guide section 2.1.
 """
@@ -34,8 +35,9 @@ DEFAULT_RULES = (*default_rules(4), *default_rules(6))
 
 
 class Host(msgspec.Struct, frozen=True, dict=True):
-    """One network namespace. `kind` says what stands there (`machine`, `container`, `switch`, `router`, `client`); the walk does
-    not read it."""
+    """One network namespace. `kind` says what stands there (`machine`, `container`, `switch`, `router`, `client`);
+    the walk does not read it.
+    """
 
     name: str
     kind: str = "machine"
@@ -127,7 +129,8 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
 
 _FIELDS: Mapping[type, str] = {
-    Link: "links", Route: "routes", RoutingRule: "rules", Neighbour: "neighbours", FdbEntry: "fdb", Listener: "listeners",
+    Link: "links", Route: "routes", RoutingRule: "rules", Neighbour: "neighbours", FdbEntry: "fdb",
+    Listener: "listeners",
 }  # fmt: skip
 
 
@@ -137,8 +140,9 @@ def _has(netfilter: Netfilter, of: int, rule: Rule) -> bool:
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What one program contributes to a machine: a CNI, kube-proxy, the machine's own configuration. `assembled` makes a
-    Host of several."""
+    """What one program contributes to a machine: a CNI, kube-proxy, the machine's own configuration. `assembled`
+    makes a Host of several.
+    """
 
     links: tuple[Link, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -197,8 +201,9 @@ def sysctls(*devices: str) -> dict[str, int]:
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Who answered an ARP request: the machine, its device and MAC; and the bridge ports between, as `(machine, bridge, port
-    towards the answer, port towards the question)`."""
+    """Who answered an ARP request: the machine, its device and MAC; and the bridge ports between, as `(machine,
+    bridge, port towards the answer, port towards the question)`.
+    """
 
     host: str
     link: str
@@ -209,8 +214,8 @@ class Found(msgspec.Struct, frozen=True):
 class Network(Mapping[str, Host]):
     """All machines by name. A machine may be given as a function: it is then built when a packet first comes by.
 
-    `owners` says which machines may own an address, so that an ARP request need not wake every machine; it must name every
-    one that does. Machines put in by `replacing` are always asked.
+    `owners` says which machines may own an address, so that an ARP request need not wake every machine; it must name
+    every one that does. Machines put in by `replacing` are always asked.
     """
 
     __slots__ = ("_asked", "_held", "_owners", "memory")

@@ -1,14 +1,14 @@
 """Which device does the frame leave by, and who is at its other end?
 
-A link is a device of one machine as `ip link` shows it. A *veth* is one end of a virtual cable, whose other end is in another
-network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with `master` set are its
-ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself.
+A link is a device of one machine as `ip link` shows it. A *veth* is one end of a virtual cable, whose other end is in
+another network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with
+`master` set are its ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
 machine) and of a bridge (MAC → port).
 
-Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1; `ip-link(8)`,
-`bridge(8)`, RFC 7348.
+Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1;
+`ip-link(8)`, `bridge(8)`, RFC 7348.
 """
 
 from __future__ import annotations
@@ -70,8 +70,10 @@ class Vxlan(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """One device. `index` is the interface index; `master` names the bridge whose port it is; `hairpin` lets a bridge port
-    send a frame back where it came from; `peer_index` is the index of the other end, which `ip` shows as `@ifN`."""
+    """One device. `index` is the interface index; `master` names the bridge whose port it is; `hairpin` lets a bridge
+    port send a frame back where it came from; `peer_index` is the index of the other end, which `ip` shows as
+    `@ifN`.
+    """
 
     name: str
     index: int
@@ -88,8 +90,9 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Neighbour(msgspec.Struct, frozen=True):
-    """A permanent line of the ARP or NDP table: `10.244.2.0 dev flannel.1 lladdr … PERMANENT`. What is learnt is no state of
-    the machine's making and stands in the session instead."""
+    """A permanent line of the ARP or NDP table: `10.244.2.0 dev flannel.1 lladdr … PERMANENT`. What is learnt is no
+    state of the machine's making and stands in the session instead.
+    """
 
     ip: str
     device: str
@@ -97,7 +100,9 @@ class Neighbour(msgspec.Struct, frozen=True):
 
 
 class FdbEntry(msgspec.Struct, frozen=True):
-    """A permanent forwarding entry: on a vxlan device `MAC dst ADDRESS`, on a bridge `MAC dev PORT` (then `dst` is empty)."""
+    """A permanent forwarding entry: on a vxlan device `MAC dst ADDRESS`, on a bridge `MAC dev PORT` (then `dst` is
+    empty).
+    """
 
     mac: str
     device: str

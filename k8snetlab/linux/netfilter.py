@@ -1,23 +1,23 @@
 """Which rule decides?
 
-At five places of a packet's way through a machine — PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING — the kernel runs the
-chains of the tables raw, mangle, nat and filter, in that order (at POSTROUTING mangle before nat). A chain is a list of
-rules; a rule is a list of matches, all of which must hold, and a target. ACCEPT and DROP end the table, RETURN goes back to the
-chain that jumped here, a jump to a user chain goes on there, and MARK and the like do their work and pass on. A base chain that
-comes to its end applies its policy.
+At five places of a packet's way through a machine — PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING — the kernel runs
+the chains of the tables raw, mangle, nat and filter, in that order (at POSTROUTING mangle before nat). A chain is a
+list of rules; a rule is a list of matches, all of which must hold, and a target. ACCEPT and DROP end the table,
+RETURN goes back to the chain that jumped here, a jump to a user chain goes on there, and MARK and the like do their
+work and pass on. A base chain that comes to its end applies its policy.
 
-Rules are values that print as `iptables-save` prints them. A chain may have thousands of rules; the lookup by destination or
-port below only skips rules that cannot match, in the order the rules stand.
+Rules are values that print as `iptables-save` prints them. A chain may have thousands of rules; the lookup by
+destination or port below only skips rules that cannot match, in the order the rules stand.
 
-Not modelled: counters, the security table, LOG, NFQUEUE, helpers, the ipt/nft difference of the back end. Guide sections 2.1
-and 2.2; `iptables(8)`, `iptables-extensions(8)`.
+Not modelled: counters, the security table, LOG, NFQUEUE, helpers, the ipt/nft difference of the back end. Guide
+sections 2.1 and 2.2; `iptables(8)`, `iptables-extensions(8)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -25,10 +25,10 @@ from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
 
 __all__ = [
-    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "RETURN", "TABLES", "AddrType", "Chain", "Chains", "Comment", "CtState",
-    "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade", "Match", "Multiport", "Netfilter",
-    "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Protocol4", "Recent", "Redirect", "Reject", "Rule", "SetMark",
-    "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
+    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "RETURN", "TABLES", "AddrType", "Chain", "Chains", "Comment",
+    "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade", "Match", "Multiport",
+    "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Protocol4", "Recent", "Redirect", "Reject",
+    "Rule", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
 ]  # fmt: skip
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -69,7 +69,7 @@ class Match(Protocol):
     def test(self, skb: Skb, at: Surroundings) -> bool: ...
 
 
-def _not(invert: bool) -> str:
+def _not(invert: bool) -> str:  # noqa: FBT001 - the field of that name
     return "! " if invert else ""
 
 
@@ -259,8 +259,9 @@ class Statistic(msgspec.Struct, frozen=True):
 
 
 class Recent(msgspec.Struct, frozen=True):
-    """`-m recent`: session affinity. With `seconds` it asks whether the source was seen (`--rcheck … --reap`), without it
-    puts the source on the list (`--set`)."""
+    """`-m recent`: session affinity. With `seconds` it asks whether the source was seen (`--rcheck … --reap`),
+    without it puts the source on the list (`--set`).
+    """
 
     name: str
     seconds: int = 0
@@ -416,7 +417,9 @@ class Masquerade(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """`-j REJECT --reject-with KIND`: drop it and tell the sender. KIND as printed: `icmp-port-unreachable`, `tcp-reset`, …"""
+    """`-j REJECT --reject-with KIND`: drop it and tell the sender. KIND as printed: `icmp-port-unreachable`,
+    `tcp-reset`, …
+    """
 
     kind: str
 
@@ -523,8 +526,9 @@ def _grouped(keys: Sequence[Any], lines: Sequence[Line]) -> tuple[dict[Any, tupl
 
 
 class Chains(Mapping[str, Chain]):
-    """The chains of a table by name, in the order they are listed. A chain may be given as a function without arguments: it
-    is then built when something jumps to it, and once only."""
+    """The chains of a table by name, in the order they are listed. A chain may be given as a function without
+    arguments: it is then built when something jumps to it, and once only.
+    """
 
     __slots__ = ("_held",)
 
@@ -583,8 +587,8 @@ class Netfilter(msgspec.Struct, frozen=True):
 
 
 class Patch(msgspec.Struct, frozen=True):
-    """What one program adds to one table of one family: rules of its own at the top or the bottom of base chains, and its
-    own chains. Programs of a node (kube-proxy, a CNI) each return patches; `tables` puts them together.
+    """What one program adds to one table of one family: rules of its own at the top or the bottom of base chains, and
+    its own chains. Programs of a node (kube-proxy, a CNI) each return patches; `tables` puts them together.
 
     `first` are inserted at the top of their base chain (`iptables -I`, keeping their order), `last` appended (`-A`).
     `chains` maps the names of user chains to the chain or to a function that builds it.
@@ -598,7 +602,8 @@ class Patch(msgspec.Struct, frozen=True):
 
 
 def tables(family: int, patches: Iterable[Patch]) -> Tables:
-    """The tables of one family that these patches make together, in the order given. Tables nobody asked for do not exist.
+    """The tables of one family that these patches make together, in the order given. Tables nobody asked for do not
+    exist.
 
     A table with an empty patch exists, with its base chains and nothing in them.
     """

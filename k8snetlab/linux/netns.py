@@ -2,20 +2,25 @@
 
 This is the path, in one place, in the order the packet meets it:
 
-    a frame arrives ─► bridge port? ─► PREROUTING ─► routing decision ─┬─► INPUT ─► socket, tunnel end, or an answer by the kernel
-                            │          (raw, conntrack, mangle, nat)    └─► TTL, MTU ─► FORWARD ─┐
-                            └─► FORWARD, POSTROUTING ─► other port                                ├─► POSTROUTING ─► neighbour ─► device
-    a socket sends ─► routing decision ─► OUTPUT (raw, conntrack, mangle, nat, filter) ───────────┘    (mangle, nat)
+    a frame arrives
+      ├─ at a bridge port ─► (PREROUTING) ─► for the bridge itself? go on below
+      │                                      for another port? (FORWARD) ─► (POSTROUTING) ─► that port
+      ▼
+    PREROUTING ─► routing decision ─┬─► for us: INPUT ─► a socket, a tunnel's end, or an answer by the kernel
+    raw, conntrack, mangle, nat     └─► for others: TTL, MTU ─► FORWARD ─┐
+                                                    mangle, filter       ├─► POSTROUTING ─► neighbour ─► device
+    a socket sends ─► routing decision ─► OUTPUT ────────────────────────┘   mangle, nat
+                                          raw, conntrack, mangle, nat, filter
 
-The table nat is asked for the first packet of a connection only; conntrack translates the rest, and the answers. A frame that
-crosses a bridge passes the iptables hooks too while `bridge-nf-call-iptables` is 1. A packet that is lost leaves a step that says
-by what; nothing is lost in silence here, even where the real kernel says nothing.
+The table nat is asked for the first packet of a connection only; conntrack translates the rest, and the answers. A
+frame that crosses a bridge passes the hooks in brackets while `bridge-nf-call-iptables` is 1. A packet that is lost
+leaves a step that says by what; nothing is lost in silence here, even where the real kernel says nothing.
 
-A `Namespace` is a place: its connections, learnt neighbours and affinity lists change as packets pass. Everything else stands
-in its `Host`, which does not.
+A `Namespace` is a place: its connections, learnt neighbours and affinity lists change as packets pass. Everything else
+stands in its `Host`, which does not.
 
-Not modelled: multicast, router advertisements, path-MTU caches, ICMP rate limits, early demultiplexing, conntrack's view of TCP
-windows. Guide sections 2.1 and 2.2; RFC 791, 792, 826, 1122, 1812, 4443, 4861, 7348; `br_netfilter`.
+Not modelled: multicast, router advertisements, path-MTU caches, ICMP rate limits, early demultiplexing, conntrack's
+view of TCP windows. Guide sections 2.1 and 2.2; RFC 791, 792, 826, 1122, 1812, 4443, 4861, 7348; `br_netfilter`.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host
 from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.linux.netfilter import (
+    Chain,
     Chains,
     CtState,
     Dnat,
@@ -56,6 +62,9 @@ Steps: TypeAlias = Iterator[Step]
 Passed: TypeAlias = Generator[Step, None, bool]
 """Steps, and then whether the packet goes on."""
 
+SOURCE_SIDE = frozenset({"POSTROUTING", "INPUT"})
+"""Where NAT rewrites sources; at the other hooks it rewrites destinations."""
+
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 _LOCAL = Route("local", "lo", type=RouteType.LOCAL, table="local")
 _UDP_VXLAN_SPORT = 49152
@@ -64,7 +73,19 @@ _UDP_VXLAN_SPORT = 49152
 class Namespace:
     """One machine at work: its Host, and what it remembers."""
 
-    __slots__ = ("_tracks", "conntrack", "fragments", "host", "learnt", "name", "ports", "recent", "sockets", "world")
+    __slots__ = (
+        "_chains",
+        "_tracks",
+        "conntrack",
+        "fragments",
+        "host",
+        "learnt",
+        "name",
+        "ports",
+        "recent",
+        "sockets",
+        "world",
+    )
 
     def __init__(self, host: Host, world: World) -> None:
         self.host = host
@@ -77,6 +98,7 @@ class Namespace:
         self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
         self.fragments: dict[tuple[str, str, int], list[Packet]] = {}
         self._tracks: dict[int, bool] = {}
+        self._chains: dict[tuple[str, str, int], Chain | None] = {}
 
     # What matches ask (netfilter.Surroundings)
 
@@ -99,7 +121,10 @@ class Namespace:
         if found is None:
             tables = self.host.netfilter.of(family)
             found = "nat" in tables or any(
-                isinstance(match, CtState) for table in tables.values() for rule in table.rules for match in rule.matches
+                isinstance(match, CtState)
+                for table in tables.values()
+                for rule in table.rules
+                for match in rule.matches
             )
             self._tracks[family] = found
         return found
@@ -117,7 +142,7 @@ class Namespace:
             yield Step(self.name, device, Action.DROP, frame, f"{device} is down")
             return
         if frame.length > link.mtu + 18:
-            why = f"{frame.length - 14} bytes do not fit the MTU of {device}, {link.mtu}; frames are dropped without a word"
+            why = f"{frame.length - 14} bytes do not fit the MTU of {device}, {link.mtu}; nobody is told"
             yield Step(self.name, device, Action.DROP, frame, why)
             return
         yield Step(self.name, device, Action.RECEIVE, frame, f"arrives at {device}")
@@ -144,12 +169,14 @@ class Namespace:
             if not (yield from self._prerouting(skb)):
                 return
             if skb.dst != asked_for:
-                # Translated on the bridge: straight on to another port if the new destination is on this very bridge, else up.
+                # Translated on the bridge: on to another port if the new destination is on this very bridge, else up.
                 route = None if self.is_local(skb.dst) else self._lookup(skb)
                 if route is not None and route.device == bridge.name:
                     found = yield from self._neighbour(bridge, skb.dst, skb.packet, skb.dst)
                     if found is None:
-                        yield Step(self.name, bridge.name, Action.LOST, skb.packet, f"nobody on {bridge.name} has {skb.dst}")
+                        yield Step(
+                            self.name, bridge.name, Action.LOST, skb.packet, f"nobody on {bridge.name} has {skb.dst}"
+                        )
                         return
                     target = found
                 else:
@@ -161,10 +188,12 @@ class Namespace:
                 yield from self._ip_receive(skb)
             return
         source = ethernet.src
-        yield from self._bridge_forward(bridge, port, skb, Ethernet(source, target), hooks="iptables" if filtered else "")
+        yield from self._bridge_forward(
+            bridge, port, skb, Ethernet(source, target), hooks="iptables" if filtered else ""
+        )
 
     def _bridge_filters(self, skb: Skb) -> bool:
-        family = skb.ip.version
+        family = skb.version
         name = "iptables" if family == 4 else "ip6tables"
         return bool(self.host.netfilter.of(family)) and bool(self.host.sysctl(f"net.bridge.bridge-nf-call-{name}"))
 
@@ -214,7 +243,7 @@ class Namespace:
         if self.is_local(skb.dst):
             yield from self._input(skb)
             return
-        forwarding = "net.ipv4.ip_forward" if skb.ip.version == 4 else "net.ipv6.conf.all.forwarding"
+        forwarding = "net.ipv4.ip_forward" if skb.version == 4 else "net.ipv6.conf.all.forwarding"
         if not self.host.sysctl(forwarding):
             why = f"{skb.dst} is not an address of {self.name}, and {forwarding} is 0: it does not route for others"
             yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
@@ -228,29 +257,33 @@ class Namespace:
 
     def _source_check(self, skb: Skb) -> str:
         """Why the kernel would not take a packet with this source here, or nothing (`fib_validate_source`)."""
-        if skb.iif == "lo" or skb.ip.version == 6:
+        if skb.iif == "lo" or skb.version == 6:
             return ""
         here = self.host.sysctl(f"net.ipv4.conf.{skb.iif}.route_localnet")
         localnet = here or self.host.sysctl("net.ipv4.conf.all.route_localnet")
         if not localnet and (skb.src.startswith("127.") or skb.dst.startswith("127.")):
             return f"a packet from {skb.src} to {skb.dst} may not come by {skb.iif} (martian; route_localnet is 0)"
         if skb.src in self.host.owned:
-            return f"{skb.src} is an own address of {self.name}: no packet from it may come by {skb.iif} (martian source)"
+            return (
+                f"{skb.src} is an own address of {self.name}: no packet from it may come by {skb.iif} (martian source)"
+            )
         strict = max(
             self.host.sysctl("net.ipv4.conf.all.rp_filter"), self.host.sysctl(f"net.ipv4.conf.{skb.iif}.rp_filter")
         )
         if strict:
-            back = self._find(skb.src, skb.dst, 0, "")
+            back = self.find(skb.src, skb.dst, 0, "")
             if back is None or back.type is not RouteType.UNICAST:
                 return f"rp_filter: there is no route back to {skb.src}"
             if strict == 1 and back.device != skb.iif:
-                return f"rp_filter: an answer to {skb.src} would leave by {back.device}, but the packet came by {skb.iif}"
+                return (
+                    f"rp_filter: an answer to {skb.src} would leave by {back.device}, but the packet came by {skb.iif}"
+                )
         return ""
 
     def _lookup(self, skb: Skb) -> Route | None:
-        return self._find(skb.dst, skb.src, skb.mark, skb.iif)
+        return self.find(skb.dst, skb.src, skb.mark, skb.iif)
 
-    def _find(self, dst: str, src: str, mark: int, iif: str) -> Route | None:
+    def find(self, dst: str, src: str, mark: int, iif: str) -> Route | None:
         """Policy routing: the first rule whose table has a route."""
         family = 6 if ":" in dst else 4
         tables = self.host.tables
@@ -281,7 +314,9 @@ class Namespace:
             why = f"{route.type} {route.prefix}: packets to {skb.dst} end here, and nobody is told"
             yield Step(self.name, skb.iif, Action.LOST, skb.packet, why)
             return True
-        yield from self._answer_error(skb, "host-unreachable" if route.type is RouteType.UNREACHABLE else "admin-prohibited")
+        yield from self._answer_error(
+            skb, "host-unreachable" if route.type is RouteType.UNREACHABLE else "admin-prohibited"
+        )
         yield Step(self.name, skb.iif, Action.UNREACHABLE, skb.packet, f"{route.type} {route.prefix} refuses {skb.dst}")
         return True
 
@@ -295,11 +330,10 @@ class Namespace:
                 return
             skb.put(whole)
             yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, "all fragments are here")
-        tables = self.host.netfilter.of(skb.ip.version)
+        tables = self.host.netfilter.of(skb.version)
         if tables:
-            for table in ("mangle", "filter"):
-                if not (yield from self._run(table, "INPUT", skb)):
-                    return
+            if not (yield from self._run("INPUT", skb, "mangle", "filter")):
+                return
             if not (yield from self._nat("INPUT", skb)):
                 return
             self._confirm(skb)
@@ -395,7 +429,8 @@ class Namespace:
             yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, why)
             self.world.arrived(self, skb, None)
         else:
-            why = f"{message.message} is about a packet {inner.src}:{inner.sport} > {inner.dst}:{inner.dport} that nobody here sent"
+            about = f"{inner.src}:{inner.sport} > {inner.dst}:{inner.dport}"
+            why = f"{message.message} is about a packet {about} that nobody here sent"
             yield Step(self.name, skb.iif, Action.LOST, skb.packet, why)
 
     # 5. For others: TTL, MTU, FORWARD
@@ -411,7 +446,7 @@ class Namespace:
         mtu = route.mtu or link.mtu
         if ip.df and skb.packet.length > mtu:
             yield from self._answer_error(skb, "fragmentation-needed", mtu)
-            why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}, and the packet may not be cut (DF)"
+            why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}, and it may not be cut (DF)"
             yield Step(self.name, link.name, Action.DROP, skb.packet, why)
             return
         skb.put(Packet((_with_ttl(ip, ip.ttl - 1), *skb.packet.headers[1:]), skb.packet.payload))
@@ -420,11 +455,7 @@ class Namespace:
         yield from self._leave(skb, route)
 
     def _forward_hook(self, skb: Skb) -> Passed:
-        if self.host.netfilter.of(skb.ip.version):
-            for table in ("mangle", "filter"):
-                if not (yield from self._run(table, "FORWARD", skb)):
-                    return False
-        return True
+        return (yield from self._run("FORWARD", skb, "mangle", "filter"))
 
     # 6. A socket sends: OUTPUT
 
@@ -432,14 +463,15 @@ class Namespace:
         """The address a socket gets that connects to `dst`; empty where there is no route."""
         if self.host.is_local(dst):
             return dst
-        route = self._find(dst, "", 0, "")
+        route = self.find(dst, "", 0, "")
         if route is None or route.type is not RouteType.UNICAST:
             return ""
         return route.source or self._select(route.device, route.via or dst)
 
     def _select(self, device: str, towards: str) -> str:
-        """The address of a device to use as source: one whose network holds the next hop, else its first, else another
-        device's (`inet_select_addr`)."""
+        """The address of a device to use as source: one whose network holds the next hop, else its first, else
+        another device's (`inet_select_addr`).
+        """
         family = 6 if ":" in towards else 4
         link = self.host.link(device)
         own = [address for address in link.addresses if address.family == family]
@@ -461,7 +493,7 @@ class Namespace:
             yield Step(self.name, "", Action.UNREACHABLE, packet, f"{refused}: the program is told so at once")
             return
         skb.oif = route.device
-        if self.host.netfilter.of(skb.ip.version):
+        if self.host.netfilter.of(skb.version):
             asked_for, mark = skb.dst, skb.mark
             if not (yield from self._output_hook(skb)):
                 return
@@ -476,14 +508,14 @@ class Namespace:
         yield from self._leave(skb, route)
 
     def _output_hook(self, skb: Skb) -> Passed:
-        if not (yield from self._run("raw", "OUTPUT", skb)):
+        if not (yield from self._run("OUTPUT", skb, "raw")):
             return False
         self._track(skb)
-        if not (yield from self._run("mangle", "OUTPUT", skb)):
+        if not (yield from self._run("OUTPUT", skb, "mangle")):
             return False
         if not (yield from self._nat("OUTPUT", skb)):
             return False
-        return (yield from self._run("filter", "OUTPUT", skb))
+        return (yield from self._run("OUTPUT", skb, "filter"))
 
     # 7. POSTROUTING, neighbour, device
 
@@ -532,7 +564,9 @@ class Namespace:
         if answer is None:
             return None
         self.learnt[link.name, address] = answer.sender_mac
-        yield Step(self.name, link.name, Action.ARP, Packet((Ethernet(answer.sender_mac, link.mac), answer)), str(answer))
+        yield Step(
+            self.name, link.name, Action.ARP, Packet((Ethernet(answer.sender_mac, link.mac), answer)), str(answer)
+        )
         return answer.sender_mac
 
     def _send_frame(self, link: Link, frame: Packet) -> Steps:
@@ -552,10 +586,12 @@ class Namespace:
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
         elif frame.length - 14 > link.mtu:
-            why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; a bridge port drops without a word"
+            why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
         elif peer is None or peer.host not in self.world.network:
-            yield Step(self.name, link.name, Action.LOST, frame, f"nothing is plugged in at the other end of {link.name}")
+            yield Step(
+                self.name, link.name, Action.LOST, frame, f"nothing is plugged in at the other end of {link.name}"
+            )
         else:
             yield Step(self.name, link.name, Action.TRANSMIT, frame, f"to {peer.host} {peer.link}")
             self.world.wire.append((peer.host, peer.link, frame))
@@ -573,32 +609,44 @@ class Namespace:
         ip = IPv4(vxlan.local, remote, "UDP", df=False) if ":" not in remote else IPv6(vxlan.local, remote, "UDP")
         sport = _UDP_VXLAN_SPORT + hash_ports(frame) % 16384
         outer = frame.pushed(ip, UDP(sport, vxlan.port), VXLAN(vxlan.vni))
-        yield Step(self.name, link.name, Action.ENCAPSULATE, outer, f"{ethernet.dst} is on {remote}: {outer.length - frame.length + 14} bytes more")
+        yield Step(
+            self.name,
+            link.name,
+            Action.ENCAPSULATE,
+            outer,
+            f"{ethernet.dst} is on {remote}: {outer.length - frame.length + 14} bytes more",
+        )
         yield from self.output(outer, f"{link.name} sends the frame to {remote} in UDP")
 
     # Netfilter and conntrack
 
     def _prerouting(self, skb: Skb) -> Passed:
-        if not self.host.netfilter.of(skb.ip.version):
+        if not self.host.netfilter.of(skb.version):
             return True
-        if _is_fragment(skb.ip) and self.tracks(skb.ip.version):
+        if _is_fragment(skb.ip) and self.tracks(skb.version):
             whole = self._reassembled(skb.packet)
             if whole is None:
-                yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, "conntrack keeps it until the other fragments are here")
+                yield Step(
+                    self.name,
+                    skb.iif,
+                    Action.REASSEMBLE,
+                    skb.packet,
+                    "conntrack keeps it until the other fragments are here",
+                )
                 return False
             skb.put(whole)
             yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, "conntrack has all fragments")
-        if not (yield from self._run("raw", "PREROUTING", skb)):
+        if not (yield from self._run("PREROUTING", skb, "raw")):
             return False
         self._track(skb)
-        if not (yield from self._run("mangle", "PREROUTING", skb)):
+        if not (yield from self._run("PREROUTING", skb, "mangle")):
             return False
         return (yield from self._nat("PREROUTING", skb))
 
     def _postrouting(self, skb: Skb) -> Passed:
-        if not self.host.netfilter.of(skb.ip.version):
+        if not self.host.netfilter.of(skb.version):
             return True
-        if not (yield from self._run("mangle", "POSTROUTING", skb)):
+        if not (yield from self._run("POSTROUTING", skb, "mangle")):
             return False
         if not (yield from self._nat("POSTROUTING", skb)):
             return False
@@ -609,7 +657,7 @@ class Namespace:
         """Find the packet's connection, or begin one."""
         if skb.connection is not None:  # seen already: it came back by the loopback device
             return
-        if not skb.tracked or not self.tracks(skb.ip.version):
+        if not skb.tracked or not self.tracks(skb.version):
             skb.state = "UNTRACKED"
             return
         header = skb.packet.headers[1]
@@ -645,7 +693,7 @@ class Namespace:
         connection = skb.connection
         if connection is None:
             return True
-        source_side = hook in ("POSTROUTING", "INPUT")
+        source_side = hook in SOURCE_SIDE
         if not connection.confirmed and not (connection.source_nat if source_side else connection.destination_nat):
             if source_side:
                 connection.source_nat = True
@@ -653,26 +701,30 @@ class Namespace:
                 connection.destination_nat = True
             before = connection.reply
             rule = yield from self._nat_rules(hook, skb, connection)
-            if rule is None and "nat" in self.host.netfilter.of(skb.ip.version) and source_side:
+            if rule is None and "nat" in self.host.netfilter.of(skb.version) and source_side:
                 connection.reply = self.conntrack.free_port(connection.reply)
+            connection.translated = connection.reply != connection.original.mirrored()
             if connection.reply != before and rule is not None:
-                self._translate(skb, connection, source_side)
+                self._translate(hook, skb, connection)
                 action = Action.SNAT if source_side else Action.DNAT
                 yield Step(self.name, skb.oif or skb.iif, action, skb.packet, _because(rule), rule)
                 return True
             if rule is not None and isinstance(rule.target, Final) and rule.target.verdict == "DROP":
                 return False
-        if self._translate(skb, connection, source_side):
+        if connection.translated and self._translate(hook, skb, connection):
             if skb.state == "RELATED":
                 why = "the error is about a known connection: it is translated like that connection"
             else:
-                why = "a known connection: conntrack translates it as its first packet was" + (", backwards" if skb.reply else "")
+                why = "a known connection: conntrack translates it as its first packet was" + (
+                    ", backwards" if skb.reply else ""
+                )
             yield Step(self.name, skb.oif or skb.iif, Action.CONNTRACK, skb.packet, why)
         return True
 
     def _nat_rules(self, hook: str, skb: Skb, connection: Connection) -> Generator[Step, None, Rule | None]:
         """Walk the nat chains; change the connection's reply tuple as the deciding rule says, and return that rule."""
-        rule = yield from self._traverse("nat", hook, skb)
+        chain = self._chain("nat", hook, skb.version)
+        rule = (yield from self._traverse("nat", chain, skb)) if chain is not None else None
         if rule is None:
             return None
         target = rule.target
@@ -695,17 +747,14 @@ class Namespace:
         hop = route.via if route is not None and route.device == skb.oif and route.via else skb.dst
         return self._select(skb.oif, hop)
 
-    def _translate(self, skb: Skb, connection: Connection, source_side: bool) -> bool:
+    def _translate(self, hook: str, skb: Skb, connection: Connection) -> bool:
         """Rewrite the packet as its connection says; true if that changed it."""
-        if skb.reply:
-            wanted = connection.original.mirrored()
-        else:
-            wanted = connection.reply.mirrored()
+        wanted = connection.original.mirrored() if skb.reply else connection.reply.mirrored()
         header = skb.packet.headers[1]
         if isinstance(header, ICMP) and header.about is not None:
-            return self._translate_error(skb, header, wanted, source_side)
+            return self._translate_error(hook, skb, header, wanted)
         ip = skb.ip
-        if source_side:
+        if hook in SOURCE_SIDE:
             if (wanted.src, wanted.sport) == (skb.src, skb.sport):
                 return False
             packet = rewritten(skb.packet, ip, src=wanted.src, sport=wanted.sport)
@@ -716,13 +765,13 @@ class Namespace:
         skb.put(packet)
         return True
 
-    def _translate_error(self, skb: Skb, header: ICMP, wanted: Tuple, source_side: bool) -> bool:
+    def _translate_error(self, hook: str, skb: Skb, header: ICMP, wanted: Tuple) -> bool:
         """An ICMP error is translated outside like an answer, and inside the other way round."""
         connection = skb.connection
         assert connection is not None and header.about is not None
         inner = Skb(header.about)
         sent = connection.original if skb.reply else connection.reply
-        if source_side:
+        if hook in SOURCE_SIDE:
             if not (connection.is_dnat if skb.reply else connection.is_snat):
                 return False
             about = rewritten(header.about, inner.ip, dst=sent.dst, dport=sent.dport)
@@ -737,41 +786,46 @@ class Namespace:
         skb.put(packet)
         return changed
 
-    def _run(self, table: str, hook: str, skb: Skb) -> Passed:
-        """The chain of one table at one hook; whether the packet goes on. A lost packet leaves its last step here."""
-        held = self.host.netfilter.of(skb.ip.version).get(table)
-        if held is None:
-            return True
-        chain = held.chains[hook]
-        if not chain.rules and chain.policy == "ACCEPT":
-            return True
-        rule = yield from self._traverse(table, hook, skb)
-        if rule is None:
-            if chain.policy != "DROP":
-                return True
-            why = f"no rule of {table} {hook} matched, and its policy is DROP"
-            yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
-            return False
-        target = rule.target
-        if isinstance(target, Reject):
-            yield Step(self.name, skb.iif or skb.oif, Action.REJECT, skb.packet, _because(rule), rule)
-            yield from self._reject(skb, target.kind)
-            return False
-        if isinstance(target, Final) and target.verdict == "DROP":
-            yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, _because(rule), rule)
-            return False
+    def _chain(self, table: str, hook: str, version: int) -> Chain | None:
+        """The base chain, unless it could not do anything."""
+        key = (table, hook, version)
+        if key not in self._chains:
+            held = self.host.netfilter.of(version).get(table)
+            chain = held.chains[hook] if held is not None else None
+            idle = chain is None or (not chain.rules and chain.policy == "ACCEPT")
+            self._chains[key] = None if idle else chain
+        return self._chains[key]
+
+    def _run(self, hook: str, skb: Skb, *tables: str) -> Passed:
+        """The chains of some tables at one hook; whether the packet goes on. A lost one leaves its last step here."""
+        for table in tables:
+            chain = self._chain(table, hook, skb.version)
+            if chain is None:
+                continue
+            rule = yield from self._traverse(table, chain, skb)
+            if rule is None:
+                if chain.policy != "DROP":
+                    continue
+                why = f"no rule of {table} {hook} matched, and its policy is DROP"
+                yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
+                return False
+            target = rule.target
+            if isinstance(target, Reject):
+                yield Step(self.name, skb.iif or skb.oif, Action.REJECT, skb.packet, _because(rule), rule)
+                yield from self._reject(skb, target.kind)
+                return False
+            if isinstance(target, Final) and target.verdict == "DROP":
+                yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, _because(rule), rule)
+                return False
         return True
 
-    def _traverse(self, table: str, hook: str, skb: Skb) -> Generator[Step, None, Rule | None]:
+    def _traverse(self, table: str, chain: Chain, skb: Skb) -> Generator[Step, None, Rule | None]:
         """The rules in their order, with jumps and returns; the rule that decided, or `None` for the policy.
 
         Rules that match and pass the packet on are steps; a deciding ACCEPT is one too.
         """
-        held = self.host.netfilter.of(skb.ip.version).get(table)
-        if held is None:
-            return None
-        chains: Chains = held.chains
-        lines: tuple[Line, ...] = chains[hook].lines(skb)
+        chains: Chains = self.host.netfilter.of(skb.version)[table].chains
+        lines: tuple[Line, ...] = chain.lines(skb)
         at = 0
         stack: list[tuple[tuple[Line, ...], int]] = []
         where, device = self.name, skb.oif or skb.iif
@@ -826,7 +880,7 @@ class Namespace:
         source = skb.dst if self.is_local(skb.dst) else self.source_for(skb.src)
         if not source:
             return
-        version = skb.ip.version
+        version = skb.version
         icmp = ICMP(message, mtu, 0, quoted(skb.packet))
         if version == 4:
             packet = Packet((IPv4(source, skb.src, "ICMP", df=False), icmp))
@@ -860,7 +914,9 @@ def quoted(packet: Packet) -> Packet:
 
 
 def hash_ports(frame: Packet) -> int:
-    """A number that is the same for all packets of a flow: VXLAN makes its outer source port of it (RFC 7348, section 5)."""
+    """A number that is the same for all packets of a flow: VXLAN makes its outer source port of it (RFC 7348, section
+    5).
+    """
     inner = Skb(frame.popped())
     value = 0
     for char in f"{inner.src}{inner.dst}":
@@ -906,7 +962,9 @@ def _is_fragment(ip: IPHeader) -> bool:
 
 
 def _cut(packet: Packet, mtu: int) -> list[Packet]:
-    """Fragments of at most `mtu` bytes. Headers after the IP header ride in the first one; offsets count from its end."""
+    """Fragments of at most `mtu` bytes. Headers after the IP header ride in the first one; offsets count from its
+    end.
+    """
     ip = packet.ip
     whole = packet.length - ip.length
     room = (mtu - ip.length) // 8 * 8

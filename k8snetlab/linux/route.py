@@ -1,15 +1,16 @@
 """Where does the packet go next?
 
-Linux asks twice. First the *policy routing rules*, lowest priority number first, choose a table; then the route with the
-*longest matching prefix* in that table wins (then the lowest metric). A rule whose table has no match is passed over, and the
-next one is tried. Addresses of the machine itself stand in the table `local`, which rule 0 looks up before all others.
+Linux asks twice. First the *policy routing rules*, lowest priority number first, choose a table; then the route with
+the *longest matching prefix* in that table wins (then the lowest metric). A rule whose table has no match is passed
+over, and the next one is tried. Addresses of the machine itself stand in the table `local`, which rule 0 looks up
+before all others.
 
-A route says a device, perhaps a gateway (`via`), the preferred source (`src`), and its scope: `link` for what is on the
-cable, `global` for what is behind a gateway. `onlink` says the gateway is reachable though no connected route covers it.
-`unreachable`, `prohibit` and `blackhole` routes refuse the packet, with and without a word.
+A route says a device, perhaps a gateway (`via`), the preferred source (`src`), and its scope: `link` for what is on
+the cable, `global` for what is behind a gateway. `onlink` says the gateway is reachable though no connected route
+covers it. `unreachable`, `prohibit` and `blackhole` routes refuse the packet, with and without a word.
 
-Not modelled: multipath routes, TOS, realms, nexthop objects, per-route congestion settings. Guide section 2.1; `ip-route(8)`,
-`ip-rule(8)`, RFC 1812.
+Not modelled: multipath routes, TOS, realms, nexthop objects, per-route congestion settings. Guide section 2.1;
+`ip-route(8)`, `ip-rule(8)`, RFC 1812.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class RouteType(StrEnum):
 class Route(msgspec.Struct, frozen=True):
     """One route: `Route("10.244.2.0/24", via="10.244.2.0", device="flannel.1", onlink=True)`.
 
-    `prefix` is a CIDR or `default`; `protocol` is who put it there (`kernel`, `boot` — not printed —, `bird`, `80`); `mtu` is
-    0 unless the route limits it.
+    `prefix` is a CIDR or `default`; `protocol` is who put it there (`kernel`, `boot` — not printed —, `bird`, `80`);
+    `mtu` is 0 unless the route limits it.
     """
 
     prefix: str

@@ -1,8 +1,8 @@
 """What does the kernel know about a packet that the packet itself does not say?
 
-While a packet is inside a machine it travels as a *socket buffer*: the packet plus marks, the devices it came from and will
-leave by, and its connection. All that is gone once it is on the wire, which is why a mark set on one node means nothing on
-the next.
+While a packet is inside a machine it travels as a *socket buffer*: the packet plus marks, the devices it came from
+and will leave by, and its connection. All that is gone once it is on the wire, which is why a mark set on one node
+means nothing on the next.
 
 Not modelled: priorities, checksums offload, timestamps. Guide section 2.1.
 """
@@ -14,13 +14,16 @@ from k8snetlab.packet import ICMP, SCTP, TCP, UDP, IPHeader, IPv4, IPv6, Packet
 
 __all__ = ["Skb"]
 
+IP = (IPv4, IPv6)
+PORTS = (TCP, UDP, SCTP, ICMP)
+
 
 class Skb:
     """A packet inside one machine. `packet` starts with its IP header; the other fields are read from it."""
 
     __slots__ = (
         "connection", "dport", "dst", "iif", "mark", "oif", "packet", "physin", "physout", "protocol", "reply", "sport",
-        "src", "state", "tracked",
+        "src", "state", "tracked", "version",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, iif: str = "") -> None:
@@ -39,12 +42,13 @@ class Skb:
         """Take another packet in the place of this one (after NAT, or one hop less)."""
         self.packet = packet
         ip = packet.headers[0]
-        assert isinstance(ip, IPv4 | IPv6)
+        assert isinstance(ip, IP)
+        self.version = ip.version
         self.src = ip.src
         self.dst = ip.dst
         self.protocol = ip.protocol
         ports = packet.headers[1] if len(packet.headers) > 1 else None
-        if isinstance(ports, TCP | UDP | SCTP | ICMP):
+        if isinstance(ports, PORTS):
             self.sport = ports.sport
             self.dport = ports.dport
         else:
@@ -53,7 +57,7 @@ class Skb:
     @property
     def ip(self) -> IPHeader:
         header = self.packet.headers[0]
-        assert isinstance(header, IPv4 | IPv6)
+        assert isinstance(header, IP)
         return header
 
     @property

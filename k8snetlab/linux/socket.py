@@ -1,10 +1,11 @@
 """Who is listening?
 
-A packet that came to the right machine still needs a socket: one of the right protocol, on its destination address or on
-every address, and on its port. Without one the kernel answers by itself: RST for TCP, ICMP port unreachable for UDP, ABORT for
-SCTP.
+A packet that came to the right machine still needs a socket: one of the right protocol, on its destination address or
+on every address, and on its port. Without one the kernel answers by itself: RST for TCP, ICMP port unreachable for
+UDP, ABORT for SCTP.
 
-Not modelled: accept queues, SO_REUSEPORT groups, connected UDP sockets, raw sockets. Guide section 2.1; `socket(7)`, RFC 9293.
+Not modelled: accept queues, SO_REUSEPORT groups, connected UDP sockets, raw sockets. Guide section 2.1; `socket(7)`,
+RFC 9293.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ __all__ = ["Listener"]
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """A socket that waits: protocol (`TCP`, `UDP`, `SCTP`), port, and its address — empty for every address of both families.
+    """A socket that waits: protocol (`TCP`, `UDP`, `SCTP`), port, and its address — empty for every address of both
+    families.
 
     `program` says who holds it. `assumed` marks a port that no manifest declares.
     """

@@ -1,12 +1,12 @@
 """How does a packet get from machine to machine, and an answer back?
 
-A `World` is one simulated kernel for a whole network: it holds the machines that a packet has met so far, the frames that are on
-the cables, and the packets that machines want to send in answer. `exchange` sends one packet and then what it brings about — the
-answer of the program that got it, a reset, an ICMP error — and says how it ended. `every` repeats that for each way the
-load-balancing choices can fall.
+A `World` is one simulated kernel for a whole network: it holds the machines that a packet has met so far, the frames
+that are on the cables, and the packets that machines want to send in answer. `exchange` sends one packet and then
+what it brings about — the answer of the program that got it, a reset, an ICMP error — and says how it ended. `every`
+repeats that for each way the load-balancing choices can fall.
 
-Who answers an ARP request follows from the links alone, so the search for him is remembered with the network; what each
-machine learns from it is kept in the world, and begins empty.
+Who answers an ARP request follows from the links alone, so the search for him is remembered with the network; what
+each machine learns from it is kept in the world, and begins empty.
 
 Not modelled: two packets on their way at once, retransmissions. Guide section 2.1; RFC 826, RFC 9293.
 """
@@ -109,7 +109,9 @@ class World:
     # Who is on the cable?
 
     def asked(self, host: Host, link: Link, address: str, sender: str) -> ARP | None:
-        """Ask everybody on the cable of `link` for the MAC of `address`; the answer, or `None`. Everyone who hears it learns."""
+        """Ask everybody on the cable of `link` for the MAC of `address`; the answer, or `None`. Everyone who hears it
+        learns.
+        """
         key = (host.name, link.name, address)
         memory = self.network.memory
         if key not in memory:
@@ -127,7 +129,9 @@ class World:
         return ARP("reply", found.mac, address, link.mac, sender)
 
     def flooded(self, host: Host, bridge: Link, mac: str) -> str | None:
-        """The port of a bridge behind which a MAC is that the bridge has not learnt: where the flooded frame is taken."""
+        """The port of a bridge behind which a MAC is that the bridge has not learnt: where the flooded frame is
+        taken.
+        """
         for port in host.ports[bridge.name]:
             if port.up and _behind(self.network, port, mac, {(host.name, bridge.name)}):
                 return port.name
@@ -135,7 +139,9 @@ class World:
 
 
 def _search(network: Network, host: Host, link: Link, address: str, sender: str) -> Found | None:
-    """Breadth first over cables and bridges, from a device outwards, to the first machine that answers for the address."""
+    """Breadth first over cables and bridges, from a device outwards, to the first machine that answers for the
+    address.
+    """
     allowed = network.may_own(address)
     queue: deque[tuple[str, str, tuple[tuple[str, str, str, str], ...]]] = deque()
     if link.kind is LinkKind.BRIDGE:
@@ -216,19 +222,19 @@ def _answer_of(at: Namespace, skb: Skb) -> Packet:
     else:
         ports = UDP(header.dport, header.sport) if isinstance(header, UDP) else UDP(0, 0)
     payload = skb.packet.payload if isinstance(header, UDP | ICMP) else b""
-    return _packet(skb.dst, skb.src, skb.protocol, ports, payload, skb.ip.df)
+    return _packet(skb.dst, skb.src, skb.protocol, ports, payload, df=skb.ip.df)
 
 
 def _mss(at: Namespace, towards: str) -> int:
     """The largest segment that fits the device towards an address, as a SYN announces it."""
-    route = at._find(towards, "", 0, "")
+    route = at.find(towards, "", 0, "")
     if route is None or not route.device:
         return 536
     mtu = route.mtu or at.host.link(route.device).mtu
     return min(mtu, 65535) - (40 if family(towards) == 4 else 60)
 
 
-def _packet(src: str, dst: str, protocol: str, ports: Ports, payload: bytes, df: bool) -> Packet:
+def _packet(src: str, dst: str, protocol: str, ports: Ports, payload: bytes, *, df: bool) -> Packet:
     if ":" in dst:
         return Packet((IPv6(src, dst, protocol), ports), payload)
     return Packet((IPv4(src, dst, protocol, df=df), ports), payload)
@@ -263,7 +269,8 @@ def exchange(
 ) -> Exchange:
     """Send one packet from a machine to `address` and `port`, and let the answer come back.
 
-    `protocol` is `TCP`, `UDP`, `SCTP` or `ICMP` (an echo request); `source` and `sport` are the kernel's choice unless given.
+    `protocol` is `TCP`, `UDP`, `SCTP` or `ICMP` (an echo request); `source` and `sport` are the kernel's choice
+    unless given.
     """
     at = world.at(client)
     source = source or at.source_for(address)
@@ -282,7 +289,7 @@ def exchange(
     else:
         raise LabError(f"{protocol} is not a protocol that a packet can be sent by: TCP, UDP, SCTP, ICMP")
     nowhere = "0.0.0.0" if family(address) == 4 else "::"
-    packet = _packet(source or nowhere, address, protocol, ports, payload, df)
+    packet = _packet(source or nowhere, address, protocol, ports, payload, df=df)
     if not source:
         why = f"{client} has no route to {address}, or no address of its own towards it: the program is told at once"
         step = Step(client, "", Action.UNREACHABLE, packet, why)
