@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from k8snetlab import api
+
 DATA = Path(__file__).resolve().parents[1] / "data"
 BOOKSHOP = DATA / "bookshop"
 FILES = sorted(DATA.rglob("*.yaml"))
@@ -85,6 +87,21 @@ def test_kubectl_takes_every_manifest(path: Path, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     returned = [identity(document) for document in yaml.safe_load_all(answer.stdout) if document]
     assert returned == [identity(document) for document in documents(path)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+def test_our_own_loader_takes_every_manifest(path: Path) -> None:
+    """Each file loads object by object, in its order, and holds no kind that would only be listed."""
+    loaded = api.load(path)
+    assert [type(thing).__name__ for thing in loaded.objects] == [document["kind"] for document in documents(path)]
+    assert [thing.metadata.name for thing in loaded.objects] == [identity(document)[2] for document in documents(path)]
+    assert loaded.unknown_kinds == ()
+
+
+def test_the_bookshop_loads_as_a_folder_beside_other_machines() -> None:
+    """The folder and three-zones.yaml together are one cluster without an object in both."""
+    zones = DATA / "nodes" / "three-zones.yaml"
+    assert len(api.load(BOOKSHOP, zones).objects) == len(bookshop()) + len(documents(zones))
 
 
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))
