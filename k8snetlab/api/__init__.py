@@ -9,12 +9,13 @@ the order a packet meets them: who has an address (`core`, `pod`), who stands in
 web comes in (`networking`), and who makes the pods (`workloads`).
 """
 
-from k8snetlab.api.base import DEFAULT_NAMESPACE, Object, ObjectMeta, OwnerReference, Part, to_dict
+from k8snetlab.api.base import DEFAULT_NAMESPACE, KindT, Object, ObjectMeta, OwnerReference, Part, to_dict
 from k8snetlab.api.core import (
     ConfigMap,
     Namespace,
     Node,
     NodeAddress,
+    NodeCondition,
     NodeSpec,
     NodeStatus,
     Secret,
@@ -40,6 +41,7 @@ from k8snetlab.api.pod import (
     Protocol,
     RestartPolicy,
     Toleration,
+    TolerationOperator,
 )
 from k8snetlab.api.selectors import LabelSelector, LabelSelectorRequirement, NodeSelector, has_labels
 from k8snetlab.api.service import (
@@ -62,7 +64,17 @@ from k8snetlab.api.service import (
     TrafficDistribution,
     TrafficPolicy,
 )
-from k8snetlab.api.workloads import CronJob, DaemonSet, Deployment, Job, ReplicaSet, StatefulSet, Workload
+from k8snetlab.api.workloads import (
+    CronJob,
+    DaemonSet,
+    Deployment,
+    DeploymentSpec,
+    Job,
+    ReplicaSet,
+    ReplicaSetSpec,
+    StatefulSet,
+    Workload,
+)
 
 __all__ = [
     "DEFAULT_NAMESPACE",
@@ -75,6 +87,7 @@ __all__ = [
     "DNSPolicy",
     "DaemonSet",
     "Deployment",
+    "DeploymentSpec",
     "Endpoint",
     "EndpointConditions",
     "EndpointHints",
@@ -86,6 +99,7 @@ __all__ = [
     "Ingress",
     "IngressClass",
     "Job",
+    "KindT",
     "LabelSelector",
     "LabelSelectorRequirement",
     "LoadBalancerIngress",
@@ -94,6 +108,7 @@ __all__ = [
     "NetworkPolicy",
     "Node",
     "NodeAddress",
+    "NodeCondition",
     "NodeSelector",
     "NodeSpec",
     "NodeStatus",
@@ -113,6 +128,7 @@ __all__ = [
     "PolicyType",
     "Protocol",
     "ReplicaSet",
+    "ReplicaSetSpec",
     "RestartPolicy",
     "Secret",
     "Service",
@@ -126,6 +142,7 @@ __all__ = [
     "Taint",
     "TaintEffect",
     "Toleration",
+    "TolerationOperator",
     "TrafficDistribution",
     "TrafficPolicy",
     "UnknownKind",

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta
@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "IntOrString",
     "Kept",
+    "KindT",
     "LabelKey",
     "LabelValue",
     "Labels",
@@ -157,6 +158,10 @@ class Object(Part, frozen=True, kw_only=True, tag_field="kind"):
     def owner(self) -> OwnerReference | None:
         """The controller that made this object, if one did."""
         return next((owner for owner in self.metadata.owner_references if owner.controller), None)
+
+
+KindT = TypeVar("KindT", bound=Object)
+"""Some kind of object."""
 
 
 def to_dict(value: Object | Part) -> dict[str, object]:

@@ -29,7 +29,7 @@ from k8snetlab.api.base import Labels, Object, to_dict
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import Problem
 
-__all__ = ["KINDS", "Decoded", "decode", "name_suffix"]
+__all__ = ["KINDS", "Decoded", "decode", "name_suffix", "safe"]
 
 KINDS: Mapping[tuple[str, str], type[Object]] = {
     (cls.api_version, cls.kind): cls
@@ -343,6 +343,11 @@ def _wrong_type(wanted: str, got: str, value: object) -> str:
 
 _SAFE = "bcdfghjklmnpqrstvwxz2456789"
 """The letters of generated names: no vowels, so no words, and no digits that look like letters."""
+
+
+def safe(text: str) -> str:
+    """The text in the letters of generated names, one for one: what the API server does to a hash."""
+    return "".join(_SAFE[ord(each) % len(_SAFE)] for each in text)
 
 
 def name_suffix(*parts: str, length: int = 5) -> str:

@@ -22,17 +22,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from k8snetlab.api.base import Object
+from k8snetlab.api.base import KindT, Object
 from k8snetlab.api.decoding import decode
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import ManifestError, Problem
 
 if TYPE_CHECKING:  # PyYAML is imported when the first YAML is read: most of the time nobody does
     import yaml
+
+_Node: TypeAlias = Any
+"""A node of PyYAML's. Its `id` says what its `value` is: a text, a list of nodes, or a list of pairs of nodes."""
 
 __all__ = ["JSON_LIMIT", "YAML_LIMIT", "Manifests", "Place", "Source", "UnknownKind", "load"]
 
@@ -44,8 +47,6 @@ JSON_LIMIT = 512 * MEGABYTE
 
 _MOST_PROBLEMS = 50
 _MOST_REPEATED = 1_000_000
-
-T = TypeVar("T", bound=Object)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -81,7 +82,7 @@ class Manifests(msgspec.Struct, frozen=True, dict=True):
     sources: tuple[str, ...] = ()
     places: Mapping[str, Place] = {}
 
-    def of(self, kind: type[T]) -> tuple[T, ...]:
+    def of(self, kind: type[KindT]) -> tuple[KindT, ...]:
         """The objects of a kind, in the order of the input: `manifests.of(api.Service)`."""
         return self._by_kind.get(kind, ())  # type: ignore[return-value]
 
@@ -274,7 +275,7 @@ class _UnreadableError(Exception):
 class _Document:
     """One document of a file: its data, and its nodes when somebody asks for a line."""
 
-    def __init__(self, file: str, data: Any, nodes: Callable[[], yaml.Node | None] = lambda: None) -> None:
+    def __init__(self, file: str, data: Any, nodes: Callable[[], _Node] = lambda: None) -> None:
         self.file = file
         self.data = data
         self._nodes = nodes
@@ -308,14 +309,14 @@ class _Later:
         self.text = text
         self.index = index
 
-    def __call__(self) -> yaml.Node | None:
+    def __call__(self) -> _Node:
         if len(self.text) > YAML_LIMIT:
             return None
         return _later_node(self.text, self.index)
 
 
 @lru_cache(maxsize=4)
-def _later_node(text: str, index: int) -> yaml.Node | None:
+def _later_node(text: str, index: int) -> _Node:
     import yaml
 
     # A tab may stand between JSON's tokens but not between YAML's; inside JSON's strings there is none.
@@ -334,7 +335,7 @@ def _steps(field: str) -> Iterator[str | int]:
         yield int(step[2]) if step[2] is not None else (step[1] or step[3])
 
 
-def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node, int] | None:
+def _child(node: _Node, step: str | int) -> tuple[_Node, int] | None:
     """The node one step further, and the line where it is written (that of its key, in a mapping)."""
     if node is None:
         return None
@@ -452,7 +453,7 @@ def _loader() -> type[yaml.CSafeLoader]:
     return Loader
 
 
-def _nodes(text: str) -> Iterator[yaml.Node]:
+def _nodes(text: str) -> Iterator[_Node]:
     loader = _loader()(text)
     try:
         while loader.check_node():
@@ -476,7 +477,7 @@ def _yaml_documents(file: str, text: str) -> Iterator[_Document]:
         raise _UnreadableError(*values.problems)
 
 
-def _composed(text: str) -> list[yaml.Node]:
+def _composed(text: str) -> list[_Node]:
     import yaml
 
     try:
@@ -527,12 +528,12 @@ class _Values:
         self._size = 0
         self._repeated = 0
 
-    def of(self, node: yaml.Node) -> Any:
+    def of(self, node: _Node) -> Any:
         if node.id == _SCALAR:
             return self._scalar(node)
         return self._shared(node) if self._aliases else self._collection(node)
 
-    def _shared(self, node: yaml.Node) -> Any:
+    def _shared(self, node: _Node) -> Any:
         """A collection that may be met again through an alias: it is made once, and counted each time."""
         if id(node) in self._known:
             known = self._known[id(node)]
@@ -549,15 +550,15 @@ class _Values:
         self._known[id(node)] = (value, self._size - before)
         return value
 
-    def _collection(self, node: yaml.Node) -> Any:
+    def _collection(self, node: _Node) -> Any:
         self._size += len(node.value) + 1
         if node.id == _MAPPING:
             return self._mapping(node)
         return [self.of(each) for each in node.value]
 
-    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+    def _mapping(self, node: _Node) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        merged: list[yaml.Node] = []
+        merged: list[_Node] = []
         for key_node, value_node in node.value:
             if key_node.id != _SCALAR:
                 self.problems.append(self._problem("a key must be a word, not a list or a mapping", key_node))
@@ -582,7 +583,7 @@ class _Values:
             made[key] = value
         return self._with_merged(made, merged) if merged else made
 
-    def _with_merged(self, made: dict[str, Any], merged: list[yaml.Node]) -> dict[str, Any]:
+    def _with_merged(self, made: dict[str, Any], merged: list[_Node]) -> dict[str, Any]:
         """`<<` brings in the pairs of other mappings; what stands here wins, and of several the first."""
         for node in merged:
             for each in node.value if node.id == _SEQUENCE else [node]:
@@ -593,12 +594,12 @@ class _Values:
                     self.problems.append(self._problem("'<<' takes a mapping or a list of mappings", each))
         return made
 
-    def _twice(self, node: yaml.MappingNode, second: yaml.Node, key: str) -> Problem:
+    def _twice(self, node: _Node, second: _Node, key: str) -> Problem:
         first = next(each for each, _ in node.value if each.id == _SCALAR and each.value == second.value)
         lines = first.start_mark.line + 1, second.start_mark.line + 1
         return self._problem(f"the key {key!r} stands twice, in lines {lines[0]} and {lines[1]}", second)
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
+    def _scalar(self, node: _Node) -> Any:
         if node.tag == _PLAIN:
             return _plain(node.value)
         if node.tag in _OWN_TAGS:
@@ -607,7 +608,7 @@ class _Values:
             self.problems.append(self._problem(f"the tag {node.tag} has no meaning in a manifest", node))
         return node.value
 
-    def _problem(self, message: str, node: yaml.Node) -> Problem:
+    def _problem(self, message: str, node: _Node) -> Problem:
         return Problem(message, file=self.file, line=node.start_mark.line + 1)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "Protocol",
     "RestartPolicy",
     "Toleration",
+    "TolerationOperator",
     "listen_annotation",
 ]
 

@@ -48,12 +48,10 @@ __all__ = ["broken_rules"]
 Broken = Iterator[tuple[str, str]]
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 
 _IS_LABEL = "at most 63 small letters, digits or '-', beginning and ending with a letter or digit (RFC 1123)"
-_IS_LABEL_1035 = "at most 63 small letters, digits or '-', beginning with a letter, ending with a letter or digit (RFC 1035)"
 _IS_SUBDOMAIN = "labels of small letters, digits or '-', joined by dots, at most 253 characters (RFC 1123)"
 _IS_PORT_NAME = "at most 15 small letters, digits or '-', with a letter in it and no '--' (RFC 6335)"
 
@@ -72,23 +70,17 @@ def _metadata(made: Object) -> Broken:
     name, field = made.metadata.name, "metadata.name"
     if not name:
         yield field, "is required"
-    elif isinstance(made, Namespace):
-        yield from _label(field, name)
-    elif isinstance(made, Service):
-        yield from _matches(field, name, _LABEL_1035, _IS_LABEL_1035)
+    elif isinstance(made, (Namespace, Service)):
+        yield from _label(field, name)  # a Service may begin with a digit since 1.36 (KEP-5311)
     else:
         yield from _subdomain(field, name)
     if made.metadata.namespace:
         yield from _label("metadata.namespace", made.metadata.namespace)
 
 
-def _matches(field: str, value: str, pattern: re.Pattern[str], meaning: str) -> Broken:
-    if not pattern.fullmatch(value):
-        yield field, f"{value!r} is not {meaning}"
-
-
 def _label(field: str, value: str) -> Broken:
-    yield from _matches(field, value, _LABEL, _IS_LABEL)
+    if not _LABEL.fullmatch(value):
+        yield field, f"{value!r} is not {_IS_LABEL}"
 
 
 def _subdomain(field: str, value: str) -> Broken:
@@ -97,7 +89,8 @@ def _subdomain(field: str, value: str) -> Broken:
 
 
 def _port_name(field: str, value: str) -> Broken:
-    yield from _matches(field, value, _PORT_NAME, _IS_PORT_NAME)
+    if not _PORT_NAME.fullmatch(value):
+        yield field, f"{value!r} is not {_IS_PORT_NAME}"
 
 
 def _port_reference(field: str, value: int | str | None) -> Broken:

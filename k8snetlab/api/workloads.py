@@ -17,7 +17,18 @@ from k8snetlab.api.base import Kept, Object, ObjectMeta, Part
 from k8snetlab.api.pod import PodTemplateSpec
 from k8snetlab.api.selectors import LabelSelector
 
-__all__ = ["CronJob", "DaemonSet", "Deployment", "Job", "JobSpec", "ReplicaSet", "StatefulSet", "Workload"]
+__all__ = [
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "DeploymentSpec",
+    "Job",
+    "JobSpec",
+    "ReplicaSet",
+    "ReplicaSetSpec",
+    "StatefulSet",
+    "Workload",
+]
 
 Count = Annotated[int, Meta(ge=0)]
 

@@ -1,0 +1,92 @@
+"""What do the manifests become in a running cluster?
+
+A manifest says what is wanted. Controllers, scheduler and allocators make it so: Deployments become Pods, Pods get a node and
+an address, Services get addresses and ports, EndpointSlices say who answers. This room does all of that in one pure step,
+`resolved`: the same manifests and the same plan give the same cluster, down to the letters in the pods' names.
+
+The order is the order of a real start, and the order of the modules:
+
+1. `networks`: which address ranges the cluster has, and that they do not overlap;
+2. `assumed`: what a cluster has beside the manifests (nodes, the API server's Service, DNS), when they name no Node;
+3. `machines`: addresses and pod ranges of the nodes;
+4. `workloads`: Deployments and the others become Pods;
+5. `scheduler`: each Pod gets a node, or stays Pending with a reason;
+6. `addresses`: Pods get addresses from the IPAM of the CNI; `exposure`: Services get theirs, and node ports;
+7. EndpointSlices (`services.slices`) from the two.
+
+What a dump of a live cluster already says is kept: names, nodes, addresses, conditions, slices. Not modelled: time. Nothing
+rolls out, restarts or waits; a CronJob has no pods between its times. Guide sections 1.1 and 1.2.
+"""
+
+from __future__ import annotations
+
+from k8snetlab import api
+from k8snetlab.controllers import addresses, assumed, exposure, machines, scheduler, workloads
+from k8snetlab.controllers.addresses import Ipam, host_local
+from k8snetlab.controllers.networks import Networks, Plan, networks_of
+from k8snetlab.controllers.resolved import Listener, Resolved, listens
+from k8snetlab.errors import LabError
+from k8snetlab.services import slices
+
+__all__ = ["Ipam", "Listener", "Networks", "Plan", "Resolved", "host_local", "listens", "resolved"]
+
+
+def resolved(manifests: api.Manifests, plan: Plan = Plan(), ipam: Ipam = host_local) -> Resolved:  # noqa: B008 - frozen
+    """The cluster that the manifests describe.
+
+    `ipam` gives pods their addresses and belongs to the CNI. Raises `Overlap`, `AddressInUse`, `PoolExhausted`, `BadOption`,
+    `UnknownName` or `ManifestError`; the problems name object and field, and file and line where they are known.
+    """
+    try:
+        return _resolved(manifests, plan, ipam)
+    except LabError as error:
+        error.problems = tuple(manifests.placed(problem) for problem in error.problems)
+        error.args = ("\n".join(str(problem) for problem in error.problems),)
+        raise
+
+
+def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
+    networks = networks_of(manifests, plan)
+    added = assumed.objects(manifests, networks, plan)
+    given = (*added, *manifests.objects)
+    nodes = machines.nodes(_of(given, api.Node), _of(given, api.Pod), networks)
+    made = workloads.expanded(given, nodes, plan.seed)
+    pods = scheduler.bound(made.pods, nodes)
+    pods = addresses.addressed(pods, nodes, ipam)
+    served = exposure.exposed(_of(given, api.Service), networks)
+    changed = (*nodes, *pods, *made.replica_sets, *served, *_slices(served, pods, nodes, _of(given, api.EndpointSlice)))
+    kept = tuple(each for each in given if not isinstance(each, _CHANGED))
+    namespaces = assumed.namespaces((*kept, *changed))
+    return Resolved(
+        networks=networks,
+        objects=(*namespaces, *kept, *changed),
+        assumed=tuple(each.ref for each in (*namespaces, *added)),
+        replicas=made.replicas,
+    )
+
+
+_CHANGED = (api.Node, api.Pod, api.ReplicaSet, api.Service, api.EndpointSlice)
+"""The kinds that leave this room other than they came."""
+
+
+def _of(objects: tuple[api.Object, ...], kind: type[api.KindT]) -> tuple[api.KindT, ...]:
+    return tuple(each for each in objects if isinstance(each, kind))
+
+
+def _slices(
+    services: tuple[api.Service, ...],
+    pods: tuple[api.Pod, ...],
+    nodes: tuple[api.Node, ...],
+    given: tuple[api.EndpointSlice, ...],
+) -> tuple[api.EndpointSlice, ...]:
+    """The slices given, and those the controller would write for Services whose slices it has not written yet."""
+    done = {f"{each.namespace}/{each.service_name}" for each in given if slices.made_by_controller([each])}
+    meant = slices.selected(services, pods)
+    by_name = {node.name: node for node in nodes}
+    made = (
+        each
+        for service in services
+        if service.key not in done
+        for each in slices.endpoint_slices(service, meant.get(service.key, ()), by_name)
+    )
+    return (*given, *made)
