@@ -45,7 +45,9 @@ def _lines(steps: Sequence[Step], at: int, names: dict[str, str], arrow: str) ->
         case Action.ENCAPSULATE:
             more = step.packet.length - step.packet.innermost.length
             yield f"Note over {here}: {_safe(f'{step.action} by {step.device}, {more} bytes more')}"
-        case Action.DECAPSULATE | Action.FRAGMENT | Action.REASSEMBLE | Action.ICMP:
+        case Action.DECAPSULATE:
+            yield f"Note over {here}: {_safe(f'{step.action} by {step.device}')}"
+        case Action.FRAGMENT | Action.REASSEMBLE | Action.ICMP:
             yield f"Note over {here}: {_safe(f'{step.action} {step.why}')}"
         case action if action in FATES:
             yield f"Note over {here}: {_safe(f'{step.action}{rule}: {step.why}')}"

@@ -89,13 +89,15 @@ def _brief(ip: IPHeader, inside: Packet) -> str:
 def _rows(numbered: Iterable[tuple[int, Step]]) -> Iterator[Row]:
     shown: tuple[str, ...] = ()
     for number, step in numbered:
-        packet = brief(step.packet)
+        asked = (
+            step.action is Action.ARP
+        )  # a question of the kernel's own, beside the packet's way: the reason says it all
+        packet = shown if asked else brief(step.packet)
         rule = step.rule
         why = f"{rule.table} {rule.chain}: {step.why}" if rule is not None else step.why
         text = rule.text if rule is not None else ""
         yield Row(number, step.where, step.device, step.action, packet if packet != shown else (), why, text)
-        if step.action is not Action.ARP:  # a question of the kernel's own, beside the packet's way
-            shown = packet
+        shown = packet
 
 
 def table(numbered: Iterable[tuple[int, Step]]) -> str:
