@@ -359,7 +359,8 @@ class Namespace:
         frame = skb.packet.popped(3)
         ethernet = frame.headers[0]
         assert isinstance(ethernet, Ethernet)
-        why = f"{link.name} takes the outer headers off: {skb.packet.length - frame.length + ethernet.length} bytes less"
+        less = skb.packet.length - frame.length + ethernet.length
+        why = f"{link.name} takes the outer headers off: {less} bytes less"
         yield Step(self.name, link.name, Action.DECAPSULATE, frame, why)
         if ethernet.dst not in (link.mac, BROADCAST):
             yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
