@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+import k8snetlab
+
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
@@ -101,9 +103,10 @@ def test_environment_says_what_pyproject_says() -> None:
     assert environment["channels"] == ["conda-forge", "nodefaults"]
 
 
-def test_changelog_knows_the_version() -> None:
-    """The version of pyproject.toml has its section, or is still unreleased."""
+def test_version_is_said_alike() -> None:
+    """The package has the version of pyproject.toml; the changelog has a section for it, or one for what is unreleased."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert k8snetlab.__version__ == PROJECT["version"]
     assert f"## [{PROJECT['version']}]" in text or "## [Unreleased]" in text
 
 
