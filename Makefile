@@ -68,7 +68,7 @@ notebooks: $(VENV)/test.stamp
 	$(BIN)/python tools/build_notebooks.py
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python benchmarks/speed.py
 
 # uv answers for all platforms at once; annotations and indexes would tie the file to one machine.
 constraints:

@@ -1,1 +1,59 @@
-"""The networks of Kubernetes, computed from manifests."""
+"""Kubernetes networking, computed.
+
+    import k8snetlab as k8s
+
+    shop = k8s.example("bookshop")                      # or k8s.Cluster.load("manifests/", cni="flannel")
+    trace = shop.trace("shop/web-0", "svc/shop/api:80")  # every hop, there and back
+    print(trace)                                         # a table; trace.explain() is prose
+    print(trace.outcomes)                                # every backend with its probability
+    print(shop.node("node-1").show("iptables"))          # what kube-proxy writes there
+
+A cluster is compiled into the Linux state that its machines would hold — devices, routes, neighbours, netfilter rules — and
+one small simulated kernel walks packets through that state. Nothing is scripted: take a route away and the packet goes
+another way.
+
+Read on in this order: `linux.netns` (the path of a packet), `linux.netfilter`, `services.iptables`, `cni.flannel`,
+`compile`, `cluster`. Drawings, widgets and exercises are leaves: `k8s.draw`, `k8s.explore`, `k8s.course` are loaded when
+first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from k8snetlab import contract
+from k8snetlab.address import AddressPlan, Prefix
+from k8snetlab.cluster import Cluster, Options, example
+from k8snetlab.errors import (
+    AddressInUse,
+    BadOption,
+    CannotDo,
+    LabError,
+    ManifestError,
+    Overlap,
+    PoolExhausted,
+    Problem,
+    UnknownName,
+)
+from k8snetlab.packet import Packet
+from k8snetlab.trace import Action, Client, Step, Trace, Verdict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Action", "AddressInUse", "AddressPlan", "BadOption", "CannotDo", "Client", "Cluster", "LabError", "ManifestError",
+    "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict", "contract",
+    "example",
+]  # fmt: skip
+
+_LEAVES = ("course", "draw", "explore")
+
+
+def __getattr__(name: str) -> Any:
+    """The leaves, loaded when first asked for, so that the import stays light."""
+    if name in _LEAVES:
+        leaf: ModuleType = import_module(f"k8snetlab.{name}")
+        return leaf
+    raise AttributeError(f"module 'k8snetlab' has no attribute {name!r}")

@@ -1,0 +1,107 @@
+"""How long do the everyday things take? Prints a table; nothing is asserted.
+
+    make bench          or          python benchmarks/speed.py
+
+Every figure is the median of many runs in one process (or of whole processes, where it says so), with its goal beside it. A
+trace here is one packet and its reply, without the list of outcomes; nothing is remembered between two traces but the
+compiled state.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import k8snetlab as k8s
+from k8snetlab import api
+from k8snetlab.cluster import examples_folder
+
+CLIENT, TARGET = "shop/web-0", "svc/shop/api:80"
+
+
+def median(action: Callable[[], object], runs: int) -> float:
+    """The median time of a call, in seconds, with the garbage collector as it is."""
+    took = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        action()
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took)
+
+
+def across_nodes(shop: k8s.Cluster) -> int:
+    """A seed with which the trace goes to another node."""
+    for seed in range(50):
+        trace = shop.trace(CLIENT, TARGET, seed=seed)
+        if trace.backend is not None and trace.backend.node != shop.objects.pod(CLIENT).spec.node_name:
+            return seed
+    raise SystemExit("no backend of the Service is on another node")
+
+
+def process(*command: str, runs: int = 7) -> float:
+    """The median time of a whole process, in seconds."""
+    return median(lambda: subprocess.run(command, check=True, capture_output=True), runs)
+
+
+def main() -> None:
+    folder = examples_folder() / "bookshop"
+    shop = k8s.Cluster.load(folder)
+    seed = across_nodes(shop)
+    manifests = api.load(folder)
+    steps = shop.trace(CLIENT, TARGET, seed=seed)
+    rows: list[tuple[str, float, str]] = []
+
+    for _ in range(300):
+        shop.trace(CLIENT, TARGET, seed=seed)
+    gc.collect()
+    rows.append(("ClusterIP trace across nodes, warm", median(lambda: shop.trace(CLIENT, TARGET, seed=seed), 2000), "300 µs"))
+    rows.append((
+        "first trace in the bookshop, from parsed objects",
+        median(lambda: k8s.Cluster(manifests).trace(CLIENT, TARGET, seed=seed), 21),
+        "50 ms",
+    ))  # fmt: skip
+    rows.append(("all outcomes of that trace", median(lambda: shop.trace(CLIENT, TARGET, seed=seed).outcomes, 101), "—"))
+    rows.append(("reading the bookshop's manifests", median(lambda: api.load(folder), 11), "—"))
+    bare = process(sys.executable, "-c", "pass", runs=15)
+    full = process(sys.executable, "-c", "import k8snetlab", runs=15)
+    rows.append(("import k8snetlab, over bare Python", full - bare, "80 ms"))
+    command = str(Path(sys.executable).with_name("k8snetlab"))
+    trace = (command, "trace", "-f", str(folder), "--from", CLIENT, "--to", TARGET)
+    rows.append(("k8snetlab trace on the bookshop, whole process", process(*trace), "500 ms"))
+    rows.append(("explorer update of 2_1, CPU in the kernel", explorer(), "20 ms"))
+
+    print(f"Python {sys.version.split()[0]}; the trace has {len(steps.steps)} steps and {len(steps.reply)} in its reply")
+    for name, seconds, goal in rows:
+        print(f"{name:<52} {shown(seconds):>10}   goal {goal}")
+
+
+def explorer() -> float:
+    """The CPU time from a changed control to the changed picture, state cached, median of 60 changes."""
+    from k8snetlab.explore import pod_to_pod
+
+    widget = pod_to_pod.explorer()
+    choices = widget.targets()
+    rng = random.Random(7)
+    for choice in choices:
+        widget.target = choice
+    took = []
+    for _ in range(60):
+        widget.target = rng.choice([choice for choice in choices if choice != widget.target])
+        begin = time.process_time()
+        widget.target = rng.choice([choice for choice in choices if choice != widget.target])
+        took.append(time.process_time() - begin)
+    return statistics.median(took)
+
+
+def shown(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} µs" if seconds < 0.001 else f"{seconds * 1e3:.1f} ms"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What changed between two networks?
+
+Two clusters are two values, and so are their machines: compare the entries of each kind, machine by machine. Rules
+are compared as the text that `iptables-save` prints.
+
+Not modelled: the order of rules (a moved rule is no difference). Guide sections 2.1 and 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.link import Link
+from k8snetlab.linux.netfilter import Tables
+from k8snetlab.linux.route import Route
+from k8snetlab.linux.text import _route, bridge_fdb, ip_neigh
+
+__all__ = ["Change", "Difference", "How", "difference"]
+
+
+class How(StrEnum):
+    """What happened to an entry."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+class Change(msgspec.Struct, frozen=True, order=True):
+    """One entry that is not the same: on which host, of which kind, and its text (`before` → `after` where it
+    changed).
+    """
+
+    host: str
+    kind: str
+    how: How
+    text: str
+    before: str = ""
+
+    def __str__(self) -> str:
+        sign = {How.ADDED: "+", How.REMOVED: "-", How.CHANGED: "~"}[self.how]
+        was = f"  (was {self.before})" if self.how is How.CHANGED else ""
+        return f"{sign} {self.kind}: {self.text}{was}"
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Every change, by host and kind. True where there is any."""
+
+    changes: tuple[Change, ...]
+
+    @property
+    def added(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.how is How.ADDED)
+
+    @property
+    def removed(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.how is How.REMOVED)
+
+    @property
+    def changed(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.how is How.CHANGED)
+
+    def on(self, host: str) -> tuple[Change, ...]:
+        """The changes on one host."""
+        return tuple(change for change in self.changes if change.host == host)
+
+    def summary(self) -> str:
+        """One line a host: how many entries of each kind came, went and changed."""
+        counts: dict[str, dict[str, list[int]]] = {}
+        for change in self.changes:
+            row = counts.setdefault(change.host, {}).setdefault(change.kind, [0, 0, 0])
+            row[list(How).index(change.how)] += 1
+        if not counts:
+            return "no difference"
+        lines = []
+        for host, kinds in counts.items():
+            told = [
+                f"{kind} " + "".join(_count(sign, n) for sign, n in zip("+-~", row, strict=True))
+                for kind, row in kinds.items()
+            ]
+            lines.append(f"{host}: {', '.join(told)}")
+        return "\n".join(lines)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+    def __str__(self) -> str:
+        if not self.changes:
+            return "no difference"
+        lines: list[str] = []
+        host = ""
+        for change in self.changes:
+            if change.host != host:
+                host = change.host
+                lines.append(f"{host}:")
+            lines.append(f"  {change}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Difference +{len(self.added)} -{len(self.removed)} ~{len(self.changed)}>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `k8snetlab diff`."""
+        rows = [
+            {"host": c.host, "kind": c.kind, "how": str(c.how), "text": c.text, "before": c.before or None}
+            for c in self.changes
+        ]
+        return {"schema": "k8snetlab/v1", "kind": "Diff", "different": bool(self.changes), "changes": rows}
+
+
+def _count(sign: str, number: int) -> str:
+    return f"{sign}{number}" if number else ""
+
+
+def difference(before: Network, after: Network) -> Difference:
+    """What `after` has that `before` has not, and the other way round. Builds every host of both."""
+    changes: list[Change] = []
+    for name in sorted({*before, *after}):
+        if name not in after:
+            changes.append(Change(name, "host", How.REMOVED, before[name].kind))
+        elif name not in before:
+            changes.append(Change(name, "host", How.ADDED, after[name].kind))
+        else:
+            changes.extend(_of_host(before[name], after[name]))
+    return Difference(tuple(changes))
+
+
+def _of_host(before: Host, after: Host) -> Iterable[Change]:
+    mine, theirs = _entries(before), _entries(after)
+    for kind in mine:
+        old, new = mine[kind], theirs[kind]
+        for key in sorted({*old, *new}):
+            if key not in new:
+                yield Change(after.name, kind, How.REMOVED, old[key])
+            elif key not in old:
+                yield Change(after.name, kind, How.ADDED, new[key])
+            elif old[key] != new[key]:
+                yield Change(after.name, kind, How.CHANGED, new[key], old[key])
+
+
+def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
+    """Every entry of a host by kind and by what makes it the same entry, as text."""
+    return {
+        "link": {link.name: _link(link) for link in host.links},
+        "address": {f"{a} dev {link.name}": f"{a} dev {link.name}" for link in host.links for a in link.addresses},
+        "route": {_route_key(route): _route(route) for route in host.routes},
+        "neighbour": _lines(ip_neigh(host)),
+        "fdb": _lines(bridge_fdb(host)),
+        "listener": {
+            f"{s.protocol} {s.address or '*'}:{s.port}": f"{s.protocol} {s.address or '*'}:{s.port}"
+            for s in host.listeners
+        },
+        "sysctl": {key: f"{key} = {value}" for key, value in host.sysctls.items()},
+        "iptables": _rules(host.netfilter.ipv4),
+        "ip6tables": _rules(host.netfilter.ipv6),
+    }
+
+
+def _link(link: Link) -> str:
+    parts = [link.name, str(link.kind), f"mtu {link.mtu}", "up" if link.up else "down", link.mac]
+    if link.master:
+        parts.append(f"master {link.master}{' hairpin' if link.hairpin else ''}")
+    if link.vxlan is not None:
+        parts.append(f"vni {link.vxlan.vni} port {link.vxlan.port}")
+    return " ".join(parts)
+
+
+def _route_key(route: Route) -> str:
+    return f"{route.family} {route.table} {route.prefix} {route.metric}"
+
+
+def _lines(text: str) -> dict[str, str]:
+    return {line: line for line in text.splitlines()}
+
+
+def _rules(tables: Tables) -> dict[str, str]:
+    return {
+        f"{rule.table} {rule.text}": f"{rule.table}: {rule.text}" for table in tables.values() for rule in table.rules
+    }

@@ -1,0 +1,98 @@
+"""The walk answers as real connections did: probes sent through a real cluster's rules, in iptables mode."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8snetlab.cluster import Cluster
+from k8snetlab.trace import Client
+
+GOLDEN = Path(__file__).parent / "golden"
+BOUTIQUE = Path(__file__).resolve().parents[2] / "shared" / "golden" / "boutique"
+VERDICTS = {"OPEN": Client.OPEN, "REFUSED": Client.REFUSED, "TIMEOUT": Client.TIMEOUT}
+
+
+@cache
+def golden() -> Cluster:
+    """The golden cluster: a plain bridge with host routes, as its README says."""
+    names = ("nodes", "pods", "svc", "endpointslices")
+    return Cluster.load(
+        *(GOLDEN / f"{name}.json" for name in names),
+        cni="bridge",
+        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
+        service_cidr="10.96.0.0/12,fd00:10:96::/108",
+    )
+
+
+def golden_probes() -> list[Any]:
+    """`(source, address, port, verdict, who answered, source he saw)` of each probe of the file."""
+    probes = []
+    for key, (verdict, answer) in json.loads((GOLDEN / "probe-iptables.json").read_text()).items():
+        source, address, port = key.split()
+        pod, seen = "", ""
+        if answer:
+            name, peer, _ = answer.split()
+            pod = name.removeprefix("fl-")
+            seen = peer.removeprefix("::ffff:").rpartition(":")[0]
+        probes.append(pytest.param(source, address, int(port), verdict, pod, seen, id=f"{source}-{address}-{port}"))
+    return probes
+
+
+def machine(name: str) -> tuple[str, str | None]:
+    """The sender that a name of the golden lab means, and the node by which its traffic to Services comes in."""
+    if name == "fl-ext":
+        return "external:172.18.0.100", "n1"
+    kind, number = name.removeprefix("fl-")[0], name.removeprefix("fl-")[1:]
+    return (f"default/p{number}", None) if kind == "p" else (f"node/n{number}", None)
+
+
+@pytest.mark.parametrize(("source", "address", "port", "verdict", "pod", "seen"), golden_probes())
+def test_a_probe_of_the_golden_cluster_ends_as_it_did(
+    source: str, address: str, port: int, verdict: str, pod: str, seen: str
+) -> None:
+    """Verdict, backend and the source that the backend saw are among the outcomes of the walk, and no verdict differs."""
+    who, via = machine(source)
+    on_link = address.startswith("172.18.")
+    outcomes = golden().trace(who, f"{address}:{port}", via=None if on_link else via).outcomes
+    assert {outcome.client for outcome in outcomes} == {VERDICTS[verdict]}
+    if pod:
+        backends = {(outcome.backend.pod, outcome.source_seen) for outcome in outcomes if outcome.backend}
+        assert (pod, seen) in backends
+
+
+@cache
+def boutique() -> Cluster:
+    """Online Boutique on three real nodes."""
+    recorded = json.loads((BOUTIQUE / "api.json").read_text())
+    return Cluster.load(
+        *(document for documents in recorded.values() for document in documents),
+        cni="bridge",
+        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
+        service_cidr="10.96.0.0/16,fd00:10:96::/108",
+        node_cidr="192.168.80.0/24",
+    )
+
+
+@pytest.mark.skipif(not BOUTIQUE.is_dir(), reason="../shared is absent: the recorded boutique cluster is not here")
+def test_every_probe_of_the_boutique_ends_as_it_did() -> None:
+    """2 nodes' worth of clients, every Service address and node port: verdicts, backends and sources agree."""
+    clients = json.loads((BOUTIQUE / "clients.json").read_text())
+    wrong: list[str] = []
+    for probe in json.loads((BOUTIQUE / "probes.json").read_text()):
+        if probe["mode"] != "iptables":
+            continue
+        kind, _, name = probe["from"].partition(":")
+        who = {"pod": name, "node": f"node/{name}", "ext": f"external:{clients[probe['from']]['ips'][0]}"}[kind]
+        via = clients[probe["from"]].get("routes_service_and_vip_ranges_via") if probe["kind"] != "nodePort" else None
+        outcomes = boutique().trace(who, f"{probe['to']}:{probe['port']}/{probe['proto']}", via=via).outcomes
+        said = {str(outcome.client) for outcome in outcomes}
+        backends = {outcome.backend.name for outcome in outcomes if outcome.backend and outcome.client is Client.OPEN}
+        seen = {outcome.source_seen for outcome in outcomes if outcome.client is Client.OPEN}
+        if said != set(probe["verdicts"]) or backends != set(probe["backends"]) or not seen >= set(probe["source_seen"]):
+            wrong.append(f"{probe['from']} → {probe['to']}:{probe['port']} {probe['kind']}: {said} {backends} {seen}")
+    assert not wrong, "\n".join(wrong[:20])
