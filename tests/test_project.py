@@ -104,7 +104,7 @@ def test_environment_says_what_pyproject_says() -> None:
 
 
 def test_version_is_said_alike() -> None:
-    """The package has the version of pyproject.toml; the changelog has a section for it, or one for what is unreleased."""
+    """The package has the version of pyproject.toml, and the changelog has a section for it or for what is to come."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert k8snetlab.__version__ == PROJECT["version"]
     assert f"## [{PROJECT['version']}]" in text or "## [Unreleased]" in text
