@@ -38,6 +38,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -54,6 +55,7 @@ INPUTS = ("k8snetlab", "data", "tools", "constraints.txt")
 
 START, LEARNER_LINE, END = "# solution:", "# learner:", "# end"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CELL_SECONDS = 60
 PROCESSES = 2
 
@@ -227,7 +229,8 @@ def build(target: Target) -> str:
         target.path.parent.mkdir(parents=True, exist_ok=True)
         execute(notebook, target.path.parent)
     except Exception as error:
-        raise SourceError(f"{target.source.name}, {target.edition} edition: {error}") from None
+        words = COLOUR.sub("", str(error))
+        raise SourceError(f"{target.source.name}, {target.edition} edition: {words}") from None
     text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
     return text.rstrip("\n") + "\n"
 
