@@ -8,13 +8,13 @@
     print(trace.outcomes)                                # every backend with its probability
     print(shop.node("node-1").show("iptables"))          # what kube-proxy writes there
 
-A cluster is compiled into the Linux state that its machines would hold — devices, routes, neighbours, netfilter rules — and
-one small simulated kernel walks packets through that state. Nothing is scripted: take a route away and the packet goes
-another way.
+A cluster is compiled into the Linux state that its machines would hold — devices, routes, neighbours, netfilter rules —
+and one small simulated kernel walks packets through that state. Nothing is scripted: take a route away and the packet
+goes another way.
 
 Read on in this order: `linux.netns` (the path of a packet), `linux.netfilter`, `services.iptables`, `cni.flannel`,
-`compile`, `cluster`. Drawings, widgets and exercises are leaves: `k8s.draw`, `k8s.explore`, `k8s.course` are loaded when
-first used.
+`compile`, `cluster`. Drawings, widgets and exercises are leaves: `k8s.draw`, `k8s.explore`, `k8s.course` are loaded
+when first used.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Action", "AddressInUse", "AddressPlan", "BadOption", "CannotDo", "Client", "Cluster", "LabError", "ManifestError",
-    "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict", "contract",
-    "example",
+    "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict",
+    "contract", "example",
 ]  # fmt: skip
 
 _LEAVES = ("course", "draw", "explore")

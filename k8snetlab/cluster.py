@@ -39,8 +39,10 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the manifests do not say. CIDRs are comma separated: one a family, or for nodes one an underlay subnet; empty means
-    the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show."""
+    """What the manifests do not say. CIDRs are comma separated: one a family, or for nodes one an underlay subnet.
+
+    Empty means the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show.
+    """
 
     cni: str = "flannel"
     cni_options: tuple[tuple[str, str], ...] = ()

@@ -105,7 +105,7 @@ class Layout:
         if not groups:
             groups = {self.blocks[0]: list(self.blocks[:1])}
         names = ["switch"] if len(groups) == 1 else [f"switch-{at}" for at in range(1, len(groups) + 1)]
-        taken = {address for node in self.objects.nodes for address in node.addresses}
+        taken = {address for node in self.objects.nodes for address in node.addresses}.union(self.served_elsewhere)
         return tuple(
             Segment(name, tuple(blocks), tuple(_gateway(block, taken) for block in blocks))
             for name, blocks in zip(names, groups.values(), strict=True)
@@ -125,10 +125,9 @@ class Layout:
                 raise BadOption(Problem("the node has no InternalIP", object=node.ref, field="status.addresses"))
             found[node.name] = Station(node.name, "machine", segment, node.addresses)
         owned = {address for station in found.values() for address in station.addresses}
-        gateways = {address for segment in self.segments for address in segment.gateways}
         for address, listeners in self.served_elsewhere.items():
             segment = self.segment_of(address)
-            if segment is None or address in owned or address in gateways:
+            if segment is None or address in owned:
                 continue
             apiserver = any(listener.program == "kube-apiserver" for listener in listeners)
             name = CONTROL_PLANE if apiserver and CONTROL_PLANE not in found else f"{CLIENT}:{address}"
@@ -245,7 +244,7 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
         if name in layout.nodes:
             held[name] = lambda name=name: _node(layout, plugin, proxy, name)  # type: ignore[misc]
         else:
-            held[name] = lambda station=station: _station(layout, station)  # type: ignore[misc]
+            held[name] = lambda station=station: _station(layout, station, plugin)  # type: ignore[misc]
     for node, pods in layout.workloads.items():
         for workload in pods:
             held[workload.name] = lambda node=node, workload=workload: _pod(layout, plugin, node, workload)  # type: ignore[misc]
@@ -350,9 +349,13 @@ def _underlay_routes(station: Station) -> Iterator[Route]:
             yield _connected("eth0", address, block)
 
 
-def _station(layout: Layout, station: Station) -> Host:
+def _station(layout: Layout, station: Station, plugin: cni.Cni | None = None) -> Host:
+    """A machine that is no node. The API server's takes part in the pod network, as far as one without pods can."""
     part = Part(links=(loopback(), _nic(station)), routes=tuple(_underlay_routes(station)), listeners=station.listeners)
-    return assembled(station.name, station.kind, part)
+    if plugin is None or station.kind != "machine":
+        return assembled(station.name, station.kind, part)
+    machine = cni.Machine(station.name, part.links[1].addresses)
+    return assembled(station.name, station.kind, part, plugin.node(layout.cni_plan, machine, ()))
 
 
 def _switch(layout: Layout, segment: Segment) -> Host:
@@ -403,16 +406,8 @@ def _router(layout: Layout) -> Host:
     )
     routes.extend(_connected("wan0", address, block) for address, block in gateways)
     routes.extend(Route("default", type=RouteType.BLACKHOLE, family=of) for of in (4, 6))
-    served = tuple(
-        listener
-        for segment in layout.segments
-        for address in segment.gateways
-        for listener in layout.served_elsewhere.get(address, ())
-    )
     forwarding = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-    return assembled(
-        ROUTER, "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding, listeners=served)
-    )
+    return assembled(ROUTER, "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding))
 
 
 def _connected(device: str, address: str, block: Prefix) -> Route:

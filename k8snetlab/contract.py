@@ -82,7 +82,7 @@ class Report(msgspec.Struct, frozen=True):
         """The rules that do not hold."""
         return tuple(check.rule for check in self.checks if not check.holds)
 
-    def __iter__(self) -> Iterator[Check]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Check]:
         return iter(self.checks)
 
     def __getitem__(self, rule: str) -> Check:
@@ -223,19 +223,17 @@ def _kubelet_and_apiserver(subjects: Subjects) -> tuple[str, list[str]]:
             result = subjects.send(server, address, KUBELET.port, "TCP")
             if result.client is not Client.OPEN:
                 failures.append(f"API server on {server} → kubelet {node} {address}:{KUBELET.port}: {result.reason}")
-    said = (
-        f"kubelets asked {probes} pods of their nodes; API servers asked kubelets {calls} times at {KUBELET.port}"
-    )
+    said = f"kubelets asked {probes} pods of their nodes; API servers asked kubelets {calls} times at {KUBELET.port}"
     return said, failures
 
 
 def _api_servers(terrain: Terrain) -> tuple[str, ...]:
     """The machines that serve `default/kubernetes`."""
-    names = [
-        *(name for name, station in terrain.layout.stations.items()),
-        ROUTER,
-    ]
-    return tuple(name for name in names if any(s.program == "kube-apiserver" for s in terrain.network[name].listeners))
+    return tuple(
+        name
+        for name in terrain.layout.stations
+        if any(s.program == "kube-apiserver" for s in terrain.network[name].listeners)
+    )
 
 
 def _outside(subjects: Subjects) -> tuple[str, list[str]]:

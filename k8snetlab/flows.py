@@ -357,7 +357,8 @@ class Curl(msgspec.Struct, frozen=True):
         to = f"{self.connect.request.target} ({self.connect.request.address}:{self.connect.request.port})"
         lines = [f"{self.connect.request.source} → {to}", f"  connect  {self.connect.client}: {self.connect.reason}"]
         if self.request is not None:
-            lines.append(f"  request  {self.request.fate}: {self.request.reason}")
+            taken = self.request.arrival
+            lines.append(f"  request  {f'arrives at {taken.host}' if taken is not None else self.request.reason}")
         if self.answer:
             lines.append(f"  answer   segments of {self.segment} bytes: {'arrive' if self.ok else self.reason}")
         lines.append("  200 OK" if self.ok else f"  curl fails at {self.failed}: {self.reason}")

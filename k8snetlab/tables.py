@@ -52,7 +52,7 @@ class Table(msgspec.Struct, frozen=True):
 
     def as_dict(self) -> dict[str, Any]:
         """The rows as the JSON of `k8snetlab show`."""
-        names = [name.lower().replace("-", "_") for name, _ in self.columns]
+        names = [name.lower().replace("-", "_").replace("(s)", "s") for name, _ in self.columns]
         return {"rows": [dict(zip(names, row, strict=True)) for row in self.cells()]}
 
     def _repr_html_(self) -> str:

@@ -30,7 +30,7 @@ from k8snetlab.linux.route import RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
 from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, IPv4, IPv6, Packet, Ports
-from k8snetlab.trace import Action, Client, Step, Verdict
+from k8snetlab.trace import FATES, Action, Client, Step, Verdict
 
 __all__ = ["Arrival", "Exchange", "World", "every", "exchange"]
 
@@ -305,22 +305,14 @@ def exchange(
     return Exchange(source, sport, fate, told, reason, steps, reply, taken, back.packet if back else None)
 
 
-_ENDINGS = {
-    Action.DELIVER: Verdict.DELIVERED,
-    Action.RESET: Verdict.REJECTED,
-    Action.REJECT: Verdict.REJECTED,
-    Action.DROP: Verdict.DROPPED,
-    Action.UNREACHABLE: Verdict.UNREACHABLE,
-    Action.LOST: Verdict.TIMEOUT,
-}
 _REFUSING = {"port-unreachable"}
 
 
 def _ending(
     client: str, steps: tuple[Step, ...], reply: tuple[Step, ...], taken: Arrival | None, back: Arrival | None
 ) -> tuple[Verdict, Client, str]:
-    last = next((step for step in reversed(steps) if step.action in _ENDINGS), None)
-    fate = _ENDINGS[last.action] if last is not None else Verdict.TIMEOUT
+    last = next((step for step in reversed(steps) if step.action in FATES), None)
+    fate = FATES[last.action] if last is not None else Verdict.TIMEOUT
     reason = f"{last.where}: {last.why}" if last is not None else "nobody answered"
     if back is not None:
         header = back.packet.headers[1]
@@ -337,7 +329,7 @@ def _ending(
             return Verdict.REJECTED, Client.REFUSED, reason
         return fate, Client.OPEN, reason
     if taken is not None:
-        lost = next((step for step in reversed(reply) if step.action in _ENDINGS), None)
+        lost = next((step for step in reversed(reply) if step.action in FATES), None)
         where = f"{lost.where}: {lost.why}" if lost is not None else "nothing came back"
         return Verdict.TIMEOUT, Client.TIMEOUT, f"the answer is lost: {where}"
     if fate is Verdict.UNREACHABLE and last is not None and last.where == client:
