@@ -33,7 +33,7 @@ class Table(msgspec.Struct, frozen=True):
         """The printed cells, row by row, without the head."""
         return [[value(row) for _, value in self.columns] for row in self.rows]
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.rows)
 
     def __len__(self) -> int:
@@ -162,20 +162,28 @@ def _endpoint(endpoint: api.Endpoint) -> str:
     return endpoint.address if endpoint.ready else f"{endpoint.address} (not ready)"
 
 
+def _names(cls: type[api.Object]) -> tuple[str, str]:
+    """What a kind is called on kubectl's command line: `networkpolicy` and `networkpolicies`."""
+    one = cls.kind.lower()
+    if one.endswith("y"):
+        return one, f"{one[:-1]}ies"
+    return one, f"{one}es" if one.endswith("s") else f"{one}s"
+
+
 def table(objects: Resolved, kind: str, namespace: str | None) -> Table:
     """The objects of one kind, of all namespaces or of one. Raises `UnknownName` for a kind without a table."""
     wanted = _ALIASES.get(kind.lower(), kind.lower())
-    if wanted not in KINDS:
-        wanted_class = next(
-            (cls for name, cls in api.KINDS.items() if wanted in (name.lower(), f"{name.lower()}s")), None
+    if wanted in KINDS:
+        attribute, columns = KINDS[wanted]
+        found: tuple[api.Object, ...] = getattr(objects, attribute)
+    else:
+        cls = next(
+            (each for each in api.KINDS.values() if wanted in (each.kind.lower(), f"{each.kind.lower()}s")), None
         )
-        if wanted_class is None:
+        if cls is None:
             raise UnknownName("kind", kind, KINDS)
-        rows = objects.of(wanted_class)
-        columns: tuple[Column, ...] = _NAME if wanted_class.namespaced else _NAME[1:]
-        return Table(kind, columns, tuple(row for row in rows if namespace in (None, row.namespace)))
-    attribute, columns = KINDS[wanted]
-    found = getattr(objects, attribute)
+        found = objects.of(cls)
+        columns = _NAME if cls.namespaced else _NAME[1:]
     rows = sorted(
         (row for row in found if namespace in (None, row.namespace)), key=lambda row: (row.namespace, row.name)
     )
