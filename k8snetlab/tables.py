@@ -177,9 +177,7 @@ def table(objects: Resolved, kind: str, namespace: str | None) -> Table:
         attribute, columns = KINDS[wanted]
         found: tuple[api.Object, ...] = getattr(objects, attribute)
     else:
-        cls = next(
-            (each for each in api.KINDS.values() if wanted in (each.kind.lower(), f"{each.kind.lower()}s")), None
-        )
+        cls = next((each for each in api.KINDS.values() if wanted in _names(each)), None)
         if cls is None:
             raise UnknownName("kind", kind, KINDS)
         found = objects.of(cls)
