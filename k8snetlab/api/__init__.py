@@ -4,9 +4,9 @@
     pod.spec.containers[0].ports[0].container_port
     api.to_dict(pod)                                  # as `kubectl get -o json` prints it
 
-`manifest` reads them from files; `validation` holds the rules that tie fields together; the other modules are the types, in
-the order a packet meets them: who has an address (`core`, `pod`), who stands in front (`service`), who may pass and where the
-web comes in (`networking`), and who makes the pods (`workloads`).
+`manifest` reads them from files; `validation` holds the rules that tie fields together; the other modules are the
+types, in the order a packet meets them: who has an address (`core`, `pod`), who stands in front (`service`), who may
+pass and where the web comes in (`networking`), and who makes the pods (`workloads`).
 """
 
 from k8snetlab.api.base import DEFAULT_NAMESPACE, KindT, Object, ObjectMeta, OwnerReference, Part, to_dict

@@ -1,19 +1,19 @@
 """What does every Kubernetes object look like?
 
-An object says its `kind`, carries `metadata` and, mostly, a `spec` (what is wanted) and a `status` (what is). Here are the
-pieces that all kinds share: how a field is spelled, the two kinds of values (`Part`, `Object`), constrained texts and
-numbers, and the way back to plain data.
+An object says its `kind`, carries `metadata` and, mostly, a `spec` (what is wanted) and a `status` (what is). Here
+are the pieces that all kinds share: how a field is spelled, the two kinds of values (`Part`, `Object`), constrained
+texts and numbers, and the way back to plain data.
 
 Three choices run through the room:
 
-- A field that is not of the real API is an error. Fields that matter to networking are typed; the others are declared as
-  `Kept`: they are accepted, kept and printed, and never read.
-- What the API server would fill in is filled in when a value is made (`protocol: TCP`, `targetPort: 80`), so that a reader
-  never asks "was it set?".
+- A field that is not of the real API is an error. Fields that matter to networking are typed; the others are declared
+  as `Kept`: they are accepted, kept and printed, and never read.
+- What the API server would fill in is filled in when a value is made (`protocol: TCP`, `targetPort: 80`), so that a
+  reader never asks "was it set?".
 - `None` and empty mean "not said". They are not printed.
 
-Not modelled: API versions that Kubernetes 1.37 no longer serves, custom resources, server-side apply. Guide section 1.1;
-Kubernetes API conventions.
+Not modelled: API versions that Kubernetes 1.37 no longer serves, custom resources, server-side apply. Guide section
+1.1; Kubernetes API conventions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 DEFAULT_NAMESPACE = "default"
 
-# Words that the API spells in capitals when they do not begin a name: clusterIP, podCIDRs, providerID, setHostnameAsFQDN.
+# Words in capitals where they do not begin a name: clusterIP, podCIDRs, providerID, setHostnameAsFQDN.
 _CAPITALS = {
     "ip": "IP", "ips": "IPs", "cidr": "CIDR", "cidrs": "CIDRs", "id": "ID", "ipc": "IPC", "pid": "PID", "fqdn": "FQDN",
 }  # fmt: skip

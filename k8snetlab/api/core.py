@@ -1,8 +1,8 @@
 """Where do things live, and what do they carry?
 
-Namespaces, nodes and the small objects that others refer to: Secret, ConfigMap, ServiceAccount. A Node says the two facts
-that networking begins with: the machine's own addresses (`status.addresses`) and the range its pods get addresses from
-(`spec.podCIDRs`, one a family).
+Namespaces, nodes and the small objects that others refer to: Secret, ConfigMap, ServiceAccount. A Node says the two
+facts that networking begins with: the machine's own addresses (`status.addresses`) and the range its pods get
+addresses from (`spec.podCIDRs`, one a family).
 
 Not modelled: kubelet's images, volumes and capacity, except how many pods a node takes. Guide section 1.2.
 """
@@ -151,7 +151,8 @@ class Node(Object, frozen=True, kw_only=True, tag="Node"):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses other machines reach it at, the primary one first (`InternalIP`, in the order of the status)."""
+        """The addresses other machines reach it at, the primary one first (`InternalIP`, in the order of the
+        status)."""
         return tuple(each.address for each in self.status.addresses if each.type == "InternalIP")
 
     @property

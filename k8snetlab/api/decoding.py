@@ -1,11 +1,11 @@
 """Is this mapping an object of Kubernetes, and if not, what exactly is wrong with it?
 
-`decode` turns plain data into an object or into a list of problems. Each problem names the field the way people write it
-(`spec.ports[0].targetPort`) and says what would be right. One wrong field does not hide the next: the data is tried again
-without it.
+`decode` turns plain data into an object or into a list of problems. Each problem names the field the way people write
+it (`spec.ports[0].targetPort`) and says what would be right. One wrong field does not hide the next: the data is
+tried again without it.
 
-Three answers are possible: an object; problems; neither, for a kind the lab does not read (a custom resource, a Role). A
-kind of Kubernetes under the wrong `apiVersion` is a problem, since the API server would refuse it too.
+Three answers are possible: an object; problems; neither, for a kind the lab does not read (a custom resource, a
+Role). A kind of Kubernetes under the wrong `apiVersion` is a problem, since the API server would refuse it too.
 
 Not modelled: conversion between API versions. Kubernetes API conventions; KEP-2885 (strict field validation).
 """
@@ -61,8 +61,8 @@ class Decoded(msgspec.Struct, frozen=True):
 def decode(data: Mapping[str, object]) -> Decoded:
     """Read one object from plain data.
 
-    >>> decode({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}, "spec": {"port": 80}}).problems[0].field
-    'spec.port'
+    >>> decode({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}, "spec": {"port":
+    80}}).problems[0].field 'spec.port'
     """
     version, kind = data.get("apiVersion"), data.get("kind")
     if problem := _kind_problem(version, kind):
@@ -187,7 +187,7 @@ def _located(text: str, body: dict[str, Any], cls: type[Object]) -> tuple[Path, 
 def _path(text: str) -> Path:
     steps = (_STEP.match(text, at.start()) for at in _STEP.finditer(text))
     return tuple(
-        step[1] if step[1] else (int(step[2]) if step[2] != "..." else "...") for step in steps if step is not None
+        step[1] or (int(step[2]) if step[2] != "..." else "...") for step in steps if step is not None
     )
 
 
@@ -273,9 +273,7 @@ def _spelled(path: Path) -> str:
     """`("spec", "ports", 0, "port")` is `spec.ports[0].port`; a key with dots stands in brackets."""
     out = ""
     for step in path:
-        if isinstance(step, int):
-            out += f"[{step}]"
-        elif re.search(r"[./\[]", step):
+        if isinstance(step, int) or re.search(r"[./\[]", step):
             out += f"[{step}]"
         else:
             out += f".{step}" if out else step

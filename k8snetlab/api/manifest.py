@@ -4,9 +4,10 @@ Manifests arrive as files, folders, standard input, text and dumps of live clust
 thousands. `load` reads them all into one value, `Manifests`, or raises one `ManifestError` that lists what is wrong
 everywhere: file, line, object and field.
 
-YAML is read as `kubectl` reads it, not as PyYAML does. An unquoted `y`, `no` or `on` is a boolean; `12:30` and `2024-01-01`
-are texts; `1e3` and `80.0` are the whole numbers 1000 and 80; a key that stands twice is an error. The C parser makes the
-nodes and a small function here makes the values, so that speed, those rules and line numbers come together.
+YAML is read as `kubectl` reads it, not as PyYAML does. An unquoted `y`, `no` or `on` is a boolean; `12:30` and
+`2024-01-01` are texts; `1e3` and `80.0` are the whole numbers 1000 and 80; a key that stands twice is an error. The C
+parser makes the nodes and a small function here makes the values, so that speed, those rules and line numbers come
+together.
 
 Input may be hostile or just large: aliases that multiply, nesting without end and files beyond a limit are refused.
 
@@ -16,11 +17,14 @@ sigs.k8s.io/yaml.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,7 +33,7 @@ import msgspec
 from k8snetlab.api.base import KindT, Object
 from k8snetlab.api.decoding import decode
 from k8snetlab.api.validation import broken_rules
-from k8snetlab.errors import ManifestError, Problem
+from k8snetlab.errors import ManifestError, Problem, UnknownName
 
 if TYPE_CHECKING:  # PyYAML is imported when the first YAML is read: most of the time nobody does
     import yaml
@@ -42,11 +46,12 @@ __all__ = ["JSON_LIMIT", "YAML_LIMIT", "Manifests", "Place", "Source", "UnknownK
 MEGABYTE = 1 << 20
 YAML_LIMIT = 32 * MEGABYTE
 """The largest YAML file that is read: above it, parsing takes minutes and gigabytes."""
-JSON_LIMIT = 512 * MEGABYTE
+JSON_LIMIT = 256 * MEGABYTE
 """The largest JSON file that is read; JSON is some thirty times faster than YAML."""
 
 _MOST_PROBLEMS = 50
 _MOST_REPEATED = 1_000_000
+_DEEPEST = 300
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -93,6 +98,19 @@ class Manifests(msgspec.Struct, frozen=True, dict=True):
             return problem
         return msgspec.structs.replace(problem, file=place.file, line=place.line)
 
+    def replacing(self, others: Manifests) -> Manifests:
+        """These objects with others in the place of their namesakes, or after all if they have none (`kubectl apply`)."""
+        new = {each.ref: each for each in others.objects}
+        kept = tuple(new.pop(each.ref, each) for each in self.objects)
+        return msgspec.structs.replace(self, objects=(*kept, *new.values()), places={**self.places, **others.places})
+
+    def without(self, kind: str, key: str) -> Manifests:
+        """These objects without one: `without("Service", "shop/api")`. Raises `UnknownName`."""
+        kept = tuple(each for each in self.objects if (each.kind, each.key) != (kind, key))
+        if len(kept) == len(self.objects):
+            raise UnknownName(kind, key, (each.key for each in self.objects if each.kind == kind))
+        return msgspec.structs.replace(self, objects=kept)
+
     @cached_property
     def _by_kind(self) -> dict[type[Object], tuple[Object, ...]]:
         found: dict[type[Object], list[Object]] = {}
@@ -112,9 +130,26 @@ def load(*sources: Source) -> Manifests:
     `ManifestError` with every problem of every source.
     """
     reading = _Reading()
-    for source in sources:
-        reading.take(source)
+    with _collector_at_rest():
+        for source in sources:
+            reading.take(source)
     return reading.result()
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Python's cyclic garbage collector, switched off for a while.
+
+    Reading makes hundreds of thousands of values that live on and have no cycles; the collector would look through
+    all of them again and again, and take eight of nine seconds.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Reading:
@@ -225,7 +260,8 @@ class _Reading:
         self.objects.append(made)
         if document is not None and document.file:
             self.places[ref] = Place(document.file, document.first_line(at))
-            self.origins[ref] = (document, at)
+            if not self.places[ref].line:
+                self.origins[ref] = (document, at)
 
     def _twice(self, ref: str, document: _Document | None, at: str) -> None:
         message = "is there twice"
@@ -305,26 +341,26 @@ class _Document:
 class _Later:
     """The nodes of a JSON text: JSON is YAML too, but slow to read that way, so only on demand."""
 
-    def __init__(self, text: str, index: int) -> None:
+    def __init__(self, text: str, start: int, end: int) -> None:
         self.text = text
-        self.index = index
+        self.start = start
+        self.end = end
 
     def __call__(self) -> _Node:
-        if len(self.text) > YAML_LIMIT:
+        if self.end - self.start > YAML_LIMIT:
             return None
-        return _later_node(self.text, self.index)
+        return _later_node("\n" * self.text.count("\n", 0, self.start) + self.text[self.start : self.end])
 
 
 @lru_cache(maxsize=4)
-def _later_node(text: str, index: int) -> _Node:
+def _later_node(text: str) -> _Node:
     import yaml
 
     # A tab may stand between JSON's tokens but not between YAML's; inside JSON's strings there is none.
     try:
-        nodes = list(_nodes(text.replace("\t", " ")))
+        return next(_nodes(text.replace("\t", " ")), None)
     except (yaml.YAMLError, RecursionError):
         return None
-    return nodes[index] if index < len(nodes) else None
 
 
 _FIELD_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[([^\]]*)\]")
@@ -357,9 +393,8 @@ def _documents(file: str, content: bytes) -> Iterator[_Document]:
             return
     if len(content) > YAML_LIMIT:
         size, limit = len(content) / MEGABYTE, YAML_LIMIT // MEGABYTE
-        raise _UnreadableError(
-            Problem(f"has {size:.0f} MB, and YAML is read up to {limit} MB: use JSON (kubectl get … -o json)", file=file)
-        )
+        message = f"has {size:.0f} MB, and YAML is read up to {limit} MB: use JSON (kubectl get … -o json)"
+        raise _UnreadableError(Problem(message, file=file))
     yield from _yaml_documents(file, text)
 
 
@@ -374,7 +409,7 @@ def _decoded(file: str, content: bytes) -> str:
     return text
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------------------------
 
 
 class _TwiceError(ValueError):
@@ -402,8 +437,9 @@ def _json_documents(file: str, text: str) -> list[_Document] | None:
     at = 0
     try:
         while (at := _blank_end(text, at)) < len(text):
-            data, at = _JSON.raw_decode(text, at)
-            documents.append(_Document(file, data, _Later(text, len(documents))))
+            start = at
+            data, at = _JSON.raw_decode(text, start)
+            documents.append(_Document(file, data, _Later(text, start, at)))
     except _TwiceError:
         if len(text) <= YAML_LIMIT:
             return None  # the reader of YAML names both lines
@@ -425,7 +461,7 @@ def _blank_end(text: str, at: int) -> int:
 _BLANK = re.compile(r"\s*")
 
 
-# --- YAML ---------------------------------------------------------------------------------------------------------------
+# --- YAML -----------------------------------------------------------------------------------------------------------
 
 _SCALAR, _SEQUENCE, _MAPPING = "scalar", "sequence", "mapping"
 _PLAIN = "plain"
@@ -439,16 +475,21 @@ def _loader() -> type[yaml.CSafeLoader]:
     import yaml
 
     class Loader(yaml.CSafeLoader):
-        def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:  # noqa: ARG002 - PyYAML's signature
+        depth = 0
+
+        def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
             if kind is not yaml.ScalarNode:
                 return ""
             return _PLAIN if implicit[0] else _TEXT
 
+        # The parser calls these two around each node. It has no limit of its own and would run out of stack.
         def descend_resolver(self, current_node: Any, current_index: Any) -> None:
-            pass
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise RecursionError
 
         def ascend_resolver(self) -> None:
-            pass
+            self.depth -= 1
 
     return Loader
 
@@ -477,16 +518,20 @@ def _yaml_documents(file: str, text: str) -> Iterator[_Document]:
         raise _UnreadableError(*values.problems)
 
 
-def _composed(text: str) -> list[_Node]:
+def _composed(text: str) -> Iterator[_Node]:
+    """The documents of a text as nodes, one at a time."""
     import yaml
 
+    done = 0
     try:
-        return list(_nodes(text))
+        for node in _nodes(text):
+            yield node
+            done += 1
     except yaml.YAMLError:
         parts = list(_parts(text))
         if len(parts) == 1:
             raise
-        return [node for part in parts for node in _nodes(part)]
+        yield from islice((node for part in parts for node in _nodes(part)), done, None)
 
 
 def _parts(text: str) -> Iterator[str]:

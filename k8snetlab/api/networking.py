@@ -1,11 +1,12 @@
 """Who may talk to whom, and how does the web come in?
 
-`NetworkPolicy` lists what is allowed; `Ingress` maps host names and paths to Services; `IngressClass` says which controller
-looks after an Ingress. The objects only say what is wanted: a CNI enforces the first, an ingress controller serves the second.
+`NetworkPolicy` lists what is allowed; `Ingress` maps host names and paths to Services; `IngressClass` says which
+controller looks after an Ingress. The objects only say what is wanted: a CNI enforces the first, an ingress
+controller serves the second.
 
-In a policy *missing* and *empty* are different things: no `from` means from anywhere, while a rule with an empty peer list is
-also anywhere; no `podSelector` in a peer says nothing about pods, an empty one means all pods. Selectors are therefore `None`
-when missing.
+In a policy *missing* and *empty* are different things: no `from` means from anywhere, while a rule with an empty peer
+list is also anywhere; no `podSelector` in a peer says nothing about pods, an empty one means all pods. Selectors are
+therefore `None` when missing.
 
 Guide sections 2.4 and 4.1; Kubernetes "Network Policies", "Ingress".
 """

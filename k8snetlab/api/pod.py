@@ -1,16 +1,16 @@
 """What is a pod to the network?
 
-A pod is one network namespace: its containers share one set of addresses and one set of ports. What matters here is which
-ports the containers name, whether the pod uses the network of its node (`hostNetwork`), how it is called (`hostname`,
-`subdomain`), how it resolves names (`dnsPolicy`, `dnsConfig`), where it may run, and what its status says: phase, readiness
-and addresses. `containerPorts` are documentation and names; a process may listen elsewhere.
+A pod is one network namespace: its containers share one set of addresses and one set of ports. What matters here is
+which ports the containers name, whether the pod uses the network of its node (`hostNetwork`), how it is called
+(`hostname`, `subdomain`), how it resolves names (`dnsPolicy`, `dnsConfig`), where it may run, and what its status
+says: phase, readiness and addresses. `containerPorts` are documentation and names; a process may listen elsewhere.
 
 Not modelled: what a container runs. Guide sections 1.1 and 2.1; Kubernetes "Pods", "Pod Lifecycle", KEP-753 (sidecars).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import ClassVar
 

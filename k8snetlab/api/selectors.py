@@ -1,8 +1,9 @@
 """Which objects does this selector mean?
 
 Services, workloads and policies point at pods by labels, never by name. A plain map (`app: web`) wants every pair; a
-`LabelSelector` also has expressions. Two rules surprise people: `NotIn` matches an object that lacks the key, and an empty
-selector matches everything while a missing one matches nothing (what "missing" means is for the field that holds it).
+`LabelSelector` also has expressions. Two rules surprise people: `NotIn` matches an object that lacks the key, and an
+empty selector matches everything while a missing one matches nothing (what "missing" means is for the field that
+holds it).
 
 Node selection uses the same expressions with two more operators, `Gt` and `Lt`, which compare whole numbers.
 
@@ -112,7 +113,8 @@ class NodeSelectorRequirement(Part, frozen=True, kw_only=True):
 
 
 class NodeSelectorTerm(Part, frozen=True, kw_only=True):
-    """Expressions over labels and over fields (`metadata.name`): all must hold. A term that says nothing matches no node."""
+    """Expressions over labels and over fields (`metadata.name`): all must hold. A term that says nothing matches no
+    node."""
 
     match_expressions: tuple[NodeSelectorRequirement, ...] = ()
     match_fields: tuple[NodeSelectorRequirement, ...] = ()

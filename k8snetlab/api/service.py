@@ -1,15 +1,15 @@
 """What is behind this stable address, and who answers there now?
 
-A `Service` is a promise: an address and ports that stay, whatever pods come and go. An `EndpointSlice` says who keeps the
-promise at the moment. No process holds a Service's address; kube-proxy turns both objects into rules on every node, and
-joins their ports by name.
+A `Service` is a promise: an address and ports that stay, whatever pods come and go. An `EndpointSlice` says who keeps
+the promise at the moment. No process holds a Service's address; kube-proxy turns both objects into rules on every
+node, and joins their ports by name.
 
 Values here are as the API server would hold them: the type, the protocol, the target port, the traffic policies and the
 affinity time-out are filled in when they were not given. Addresses, node ports and families are not: they depend on the
 whole cluster, and `controllers` allocates them.
 
-Not modelled: `loadBalancerClass`, topology-aware routing by proportion (`service.kubernetes.io/topology-mode: Auto`). Guide
-section 2.2; KEP-1880, KEP-2086, KEP-4444, KEP-3015.
+Not modelled: `loadBalancerClass`, topology-aware routing by proportion (`service.kubernetes.io/topology-mode: Auto`).
+Guide section 2.2; KEP-1880, KEP-2086, KEP-4444, KEP-3015.
 """
 
 from __future__ import annotations

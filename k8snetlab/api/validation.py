@@ -1,11 +1,11 @@
 """Would the API server take this object?
 
-Types say what a field may hold; here are the rules that tie fields together, or that no type can say: what a name may look
-like, that several ports need names, that a policy's `except` lies inside its block. Each rule is a small generator of
-`(field, message)`; `RULES` lists them by kind, so the list is the documentation.
+Types say what a field may hold; here are the rules that tie fields together, or that no type can say: what a name may
+look like, that several ports need names, that a policy's `except` lies inside its block. Each rule is a small
+generator of `(field, message)`; `RULES` lists them by kind, so the list is the documentation.
 
-Not modelled: rules about what networking never reads (volumes, resources, security contexts), and rules that need the old
-object (immutable fields). Source: k8s.io/kubernetes/pkg/apis/*/validation, Kubernetes 1.37.
+Not modelled: rules about what networking never reads (volumes, resources, security contexts), and rules that need the
+old object (immutable fields). Source: k8s.io/kubernetes/pkg/apis/*/validation, Kubernetes 1.37.
 """
 
 from __future__ import annotations
@@ -270,7 +270,8 @@ def _job(job: Job) -> Broken:
 def _cron_job(cron: CronJob) -> Broken:
     schedule = cron.spec.schedule
     if len(schedule.split()) != 5 and not schedule.startswith("@"):
-        yield "spec.schedule", f"{schedule!r} is not five fields (minute, hour, day, month, weekday) nor @hourly and its like"
+        message = f"{schedule!r} is not five fields (minute, hour, day, month, weekday) nor @hourly and its like"
+        yield "spec.schedule", message
     yield from _job_template("spec.jobTemplate.spec.template.", cron.spec.job_template.spec.template)
 
 

@@ -1,8 +1,8 @@
 """Who makes the pods?
 
-People write Deployments, StatefulSets, DaemonSets and Jobs; controllers make Pods from the template in them. For the network
-three things follow: how many pods there are, how they are called (only a StatefulSet's pods keep their names) and which
-labels they carry.
+People write Deployments, StatefulSets, DaemonSets and Jobs; controllers make Pods from the template in them. For the
+network three things follow: how many pods there are, how they are called (only a StatefulSet's pods keep their names)
+and which labels they carry.
 
 Not modelled: how an update rolls out. Guide section 1.1; Kubernetes "Workload Management".
 """

@@ -1,8 +1,9 @@
 """What do the manifests become in a running cluster?
 
-A manifest says what is wanted. Controllers, scheduler and allocators make it so: Deployments become Pods, Pods get a node and
-an address, Services get addresses and ports, EndpointSlices say who answers. This room does all of that in one pure step,
-`resolved`: the same manifests and the same plan give the same cluster, down to the letters in the pods' names.
+A manifest says what is wanted. Controllers, scheduler and allocators make it so: Deployments become Pods, Pods get a
+node and an address, Services get addresses and ports, EndpointSlices say who answers. This room does all of that in
+one pure step, `resolved`: the same manifests and the same plan give the same cluster, down to the letters in the
+pods' names.
 
 The order is the order of a real start, and the order of the modules:
 
@@ -14,8 +15,8 @@ The order is the order of a real start, and the order of the modules:
 6. `addresses`: Pods get addresses from the IPAM of the CNI; `exposure`: Services get theirs, and node ports;
 7. EndpointSlices (`services.slices`) from the two.
 
-What a dump of a live cluster already says is kept: names, nodes, addresses, conditions, slices. Not modelled: time. Nothing
-rolls out, restarts or waits; a CronJob has no pods between its times. Guide sections 1.1 and 1.2.
+What a dump of a live cluster already says is kept: names, nodes, addresses, conditions, slices. Not modelled: time.
+Nothing rolls out, restarts or waits; a CronJob has no pods between its times. Guide sections 1.1 and 1.2.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ __all__ = ["Ipam", "Listener", "Networks", "Plan", "Resolved", "host_local", "li
 def resolved(manifests: api.Manifests, plan: Plan = Plan(), ipam: Ipam = host_local) -> Resolved:  # noqa: B008 - frozen
     """The cluster that the manifests describe.
 
-    `ipam` gives pods their addresses and belongs to the CNI. Raises `Overlap`, `AddressInUse`, `PoolExhausted`, `BadOption`,
-    `UnknownName` or `ManifestError`; the problems name object and field, and file and line where they are known.
+    `ipam` gives pods their addresses and belongs to the CNI. Raises `Overlap`, `AddressInUse`, `PoolExhausted`,
+    `BadOption`, `UnknownName` or `ManifestError`; the problems name object and field, and file and line where they
+    are known.
     """
     try:
         return _resolved(manifests, plan, ipam)

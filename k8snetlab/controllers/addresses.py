@@ -1,8 +1,9 @@
 """Which address does this pod have?
 
-The CNI's IPAM decides, when the pod starts on its node. `host_local`, which most CNIs use, counts through the pod range of
-the node: the first address is the node's own, on its bridge, and pods get the following ones in the order they start. Other
-plugins cut the pod network differently, and so the IPAM is a parameter: a function from the pods of each node to addresses.
+The CNI's IPAM decides, when the pod starts on its node. `host_local`, which most CNIs use, counts through the pod
+range of the node: the first address is the node's own, on its bridge, and pods get the following ones in the order
+they start. Other plugins cut the pod network differently, and so the IPAM is a parameter: a function from the pods of
+each node to addresses.
 
 A pod with `hostNetwork` has the addresses of its node and takes none. A pod that completed has given its address back.
 Addresses that a dump shows are kept, and two pods cannot hold the same one.
@@ -27,8 +28,9 @@ __all__ = ["Ipam", "addressed", "host_local"]
 Ipam: TypeAlias = Callable[
     [Sequence[api.Node], int, Mapping[str, Sequence[str]], Mapping[str, str]], Mapping[str, str]
 ]
-"""From the nodes, a family (4 or 6), the keys of each node's pods in the order they start, and the addresses some of them
-keep: the address of every pod, by its key. A pod without an entry has no address of that family. Raises `PoolExhausted`."""
+"""From the nodes, a family (4 or 6), the keys of each node's pods in the order they start, and the addresses some of
+them keep: the address of every pod, by its key. A pod without an entry has no address of that family. Raises
+`PoolExhausted`."""
 
 
 def host_local(

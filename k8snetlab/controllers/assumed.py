@@ -1,8 +1,8 @@
 """What does every cluster have that nobody writes into a manifest?
 
-Manifests without a Node are an application, not a cluster. They run on a cluster as it comes out of the box: some workers,
-the Service `default/kubernetes` in front of the API server, and DNS. Manifests with a Node are a cluster already, and nothing
-is added to it.
+Manifests without a Node are an application, not a cluster. They run on a cluster as it comes out of the box: some
+workers, the Service `default/kubernetes` in front of the API server, and DNS. Manifests with a Node are a cluster
+already, and nothing is added to it.
 
 When pods in the input already name nodes, those are the nodes; their addresses are read off the pods' `hostIP`.
 
@@ -37,7 +37,8 @@ def objects(manifests: api.Manifests, networks: Networks, plan: Plan) -> tuple[a
 
 
 def namespaces(given: Sequence[api.Object]) -> tuple[api.Namespace, ...]:
-    """A Namespace for each name that objects use and nobody wrote down: an object cannot exist without its namespace."""
+    """A Namespace for each name that objects use and nobody wrote down: an object cannot exist without its
+    namespace."""
     there = {each.name for each in given if isinstance(each, api.Namespace)}
     used = {each.namespace for each in given if each.namespaced}
     return tuple(api.namespace_object(name) for name in sorted(used - there))
@@ -70,7 +71,8 @@ def _status(name: str, manifests: api.Manifests, networks: Networks) -> api.Node
 
 
 def _api_server(networks: Networks) -> Iterator[api.Object]:
-    """The Service that the API server writes for itself, and the slice with its own address. Its family is the primary one."""
+    """The Service that the API server writes for itself, and the slice with its own address. Its family is the
+    primary one."""
     of = api.IPFamily.of(networks.families[0])
     block = next(block for block in networks.nodes if block.family == of.number)
     yield api.Service(
@@ -78,7 +80,8 @@ def _api_server(networks: Networks) -> Iterator[api.Object]:
             name="kubernetes", namespace="default", labels={"component": "apiserver", "provider": "kubernetes"}
         ),
         spec=api.ServiceSpec(
-            ports=(api.ServicePort(name="https", port=443, target_port=6443),), cluster_ip=networks.services[0].address(1)
+            ports=(api.ServicePort(name="https", port=443, target_port=6443),),
+            cluster_ip=networks.services[0].address(1),
         ),
     )
     yield api.EndpointSlice(
@@ -96,7 +99,8 @@ def _api_server(networks: Networks) -> Iterator[api.Object]:
 
 
 def _dns(manifests: api.Manifests, networks: Networks) -> Iterator[api.Object]:
-    """CoreDNS as kubeadm installs it: a Service at the tenth address, and two pods. Not twice, whatever the input calls it."""
+    """CoreDNS as kubeadm installs it: a Service at the tenth address, and two pods. Not twice, whatever the input
+    calls it."""
     servers = (
         *((pod.namespace, pod.labels) for pod in manifests.of(api.Pod)),
         *((each.namespace, each.spec.template.metadata.labels) for each in manifests.of(api.Deployment)),

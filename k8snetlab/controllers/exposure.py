@@ -1,16 +1,16 @@
 """Which addresses and node ports does this Service get?
 
 The API server allocates them when a Service is created. Its Service network has two bands: the lower one (at most 256
-addresses) is left for people who write `clusterIP` themselves, such as 10.96.0.1 for the API server and 10.96.0.10 for DNS;
-the others are drawn from the upper band, and from the lower one only when the upper one is full. Node ports (30000 to 32767)
-are drawn alike, from 30086 on. Here the draw follows from the Service's name, so that one more Service does not move the
-others.
+addresses) is left for people who write `clusterIP` themselves, such as 10.96.0.1 for the API server and 10.96.0.10
+for DNS; the others are drawn from the upper band, and from the lower one only when the upper one is full. Node ports
+(30000 to 32767) are drawn alike, from 30086 on. Here the draw follows from the Service's name, so that one more
+Service does not move the others.
 
-Families: a Service has one address unless its `ipFamilyPolicy` says otherwise. A headless Service gets none, an ExternalName
-neither; a headless Service without a selector is dual-stack even where the cluster is not.
+Families: a Service has one address unless its `ipFamilyPolicy` says otherwise. A headless Service gets none, an
+ExternalName neither; a headless Service without a selector is dual-stack even where the cluster is not.
 
-Not modelled: ServiceCIDR objects (KEP-1880), several load balancers. Guide section 2.2; KEP-3070 and KEP-3668 (the two bands),
-KEP-563 (dual-stack).
+Not modelled: ServiceCIDR objects (KEP-1880), several load balancers. Guide section 2.2; KEP-3070 and KEP-3668 (the
+two bands), KEP-563 (dual-stack).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NODE_PORTS = range(30000, 32768)
 def exposed(given: Sequence[api.Service], networks: Networks) -> tuple[api.Service, ...]:
     """The Services with addresses, families and node ports, in the same order.
 
-    Raises `AddressInUse` when two ask for one address or port, `PoolExhausted`, and `ManifestError` for an address, a port or
-    a family that this cluster does not have.
+    Raises `AddressInUse` when two ask for one address or port, `PoolExhausted`, and `ManifestError` for an address, a
+    port or a family that this cluster does not have.
     """
     families = {service.ref: _families(service, networks.families) for service in given}
     pools = {block.family: _Pool(str(block), *_bands(block)) for block in networks.services}
@@ -52,7 +52,8 @@ def exposed(given: Sequence[api.Service], networks: Networks) -> tuple[api.Servi
 
 
 def _offset(size: int, step: int, most: int) -> int:
-    """How many numbers at the beginning of a range are left for people: a share of it, at least 16 and at most `most`."""
+    """How many numbers at the beginning of a range are left for people: a share of it, at least 16 and at most
+    `most`."""
     return min(max(16, size // step), most) if size > 16 else 0
 
 
@@ -61,7 +62,8 @@ def _halves(whole: range, offset: int) -> tuple[range, range]:
 
 
 def _bands(block: Prefix) -> tuple[range, range]:
-    """The addresses that are drawn first, and those that are drawn last; without the network's own and the broadcast."""
+    """The addresses that are drawn first, and those that are drawn last; without the network's own and the
+    broadcast."""
     offset = max(1, _offset(block.size, 16, 256))
     last = block.base + block.size - (1 if block.family == 4 else 0)
     return range(block.base + offset, last), range(block.base + 1, block.base + offset)

@@ -1,9 +1,9 @@
 """Which addresses and which pod range does each machine have?
 
-A node's own addresses come from the underlay: its administrator or its cloud gives them. Its pod range is cut from the pod
-network by the controller manager (`--allocate-node-cidrs`): the next free block of 256 addresses, or of 2^64 in IPv6, in the
-order the nodes joined. What a Node already says is kept, and where it says nothing but its pods have addresses of one block,
-it is that block.
+A node's own addresses come from the underlay: its administrator or its cloud gives them. Its pod range is cut from
+the pod network by the controller manager (`--allocate-node-cidrs`): the next free block of 256 addresses, or of 2^64
+in IPv6, in the order the nodes joined. What a Node already says is kept, and where it says nothing but its pods have
+addresses of one block, it is that block.
 
 Not modelled: cloud routes. Guide section 1.2.
 """
@@ -59,7 +59,8 @@ def _with_addresses(given: Sequence[api.Node], networks: Networks) -> Iterator[a
             continue
         blocks = zones[index % len(zones)]
         own = tuple(
-            api.NodeAddress(type="InternalIP", address=_free(block, FIRST_NODE_INDEX, taken, node.ref)) for block in blocks
+            api.NodeAddress(type="InternalIP", address=_free(block, FIRST_NODE_INDEX, taken, node.ref))
+            for block in blocks
         )
         host = api.NodeAddress(type="Hostname", address=node.name)
         yield replace(node, status=replace(node.status, addresses=(*own, *node.status.addresses, host)))
@@ -97,7 +98,8 @@ def _with_pod_cidrs(
 
 
 def _shown(pods: Iterable[api.Pod], networks: Networks) -> dict[tuple[str, int], Prefix]:
-    """The pod range of each node and family, where all addresses of its pods lie in one block and no other node's do."""
+    """The pod range of each node and family, where all addresses of its pods lie in one block and no other node's
+    do."""
     users: dict[Prefix, set[str]] = {}
     for pod in pods:
         for address in pod.ips if pod.networked and not pod.host_network else ():

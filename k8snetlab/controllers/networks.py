@@ -1,13 +1,13 @@
 """Which networks does this cluster consist of?
 
-Three kinds, and they must not share an address: the underlay (the machines' own subnets, one a zone where there are several),
-the pod network (cut into one range a node) and the Service network (whose addresses are on no interface). `Plan` is what
-somebody asked for; `Networks` is what holds, after defaults and, for a dump of a live cluster, after looking at its nodes,
-pods and Services.
+Three kinds, and they must not share an address: the underlay (the machines' own subnets, one a zone where there are
+several), the pod network (cut into one range a node) and the Service network (whose addresses are on no interface).
+`Plan` is what somebody asked for; `Networks` is what holds, after defaults and, for a dump of a live cluster, after
+looking at its nodes, pods and Services.
 
-A live cluster does not say its ranges anywhere in its objects. Where the usual ranges do not hold what the dump has, the
-smallest block that does is taken. Not modelled: several pod ranges a family, secondary Service ranges (KEP-1880). Guide
-section 1.2.
+A live cluster does not say its ranges anywhere in its objects. Where the usual ranges do not hold what the dump has,
+the smallest block that does is taken. Not modelled: several pod ranges a family, secondary Service ranges (KEP-1880).
+Guide section 1.2.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SERVICES = {4: "10.96.0.0/12", 6: "fd00:10:96::/108"}
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for. An empty tuple: not said, so the usual ranges, or for a dump what its objects show.
 
-    `nodes` is how many workers there are when the manifests name no Node. Several node blocks of one family are one underlay
-    subnet a zone. The families of the cluster are those of `families`, or of the blocks that were said, or IPv4. `seed` draws
-    the letters in generated names.
+    `nodes` is how many workers there are when the manifests name no Node. Several node blocks of one family are one
+    underlay subnet a zone. The families of the cluster are those of `families`, or of the blocks that were said, or
+    IPv4. `seed` draws the letters in generated names.
     """
 
     nodes: int = 3
@@ -45,7 +45,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Networks(msgspec.Struct, frozen=True):
-    """The networks that hold. `families` has the primary family first; `pods` and `services` have one block a family."""
+    """The networks that hold. `families` has the primary family first; `pods` and `services` have one block a
+    family."""
 
     families: tuple[int, ...]
     nodes: tuple[Prefix, ...]
@@ -91,7 +92,8 @@ def _one_a_family(field: str, said: Sequence[Prefix], families: Sequence[int]) -
     counts = [sum(block.family == each for block in said) for each in families]
     if any(count > 1 for count in counts) or sum(counts) != len(said):
         blocks = ", ".join(map(str, said))
-        message = f"takes one block for each family of the cluster (IPv{' and IPv'.join(map(str, families))}), not {blocks}"
+        wanted = " and ".join(f"IPv{each}" for each in families)
+        message = f"takes one block for each family of the cluster ({wanted}), not {blocks}"
         raise BadOption(Problem(message, field=field))
 
 

@@ -1,11 +1,11 @@
 """The cluster as it stands: every object with its node, its addresses and its ports.
 
-`Resolved` is what the rest of the package works on. It is a value: looking something up never changes it. A name that is not
-there raises `UnknownName` with those that come close.
+`Resolved` is what the rest of the package works on. It is a value: looking something up never changes it. A name that
+is not there raises `UnknownName` with those that come close.
 
-It also answers who listens. Nothing in Kubernetes says where a process listens; `containerPorts` are what the author wrote
-down. A pod listens on those; a pod that declares none is assumed to listen where the Services that select it send traffic;
-the annotation `k8snetlab.io/listen` overrules both.
+It also answers who listens. Nothing in Kubernetes says where a process listens; `containerPorts` are what the author
+wrote down. A pod listens on those; a pod that declares none is assumed to listen where the Services that select it
+send traffic; the annotation `k8snetlab.io/listen` overrules both.
 
 Guide section 1.1.
 """
@@ -61,7 +61,8 @@ def listens(pod: api.Pod, services: Iterable[api.Service]) -> tuple[Listener, ..
 
 
 class Resolved(msgspec.Struct, frozen=True, dict=True):
-    """All objects of a cluster. `assumed` names those that nobody wrote (by `ref`); `replicas` the pods of each workload."""
+    """All objects of a cluster. `assumed` names those that nobody wrote (by `ref`); `replicas` the pods of each
+    workload."""
 
     networks: Networks
     objects: tuple[api.Object, ...]
@@ -124,7 +125,8 @@ class Resolved(msgspec.Struct, frozen=True, dict=True):
         return self._by_node.get(node, ())
 
     def pods_of(self, workload: str) -> tuple[api.Pod, ...]:
-        """The pods of a workload: `deploy/shop/web`, `sts/shop/db`, `ds/…`, `rs/…`, `job/…`. `UnknownName` if it is not there."""
+        """The pods of a workload: `deploy/shop/web`, `sts/shop/db`, `ds/…`, `rs/…`, `job/…`. `UnknownName` if it is
+        not there."""
         short, _, key = workload.partition("/")
         kind = _WORKLOADS.get(short.lower())
         if kind is None:

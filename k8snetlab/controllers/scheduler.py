@@ -1,15 +1,15 @@
 """On which machine does this pod run?
 
-The scheduler first asks which nodes could take the pod, then which of them suits best. A node refuses a pod that does not
-tolerate its taints, that selects other nodes (`nodeSelector`, required `nodeAffinity`), or for which it has no room (a
-kubelet takes 110 pods). Of the others the pod gets the one with the fewest pods of the same owner, then the fewest pods at
-all, then the first by order: replicas spread, and the same input gives the same places.
+The scheduler first asks which nodes could take the pod, then which of them suits best. A node refuses a pod that does
+not tolerate its taints, that selects other nodes (`nodeSelector`, required `nodeAffinity`), or for which it has no
+room (a kubelet takes 110 pods). Of the others the pod gets the one with the fewest pods of the same owner, then the
+fewest pods at all, then the first by order: replicas spread, and the same input gives the same places.
 
-A pod that no node takes stays Pending and says why, in the words of the real scheduler. A pod whose `nodeName` is written
-in the manifest never meets the scheduler.
+A pod that no node takes stays Pending and says why, in the words of the real scheduler. A pod whose `nodeName` is
+written in the manifest never meets the scheduler.
 
-Not modelled: CPU and memory, affinity between pods, topology spread constraints, host ports, preferences, preemption. Guide
-section 1.1; Kubernetes "Assigning Pods to Nodes", "Taints and Tolerations".
+Not modelled: CPU and memory, affinity between pods, topology spread constraints, host ports, preferences, preemption.
+Guide section 1.1; Kubernetes "Assigning Pods to Nodes", "Taints and Tolerations".
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class _Placing:
         return _on(replace(pod, spec=self._spec_on(pod.spec, index)), self.nodes[index])
 
     def _best(self, pod: api.Pod) -> int | None:
-        """The best node with room. The queue of an owner is sorted by (its pods there, all pods there, order); an entry that
-        has become too low since it was written goes back with its new value.
+        """The best node with room. The queue of an owner is sorted by (its pods there, all pods there, order); an
+        entry that has become too low since it was written goes back with its new value.
         """
         owner = _owner(pod)
         counts = self.of_owner.setdefault(owner, Counter())

@@ -1,15 +1,17 @@
 """How many pods are there, and how are they called?
 
 A Deployment makes a ReplicaSet for its template and the ReplicaSet makes pods: `web`, `web-7d4b9c6f5d`,
-`web-7d4b9c6f5d-x2k8q`. The middle part is a hash of the template, so a changed template gives other pods; the last part is
-drawn. A StatefulSet numbers its pods, and they keep name and DNS name. A DaemonSet makes a pod for every node that takes it.
-A Job makes as many pods as may run at once. A CronJob makes Jobs at its times, and so no pod by itself.
+`web-7d4b9c6f5d-x2k8q`. The middle part is a hash of the template, so a changed template gives other pods; the last
+part is drawn. A StatefulSet numbers its pods, and they keep name and DNS name. A DaemonSet makes a pod for every node
+that takes it. A Job makes as many pods as may run at once. A CronJob makes Jobs at its times, and so no pod by
+itself.
 
 Pods that are already there and belong to a workload count; only what is missing is made. A pod belongs by its owner
-reference, or, in a dump without the ReplicaSets, by name and labels. Pods that completed or are being deleted do not count.
+reference, or, in a dump without the ReplicaSets, by name and labels. Pods that completed or are being deleted do not
+count.
 
-Not modelled: rolling updates (the pods of the newest template are there at once), `generateName` collisions. Guide section
-1.1; Kubernetes "Workload Management".
+Not modelled: rolling updates (the pods of the newest template are there at once), `generateName` collisions. Guide
+section 1.1; Kubernetes "Workload Management".
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ DAEMON_TOLERATIONS = tuple(
 
 
 class Expanded(msgspec.Struct, frozen=True):
-    """All pods in the order of their making, the ReplicaSets, and which pods belong to which workload (both as `ref`, `key`)."""
+    """All pods in the order of their making, the ReplicaSets, and which pods belong to which workload (both as `ref`,
+    `key`)."""
 
     pods: tuple[api.Pod, ...]
     replica_sets: tuple[api.ReplicaSet, ...]
@@ -54,7 +57,8 @@ class Expanded(msgspec.Struct, frozen=True):
 
 
 def expanded(given: Sequence[api.Object], nodes: Sequence[api.Node], seed: int = 0) -> Expanded:
-    """The pods that the workloads among `given` make, beside those that are given. `seed` draws the letters in their names."""
+    """The pods that the workloads among `given` make, beside those that are given. `seed` draws the letters in their
+    names."""
     making = _Making(given, nodes, seed)
     for each in given:
         making.take(each)
@@ -263,7 +267,8 @@ def _replica_set(deployment: api.Deployment, hashed: str, replicas: int = 0) -> 
 
 
 def _template_hash(deployment: api.Deployment) -> str:
-    """Ten letters at most that follow from the template, in the alphabet of the real ones (which hash Go's own print)."""
+    """Ten letters at most that follow from the template, in the alphabet of the real ones (which hash Go's own
+    print)."""
     said = msgspec.json.encode(api.to_dict(deployment.spec.template), order="deterministic")
     return safe(str(zlib.crc32(said)))
 

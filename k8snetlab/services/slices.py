@@ -1,21 +1,24 @@
 """Who answers for this Service at the moment?
 
-The EndpointSlice controller watches Services and Pods and writes down, for each Service with a selector, the addresses of the
-pods that are meant: one set of slices for each address family and each set of ports, at most 100 endpoints in a slice.
+The EndpointSlice controller watches Services and Pods and writes down, for each Service with a selector, the
+addresses of the pods that are meant: one set of slices for each address family and each set of ports, at most 100
+endpoints in a slice.
 
 What people get wrong, and what therefore stands here as it is in the controller:
 
-- An unready pod is in the slice, marked `ready: false`. Only pods that completed, that have no address, or whose node is gone
-  are left out.
-- A pod that is being deleted is never ready, but may still be `serving`. `publishNotReadyAddresses` makes every pod ready.
-- A named target port is looked up in each pod, by name and protocol; pods that give it another number go into slices of their
-  own, and a pod without it goes into a slice without that port.
+- An unready pod is in the slice, marked `ready: false`. Only pods that completed, that have no address, or whose node
+  is gone are left out.
+- A pod that is being deleted is never ready, but may still be `serving`. `publishNotReadyAddresses` makes every pod
+  ready.
+- A named target port is looked up in each pod, by name and protocol; pods that give it another number go into slices
+  of their own, and a pod without it goes into a slice without that port.
 - A Service that means nobody has one empty slice without ports.
 - `trafficDistribution` becomes hints on the ready endpoints; kube-proxy decides what to do with them.
 
-Slices in the input belong to a real controller or to a person, and are left alone. Not modelled: proportional zone hints
-(`topology-mode: Auto`), mirroring of hand-written Endpoints objects, and the history of a slice: a controller that has seen
-pods come and go keeps part-filled slices, while here they are filled in order. Guide section 2.2; KEP-752, KEP-1672, KEP-2433.
+Slices in the input belong to a real controller or to a person, and are left alone. Not modelled: proportional zone
+hints (`topology-mode: Auto`), mirroring of hand-written Endpoints objects, and the history of a slice: a controller
+that has seen pods come and go keeps part-filled slices, while here they are filled in order. Guide section 2.2;
+KEP-752, KEP-1672, KEP-2433.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ def endpoint_slices(
 ) -> tuple[api.EndpointSlice, ...]:
     """The slices the controller would write for a Service, given the pods its selector means and the nodes by name.
 
-    Nothing for a Service without a selector (its slices are written by hand) and for an ExternalName (it is only a DNS name).
+    Nothing for a Service without a selector (its slices are written by hand) and for an ExternalName (it is only a
+    DNS name).
     """
     if not service.spec.selector or service.spec.type is api.ServiceType.EXTERNAL_NAME:
         return ()
