@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from k8snetlab import api
+from k8snetlab.cluster import Cluster
+from k8snetlab.trace import Verdict
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 BOOKSHOP = DATA / "bookshop"
@@ -288,3 +290,31 @@ def test_three_zones_are_a_complete_cluster() -> None:
     assert len([node for node in nodes if node.get("spec", {}).get("taints")]) == 1
     assert objects["Service", "kube-system", "kube-dns"]["spec"]["clusterIP"] == "10.96.0.10"
     assert objects["Service", "default", "kubernetes"]["spec"]["clusterIP"] == "10.96.0.1"
+
+
+SMALL = sorted((DATA / "manifests").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SMALL, ids=names(SMALL))
+def test_every_small_manifest_is_a_cluster_of_its_own(path: Path) -> None:
+    """Each builds without the others: addresses and node ports do not collide with what is assumed."""
+    assert Cluster.load(path).get("pods", "default").rows
+
+
+def test_the_address_of_the_writing_database_leads_to_db_0_alone() -> None:
+    """db-primary selects by the label that the StatefulSet's controller gives each pod."""
+    trace = Cluster.load(BOOKSHOP).trace("shop/web-0", "svc/shop/db-primary:5432")
+    assert [outcome.backend.name for outcome in trace.outcomes if outcome.backend] == ["shop/db-0"]
+
+
+def test_the_shop_opens_on_other_machines_too() -> None:
+    """With three-zones.yaml beside it, node port 30080 of a worker answers an outside client."""
+    cluster = Cluster.load(DATA / "nodes" / "three-zones.yaml", BOOKSHOP)
+    assert cluster.trace("external", "172.18.2.11:30080").verdict is Verdict.DELIVERED
+
+
+@pytest.mark.parametrize("service", ["orders", "prices", "reviews"])
+def test_the_services_that_do_not_work_do_not_work(service: str) -> None:
+    """Each of the three mistakes costs the client its connection."""
+    cluster = Cluster.load(DATA / "manifests" / "services-that-do-not-work.yaml")
+    assert cluster.trace("default/client", f"svc/default/{service}:80").verdict is Verdict.REJECTED
