@@ -1,0 +1,241 @@
+"""What can be asked about a cluster?
+
+The path of a packet, the state of machines, the difference that a choice makes, the rules of the network model. Each
+command is one question to `Cluster`, and its answer as text or JSON.
+
+Not modelled: several questions in one call. Loading is most of the time; scripts with many questions use the Python
+front door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import typer
+
+import k8snetlab as k8s
+from k8snetlab.cli import output, rows
+from k8snetlab.cli.options import about_a_cluster, changes, one_of
+from k8snetlab.cli.output import Format
+from k8snetlab.errors import BadOption, CannotDo, Problem, UnknownName
+from k8snetlab.tables import KINDS
+
+__all__ = ["contract", "diff", "show", "trace"]
+
+NO = 1
+
+Output: TypeAlias = Annotated[Format, typer.Option("--output", "-o", help="Text for people, JSON for programs.")]
+
+
+# The path of a packet
+
+
+class Story(StrEnum):
+    """How a trace can be told."""
+
+    TEXT = "text"  # a table of what mattered
+    FULL = "full"  # every step
+    PROSE = "prose"  # sentences
+    JSON = "json"
+    MERMAID = "mermaid"  # a sequence diagram
+    SVG = "svg"  # the cluster with the path in it
+    PCAP = "pcap"  # a capture
+
+
+Who: TypeAlias = Annotated[str, typer.Option("--from", metavar="WHO", help="Who sends.")]
+What: TypeAlias = Annotated[str, typer.Option("--to", metavar="WHAT", help="What is connected to.")]
+Told: TypeAlias = Annotated[Story, typer.Option("--output", "-o", help="How to tell it.")]
+Family: TypeAlias = Annotated[int | None, typer.Option(metavar="4|6", help="The address family.")]
+Via: TypeAlias = Annotated[str | None, typer.Option(metavar="NODE", help="Where outside traffic arrives.")]
+Size: TypeAlias = Annotated[int, typer.Option(metavar="BYTES", help="Payload of the packet.")]
+DontFragment: TypeAlias = Annotated[bool, typer.Option("--df/--no-df", help="Whether routers may not cut the packet.")]
+At: TypeAlias = Annotated[str | None, typer.Option(metavar="HOST", help="Capture (-o pcap) on this machine only.")]
+Device: TypeAlias = Annotated[str | None, typer.Option(metavar="DEV", help="Capture on devices of this name only.")]
+
+
+@about_a_cluster
+def trace(
+    cluster: k8s.Cluster,
+    source: Who,
+    target: What,
+    as_: Told = Story.TEXT,
+    family: Family = None,
+    via: Via = None,
+    size: Size = 0,
+    df: DontFragment = True,
+    at: At = None,
+    device: Device = None,
+) -> None:
+    """Follow a packet, there and back.
+
+    WHO is NAMESPACE/POD, deploy/NAMESPACE/NAME, node/NAME, external or external:IP. WHAT is svc/NAMESPACE/NAME:PORT,
+    NAMESPACE/POD:PORT, deploy/NAMESPACE/NAME:PORT, node/NAME:PORT, IP:PORT, [IPv6]:PORT or a Service's DNS name with
+    :PORT; /UDP or /SCTP may follow.
+
+    Exit status 0 only if every outcome that load balancing may choose is DELIVERED.
+    """
+    _fits(as_, at, device)
+    found = cluster.trace(source, target, via=via, family=family, size=size, df=df)
+    if as_ is Story.PCAP:
+        output.raw(found.pcap(at or "", device or ""))
+    elif as_ is Story.SVG:
+        output.say(k8s.draw.topology(cluster, found).svg)
+    elif as_ is Story.JSON:
+        output.document("Trace", found.as_dict())
+    else:
+        output.say(TOLD[as_](found))
+    if any(outcome.verdict is not k8s.Verdict.DELIVERED for outcome in found.outcomes):
+        raise typer.Exit(NO)
+
+
+TOLD: Mapping[Story, Callable[[k8s.Trace], str]] = {
+    Story.TEXT: k8s.Trace.table,
+    Story.FULL: k8s.Trace.full,
+    Story.PROSE: k8s.Trace.explain,
+    Story.MERMAID: k8s.Trace.mermaid,
+}
+
+
+def _fits(as_: Story, at: str | None, device: str | None) -> None:
+    if as_ is Story.PCAP and output.on_a_terminal():
+        message = "a capture is no text for a terminal: end the line with > FILE or | tcpdump -nn -r -"
+        raise CannotDo(Problem(message, field="-o"))
+    if as_ is not Story.PCAP and (at or device):
+        raise BadOption(Problem("--at and --device choose where to capture: they need -o pcap", field="--at"))
+
+
+# The state of machines, and objects
+
+PLAN = "plan"
+OTHER_WORDS = {
+    "address": "addresses", "addr": "addresses", "link": "links", "route": "routes", "rule": "rules",
+    "neighbour": "neighbours", "neighbors": "neighbours", "neighbor": "neighbours", "neigh": "neighbours",
+    "sysctl": "sysctls", "slices": "endpointslices",
+}  # fmt: skip
+"""What people also call them."""
+
+SHOWABLE = (*rows.OF_MACHINES, PLAN, *KINDS)
+
+
+Kind: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        help=f"One of {', '.join(SHOWABLE)}, or another kind of object.",
+        autocompletion=one_of(SHOWABLE),
+    ),
+]
+HostName: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="HOST", help="Of this node only, or of any machine: NAMESPACE/POD, router, …")
+]
+Namespace: TypeAlias = Annotated[
+    str | None, typer.Option("--namespace", "-n", metavar="NS", help="Objects of this namespace only.")
+]
+
+
+@about_a_cluster
+def show(
+    cluster: k8s.Cluster,
+    what: Kind,
+    node: HostName = None,
+    namespace: Namespace = None,
+    as_: Output = Format.TEXT,
+) -> None:
+    """Show the state of machines, or objects. They are printed as the real tools and kubectl print them.
+
+    Of machines: what `ip`, `bridge` and `iptables-save` would print on each node. Of the cluster: its objects as the
+    controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its addresses.
+    """
+    what = OTHER_WORDS.get(what, what)
+    if what in rows.OF_MACHINES:
+        _only(namespace is None, "--namespace", f"machines, and so their {what}, are in no namespace")
+        _show_machines(cluster, what, node, as_)
+    elif what == PLAN:
+        _only(namespace is None and node is None, "WHAT", "the plan is that of the whole cluster")
+        _answer(as_, what, node, str(cluster.plan), rows.of_plan(cluster.plan))
+    else:
+        _show_objects(cluster, what, node, namespace, as_)
+
+
+def _show_machines(cluster: k8s.Cluster, what: str, node: str | None, as_: Format) -> None:
+    names = [each.name for each in cluster.objects.nodes] if node is None else [node.removeprefix("node/")]
+    machines = [cluster.host(name) for name in names]
+    if as_ is Format.JSON:
+        rows_of = rows.OF_MACHINES[what]
+        found = [{"host": machine.host.name, **row} for machine in machines for row in rows_of(machine.host)]
+        output.document("Show", {"what": what, "node": node, "rows": found})
+    elif node is not None:
+        output.say(machines[0].show(what))
+    else:
+        output.say("\n\n".join(f"# {machine.host.name}\n{machine.show(what).rstrip()}" for machine in machines))
+
+
+def _show_objects(cluster: k8s.Cluster, kind: str, node: str | None, namespace: str | None, as_: Format) -> None:
+    try:
+        table = cluster.get(kind, namespace)
+    except UnknownName:
+        raise UnknownName("kind of thing to show,", kind, (*SHOWABLE, *OTHER_WORDS)) from None
+    if node is not None:
+        _only(table.kind == "pods", "--node", f"{table.kind} are not of one node")
+        name = cluster.objects.node(node.removeprefix("node/")).name
+        table = k8s.tables.Table(table.kind, table.columns, tuple(pod for pod in table if pod.node_name == name))
+    _answer(as_, table.kind, node, str(table), [rows.of_object(each) for each in table])
+
+
+def _answer(as_: Format, what: str, node: str | None, text: str, found: list[rows.Row]) -> None:
+    if as_ is Format.JSON:
+        output.document("Show", {"what": what, "node": node, "rows": found})
+    else:
+        output.say(text)
+
+
+def _only(fits: object, field: str, why: str) -> None:
+    if not fits:
+        raise BadOption(Problem(why, field=field))
+
+
+# What a change changes
+
+
+Change: TypeAlias = Annotated[list[str], typer.Option(metavar="OPTION=VALUE", help="What to change. Repeatable.")]
+
+
+@about_a_cluster
+def diff(
+    cluster: k8s.Cluster,
+    change: Change,
+    as_: Output = Format.TEXT,
+) -> None:
+    """Say what another choice would change. Devices, addresses, routes, neighbours and rules are compared.
+
+    OPTION is one of cni, cni-option (=K=V), proxy, nodes, pod-cidr, service-cidr, node-cidr, seed.
+
+    Exit status 0 if nothing differs, 1 if something does.
+    """
+    found = cluster.diff(cluster.changed(**changes(change)))
+    if as_ is Format.JSON:
+        output.document("Diff", found.as_dict())
+    else:
+        output.say(f"{found}\n\n{found.summary()}" if found else str(found))
+    if found:
+        raise typer.Exit(NO)
+
+
+# What every cluster promises
+
+
+@about_a_cluster
+def contract(cluster: k8s.Cluster, as_: Output = Format.TEXT) -> None:
+    """Check what every cluster promises. Packets go between pods, nodes, the API server and a client outside.
+
+    Exit status 0 if all hold, 1 if one does not.
+    """
+    report = k8s.contract.check(cluster)
+    if as_ is Format.JSON:
+        output.document("Contract", report.as_dict())
+    else:
+        output.say(str(report))
+    if not report.holds:
+        raise typer.Exit(NO)

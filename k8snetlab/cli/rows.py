@@ -1,0 +1,245 @@
+"""How does state look to a program?
+
+The real tools print lines; a program wants rows of named values. One function for each kind of state gives the rows of
+a machine in the order of the tool's lines, and one for each kind of object its row. Values are numbers, texts,
+booleans, nothing, or lists of texts — no nesting, so that a row fits in a table.
+
+Not modelled: what the text does not say either (counters, time-outs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from k8snetlab import api
+from k8snetlab.address import AddressPlan
+from k8snetlab.linux.host import Host
+from k8snetlab.linux.netfilter import Tables
+from k8snetlab.linux.route import Route
+
+__all__ = ["OF_MACHINES", "Row", "of_object", "of_plan"]
+
+Value: TypeAlias = str | int | bool | list[str] | None
+Row: TypeAlias = dict[str, Value]
+
+
+# Machines
+
+
+def links(host: Host) -> Iterator[Row]:
+    """A row for each device."""
+    for link in host.links:
+        yield {
+            "name": link.name,
+            "index": link.index,
+            "kind": link.kind.value,
+            "mac": link.mac,
+            "mtu": link.mtu,
+            "up": link.up,
+            "master": link.master or None,
+            "hairpin": link.hairpin if link.master else None,
+            "peer_host": link.peer.host if link.peer else None,
+            "peer_link": link.peer.link if link.peer else None,
+            "vni": link.vxlan.vni if link.vxlan else None,
+            "vxlan_port": link.vxlan.port if link.vxlan else None,
+            "vxlan_local": link.vxlan.local if link.vxlan else None,
+        }
+
+
+def addresses(host: Host) -> Iterator[Row]:
+    """A row for each address of each device."""
+    for link in host.links:
+        for address in link.addresses:
+            yield {
+                "device": link.name,
+                "family": address.family,
+                "address": address.ip,
+                "length": address.length,
+                "scope": address.scope,
+            }
+
+
+def routes(family: int) -> Callable[[Host], Iterator[Row]]:
+    """A row for each route of table main."""
+
+    def found(host: Host) -> Iterator[Row]:
+        held = [route for route in host.routes if route.family == family and route.table == "main"]
+        yield from (_route(route) for route in sorted(held, key=_place))
+
+    return found
+
+
+def _place(route: Route) -> tuple[int, int, int]:
+    block = route.block()
+    return block.base, -block.length, route.metric
+
+
+def _route(route: Route) -> Row:
+    return {
+        "family": route.family,
+        "table": route.table,
+        "type": route.type.value,
+        "destination": str(route.block()),
+        "via": route.via or None,
+        "device": route.device or None,
+        "source": route.source or None,
+        "scope": route.scope,
+        "protocol": route.protocol,
+        "metric": route.metric,
+        "onlink": route.onlink,
+        "mtu": route.mtu or None,
+    }
+
+
+def rules(host: Host) -> Iterator[Row]:
+    """A row for each policy routing rule of IPv4."""
+    for rule in sorted((rule for rule in host.rules if rule.family == 4), key=lambda each: each.priority):
+        yield {
+            "family": rule.family,
+            "priority": rule.priority,
+            "invert": rule.invert,
+            "source": rule.source or None,
+            "destination": rule.to or None,
+            "mark": rule.mark or None,
+            "mask": rule.mask if rule.mark else None,
+            "in_device": rule.iif or None,
+            "table": rule.table,
+        }
+
+
+def neighbours(host: Host) -> Iterator[Row]:
+    """A row for each permanent neighbour."""
+    for entry in host.neighbours:
+        yield {"address": entry.ip, "device": entry.device, "mac": entry.mac, "state": "PERMANENT"}
+
+
+def fdb(host: Host) -> Iterator[Row]:
+    """A row for each forwarding entry of tunnels and bridges, and for each port's own address."""
+    for entry in host.fdb:
+        bridged = entry.device in host.ports
+        yield {
+            "mac": entry.mac,
+            "device": entry.dst if bridged else entry.device,
+            "bridge": entry.device if bridged else None,
+            "remote": None if bridged else entry.dst,
+        }
+    for link in host.links:
+        if link.master:
+            yield {"mac": link.mac, "device": link.name, "bridge": link.master, "remote": None}
+
+
+def iptables(family: int) -> Callable[[Host], Iterator[Row]]:
+    """A row for each rule, in the order of tables and chains."""
+    return lambda host: _rules(host.netfilter.of(family), family)
+
+
+def _rules(tables: Tables, family: int) -> Iterator[Row]:
+    for table in tables.values():
+        for chain in table.chains.values():
+            for number, rule in enumerate(chain.rules, 1):
+                yield {
+                    "family": family,
+                    "table": table.name,
+                    "chain": chain.name,
+                    "number": number,
+                    "comment": rule.comment or None,
+                    "text": rule.text,
+                }
+
+
+def sysctls(host: Host) -> Iterator[Row]:
+    """A row for each kernel setting."""
+    for key, value in sorted(host.sysctls.items()):
+        yield {"key": key, "value": value}
+
+
+OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
+    "addresses": addresses,
+    "links": links,
+    "routes": routes(4),
+    "routes6": routes(6),
+    "rules": rules,
+    "neighbours": neighbours,
+    "fdb": fdb,
+    "iptables": iptables(4),
+    "ip6tables": iptables(6),
+    "sysctls": sysctls,
+}
+"""The rows of every kind of state that `Machine.show` prints."""
+
+
+# Objects
+
+
+def of_object(each: api.Object) -> Row:
+    """The row of one object: what `kubectl get` would print of it."""
+    name: Row = {"namespace": each.namespace or None, "name": each.name}
+    match each:
+        case api.Pod():
+            return name | _pod(each)
+        case api.Service():
+            return name | _service(each)
+        case api.Node():
+            return name | _node(each)
+        case api.EndpointSlice():
+            return name | _slice(each)
+        case _:
+            return name
+
+
+def _pod(pod: api.Pod) -> Row:
+    return {
+        "ready": pod.ready,
+        "phase": str(pod.status.phase),
+        "terminating": pod.terminating,
+        "ips": list(pod.ips),
+        "node": pod.node_name or None,
+        "host_network": pod.host_network,
+    }
+
+
+def _service(service: api.Service) -> Row:
+    return {
+        "type": service.spec.type.value,
+        "cluster_ips": list(service.spec.cluster_ips),
+        "external_ips": [*(each.ip or each.hostname for each in service.load_balancer), *service.spec.external_ips],
+        "external_name": service.spec.external_name or None,
+        "ports": [
+            f"{port.port}:{port.node_port}/{port.protocol}" if port.node_port else f"{port.port}/{port.protocol}"
+            for port in service.spec.ports
+        ],
+        "selector": [f"{key}={value}" for key, value in sorted(service.spec.selector.items())],
+    }
+
+
+def _node(node: api.Node) -> Row:
+    return {
+        "ready": node.ready,
+        "addresses": list(node.addresses),
+        "pod_cidrs": list(node.pod_cidrs),
+        "zone": node.zone or None,
+    }
+
+
+def _slice(piece: api.EndpointSlice) -> Row:
+    return {
+        "service": piece.service_name,
+        "address_type": piece.address_type.value,
+        "ports": [f"{port.port}/{port.protocol}" for port in piece.ports],
+        "ready": [endpoint.address for endpoint in piece.endpoints if endpoint.ready],
+        "not_ready": [endpoint.address for endpoint in piece.endpoints if not endpoint.ready],
+    }
+
+
+def of_plan(plan: AddressPlan) -> list[Row]:
+    """A row for each network of the address plan; `overlaps` names those it shares addresses with and must not."""
+    return [
+        {
+            "name": held.name,
+            "kind": held.kind,
+            "block": str(held.block),
+            "overlaps": [other.name for pair in plan.overlaps if held in pair for other in pair if other != held],
+        }
+        for held in plan.ranges
+    ]
