@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations
 
 import msgspec
@@ -52,7 +52,7 @@ def canonical(address: str, *, field: str = "", object: str = "") -> str:
         raise BadOption(Problem(str(error), object=object, field=field)) from None
 
 
-class Prefix(msgspec.Struct, frozen=True, order=True):
+class Prefix(msgspec.Struct, frozen=True, order=True, dict=True):
     """A CIDR block: `Prefix.of("10.244.0.0/16")`. Tests membership of address strings fast.
 
     >>> Prefix.of("10.244.0.0/16").contains("10.244.3.7")
@@ -68,11 +68,11 @@ class Prefix(msgspec.Struct, frozen=True, order=True):
         """Read `ADDRESS/LENGTH`; a bare address is a host prefix. With `strict`, host bits are an error."""
         return _parsed(cidr) if not strict else _strict(cidr, field, object)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         return 32 if self.family == 4 else 128
 
-    @property
+    @cached_property
     def mask(self) -> int:
         return ((1 << self.length) - 1) << (self.bits - self.length)
 

@@ -22,7 +22,7 @@ import msgspec
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
 from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour
-from k8snetlab.linux.netfilter import Netfilter, Patch, Rule, tables
+from k8snetlab.linux.netfilter import HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
 from k8snetlab.linux.route import Route, RouteTable, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 
@@ -95,6 +95,30 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         return {name: tuple(links) for name, links in found.items()}
 
     @cached_property
+    def tracks(self) -> Mapping[int, bool]:
+        """Whether connections are tracked, by family: only where some rule needs it (table nat, or `-m conntrack`)."""
+        return {of: self._needs_tracking(of) for of in (4, 6)}
+
+    def _needs_tracking(self, of: int) -> bool:
+        tables = self.netfilter.of(of)
+        rules = (rule for table in tables.values() for rule in table.rules)
+        return "nat" in tables or any(isinstance(match, CtState) for rule in rules for match in rule.matches)
+
+    @cached_property
+    def phases(self) -> Mapping[tuple[str, int], tuple[tuple[str, Chain | None], ...]]:
+        """What there is to do at each hook, by hook and family, in the order of `netfilter.ORDER`: tables with their
+        base chain, and what conntrack does. What could not do anything is left out.
+        """
+        return {(hook, of): self._phases(hook, of) for hook in HOOKS for of in (4, 6)}
+
+    def _phases(self, hook: str, of: int) -> tuple[tuple[str, Chain | None], ...]:
+        held = self.netfilter.of(of)
+        chains = {name: table.chains[hook] for name, table in held.items() if hook in table.chains}
+        busy = {name: chain for name, chain in chains.items() if chain.rules or chain.policy != "ACCEPT"}
+        needed = {*busy, *({"nat"} & held.keys()), *(TRACKING if self.tracks[of] else ())}
+        return tuple((phase, busy.get(phase)) for phase in ORDER[hook] if phase in needed)
+
+    @cached_property
     def permanent(self) -> Mapping[tuple[str, str], str]:
         """The permanent neighbours: `(device, address)` to MAC."""
         return {(entry.device, entry.ip): entry.mac for entry in self.neighbours}
@@ -115,7 +139,9 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             raise LabError(Problem("the machine does not state this sysctl", object=self.name, field=key)) from None
 
     def without(self, entry: Entry) -> Host:
-        """The same machine with one route, rule, neighbour, FDB entry, link or listener less. Raises `UnknownName`."""
+        """The same machine with one route, rule, neighbour, FDB entry, link or listener less. A bridge that goes sets
+        its ports free. Raises `UnknownName`.
+        """
         if isinstance(entry, Rule):
             of = 4 if _has(self.netfilter, 4, entry) else 6
             if not _has(self.netfilter, of, entry):
@@ -125,7 +151,22 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         held: tuple[Entry, ...] = getattr(self, field)
         if entry not in held:
             raise UnknownName(type(entry).__name__.lower(), repr(entry), field=self.name)
-        return msgspec.structs.replace(self, **{field: tuple(other for other in held if other != entry)})
+        kept = tuple(other for other in held if other != entry)
+        if isinstance(entry, Link):
+            kept = tuple(_freed(other, entry) for other in kept if isinstance(other, Link))
+        return msgspec.structs.replace(self, **{field: kept})
+
+    def unplugged(self, name: str) -> Host:
+        """The same machine after the other end of one of its cables is gone: a veth goes with it, a NIC stays."""
+        link = self.link(name)
+        if link.kind is LinkKind.VETH:
+            return self.without(link)
+        alone = msgspec.structs.replace(link, peer=None)
+        return msgspec.structs.replace(self, links=tuple(alone if held == link else held for held in self.links))
+
+
+def _freed(port: Link, gone: Link) -> Link:
+    return msgspec.structs.replace(port, master="", hairpin=False) if port.master == gone.name else port
 
 
 _FIELDS: Mapping[type, str] = {
@@ -262,8 +303,11 @@ class Network(Mapping[str, Host]):
         return Network(held, self._owners, self._asked.union(host.name for host in hosts))
 
     def without(self, name: str, entry: Entry) -> Network:
-        """Another network, in which one machine has one entry less."""
-        return self.replacing(self.host(name).without(entry))
+        """Another network, in which one machine has one entry less; of a link, the other end of its cable notices."""
+        changed = [self.host(name).without(entry)]
+        if isinstance(entry, Link) and entry.peer is not None and entry.peer.host in self:
+            changed.append(self[entry.peer.host].unplugged(entry.peer.link))
+        return self.replacing(*changed)
 
 
 def families(host: Host) -> tuple[int, ...]:

@@ -25,8 +25,8 @@ from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
 
 __all__ = [
-    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "RETURN", "TABLES", "AddrType", "Chain", "Chains", "Comment",
-    "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade", "Match", "Multiport",
+    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "ORDER", "RETURN", "TABLES", "TRACKING",
+    "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade", "Match", "Multiport",
     "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Protocol4", "Recent", "Redirect", "Reject",
     "Rule", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
 ]  # fmt: skip
@@ -41,6 +41,19 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
 }
 """The tables and their base chains."""
+
+
+ORDER: Mapping[str, tuple[str, ...]] = {
+    "PREROUTING": ("defrag", "raw", "conntrack", "mangle", "nat"),
+    "INPUT": ("mangle", "filter", "nat", "confirm"),
+    "FORWARD": ("mangle", "filter"),
+    "OUTPUT": ("raw", "conntrack", "mangle", "nat", "filter"),
+    "POSTROUTING": ("mangle", "nat", "confirm"),
+}
+"""What happens at each hook, by the kernel's priorities: tables, and what conntrack does between them."""
+
+TRACKING = frozenset({"defrag", "conntrack", "confirm"})
+"""The phases of conntrack: they exist only where connections are tracked."""
 
 
 class Surroundings(Protocol):
@@ -458,8 +471,9 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 Test: TypeAlias = Callable[[Skb, Surroundings], bool]
-Line: TypeAlias = tuple[tuple[Test, ...], Rule, Target, str]
-"""A rule made ready to run: the tests that can fail, the rule, its target, and what to say when it matches."""
+Line: TypeAlias = tuple[tuple[Test, ...], str, Rule, str]
+"""A rule made ready to run: the tests that can fail, the chain it jumps to (empty if it does not jump), the rule, and
+what to say when it matches."""
 
 LONG = 12
 """Chains with more rules than this are looked up by destination or port."""
@@ -478,6 +492,8 @@ class Chain(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def _index(self) -> tuple[str, dict[Any, tuple[Line, ...]], tuple[Line, ...]]:
+        if len(self.rules) <= LONG:
+            return "", {}, self._lines
         for field, key_of in (("dst", _host_destination), ("dport", _exact_port)):
             keys = [key_of(rule) for rule in self.rules]
             others = sum(key is None for key in keys)
@@ -487,8 +503,6 @@ class Chain(msgspec.Struct, frozen=True, dict=True):
 
     def lines(self, skb: Skb) -> tuple[Line, ...]:
         """The rules that this packet may match, in their order."""
-        if len(self.rules) <= LONG:
-            return self._lines
         field, groups, rest = self._index
         return groups.get(getattr(skb, field), rest) if field else rest
 
@@ -500,7 +514,8 @@ class Chain(msgspec.Struct, frozen=True, dict=True):
 def _line(rule: Rule) -> Line:
     tests = tuple(match.test for match in rule.matches if not isinstance(match, Comment | Nfacct))
     comment = rule.comment
-    return tests, rule, rule.target, f"{comment}: {rule.target.says}" if comment else rule.target.says
+    jump = rule.target.chain if isinstance(rule.target, Jump) else ""
+    return tests, jump, rule, f"{comment}: {rule.target.says}" if comment else rule.target.says
 
 
 def _host_destination(rule: Rule) -> str | None:
@@ -530,16 +545,18 @@ class Chains(Mapping[str, Chain]):
     arguments: it is then built when something jumps to it, and once only.
     """
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "built")
 
     def __init__(self, held: Mapping[str, Chain | Callable[[], Chain]]) -> None:
         self._held = dict(held)
+        self.built: dict[str, Chain] = {}  # those that something asked for
 
     def __getitem__(self, name: str) -> Chain:
-        held = self._held[name]
-        if not isinstance(held, Chain):
-            held = self._held[name] = held()
-        return held
+        found = self.built.get(name)
+        if found is None:
+            held = self._held[name]
+            found = self.built[name] = held if isinstance(held, Chain) else held()
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
@@ -549,7 +566,7 @@ class Chains(Mapping[str, Chain]):
 
     def replacing(self, *chains: Chain) -> Chains:
         """The same chains with some of them replaced or added."""
-        return Chains({**self._held, **{chain.name: chain for chain in chains}})
+        return Chains({**self._held, **self.built, **{chain.name: chain for chain in chains}})
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -32,12 +32,11 @@ from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host
 from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.linux.netfilter import (
+    DROP,
     Chain,
     Chains,
-    CtState,
     Dnat,
     Final,
-    Jump,
     Line,
     Masquerade,
     NoTrack,
@@ -46,6 +45,7 @@ from k8snetlab.linux.netfilter import (
     Rule,
     SetMark,
     Snat,
+    Target,
 )
 from k8snetlab.linux.route import Route, RouteType
 from k8snetlab.linux.skb import Skb
@@ -65,6 +65,10 @@ Passed: TypeAlias = Generator[Step, None, bool]
 SOURCE_SIDE = frozenset({"POSTROUTING", "INPUT"})
 """Where NAT rewrites sources; at the other hooks it rewrites destinations."""
 
+DECIDING = (Dnat, Snat, Masquerade, Redirect, Reject)
+"""Targets that end a table, beside ACCEPT and DROP."""
+
+_NO_LINES: Iterator[Line] = iter(())
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 _LOCAL = Route("local", "lo", type=RouteType.LOCAL, table="local")
 _UDP_VXLAN_SPORT = 49152
@@ -74,8 +78,6 @@ class Namespace:
     """One machine at work: its Host, and what it remembers."""
 
     __slots__ = (
-        "_chains",
-        "_tracks",
         "conntrack",
         "fragments",
         "host",
@@ -97,8 +99,6 @@ class Namespace:
         self.recent: dict[str, dict[str, float]] = {}
         self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
         self.fragments: dict[tuple[str, str, int], list[Packet]] = {}
-        self._tracks: dict[int, bool] = {}
-        self._chains: dict[tuple[str, str, int], Chain | None] = {}
 
     # What matches ask (netfilter.Surroundings)
 
@@ -114,20 +114,6 @@ class Namespace:
 
     def remember(self, list_name: str, address: str) -> None:
         self.recent.setdefault(list_name, {})[address] = self.world.now
-
-    def tracks(self, family: int) -> bool:
-        """Whether connections are tracked: only where some rule needs it (table nat, or `-m conntrack`)."""
-        found = self._tracks.get(family)
-        if found is None:
-            tables = self.host.netfilter.of(family)
-            found = "nat" in tables or any(
-                isinstance(match, CtState)
-                for table in tables.values()
-                for rule in table.rules
-                for match in rule.matches
-            )
-            self._tracks[family] = found
-        return found
 
     # 1. A frame arrives
 
@@ -166,7 +152,7 @@ class Namespace:
         target = ethernet.dst
         if filtered:
             asked_for = skb.dst
-            if not (yield from self._prerouting(skb)):
+            if not (yield from self._hook("PREROUTING", skb)):
                 return
             if skb.dst != asked_for:
                 # Translated on the bridge: on to another port if the new destination is on this very bridge, else up.
@@ -213,9 +199,9 @@ class Namespace:
         if hooks:
             skb.oif = bridge.name
             skb.physout = out.name
-            if not (yield from self._forward_hook(skb)):
+            if not (yield from self._hook("FORWARD", skb)):
                 return
-            if not (yield from self._postrouting(skb)):
+            if not (yield from self._hook("POSTROUTING", skb)):
                 return
             frame = skb.packet.pushed(ethernet)
         yield from self._transmit(out, frame)
@@ -232,7 +218,7 @@ class Namespace:
     # 3. PREROUTING and the routing decision
 
     def _ip_receive(self, skb: Skb) -> Steps:
-        if (yield from self._prerouting(skb)):
+        if (yield from self._hook("PREROUTING", skb)):
             yield from self._route_in(skb)
 
     def _route_in(self, skb: Skb) -> Steps:
@@ -323,20 +309,10 @@ class Namespace:
     # 4. For us: INPUT
 
     def _input(self, skb: Skb) -> Steps:
-        if _is_fragment(skb.ip):
-            whole = self._reassembled(skb.packet)
-            if whole is None:
-                yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, "kept until the other fragments are here")
-                return
-            skb.put(whole)
-            yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, "all fragments are here")
-        tables = self.host.netfilter.of(skb.version)
-        if tables:
-            if not (yield from self._run("INPUT", skb, "mangle", "filter")):
-                return
-            if not (yield from self._nat("INPUT", skb)):
-                return
-            self._confirm(skb)
+        if _is_fragment(skb.ip) and not (yield from self._reassemble(skb, self.name)):
+            return
+        if not (yield from self._hook("INPUT", skb)):
+            return
         tunnel = self._tunnel(skb)
         if tunnel is not None:
             yield from self._decapsulate(tunnel, skb)
@@ -365,7 +341,7 @@ class Namespace:
         if ethernet.dst not in (link.mac, BROADCAST):
             yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
             return
-        yield from self._ip_receive(Skb(frame.popped(), link.name))
+        self.world.later(self._ip_receive(Skb(frame.popped(), link.name)))
 
     def _deliver(self, skb: Skb) -> Steps:
         ports = skb.packet.headers[1]
@@ -451,12 +427,9 @@ class Namespace:
             yield Step(self.name, link.name, Action.DROP, skb.packet, why)
             return
         skb.put(Packet((_with_ttl(ip, ip.ttl - 1), *skb.packet.headers[1:]), skb.packet.payload))
-        if not (yield from self._forward_hook(skb)):
+        if not (yield from self._hook("FORWARD", skb)):
             return
         yield from self._leave(skb, route)
-
-    def _forward_hook(self, skb: Skb) -> Passed:
-        return (yield from self._run("FORWARD", skb, "mangle", "filter"))
 
     # 6. A socket sends: OUTPUT
 
@@ -496,7 +469,7 @@ class Namespace:
         skb.oif = route.device
         if self.host.netfilter.of(skb.version):
             asked_for, mark = skb.dst, skb.mark
-            if not (yield from self._output_hook(skb)):
+            if not (yield from self._hook("OUTPUT", skb)):
                 return
             if skb.dst != asked_for or skb.mark != mark:
                 again = self._lookup(skb)
@@ -508,20 +481,10 @@ class Namespace:
         yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
         yield from self._leave(skb, route)
 
-    def _output_hook(self, skb: Skb) -> Passed:
-        if not (yield from self._run("OUTPUT", skb, "raw")):
-            return False
-        self._track(skb)
-        if not (yield from self._run("OUTPUT", skb, "mangle")):
-            return False
-        if not (yield from self._nat("OUTPUT", skb)):
-            return False
-        return (yield from self._run("OUTPUT", skb, "filter"))
-
     # 7. POSTROUTING, neighbour, device
 
     def _leave(self, skb: Skb, route: Route) -> Steps:
-        if not (yield from self._postrouting(skb)):
+        if not (yield from self._hook("POSTROUTING", skb)):
             return
         if route.type is RouteType.LOCAL:
             skb.iif, skb.oif = "lo", ""
@@ -595,7 +558,7 @@ class Namespace:
             )
         else:
             yield Step(self.name, link.name, Action.TRANSMIT, frame, f"to {peer.host} {peer.link}")
-            self.world.wire.append((peer.host, peer.link, frame))
+            self.world.later(self.world.at(peer.host).receive(peer.link, frame))
 
     def _encapsulate(self, link: Link, frame: Packet) -> Steps:
         vxlan = link.vxlan
@@ -617,48 +580,52 @@ class Namespace:
             outer,
             f"{ethernet.dst} is on {remote}: {outer.length - frame.length + 14} bytes more",
         )
-        yield from self.output(outer, f"{link.name} sends the frame to {remote} in UDP")
+        self.world.later(self.output(outer, f"{link.name} sends the frame to {remote} in UDP"))
 
     # Netfilter and conntrack
 
-    def _prerouting(self, skb: Skb) -> Passed:
-        if not self.host.netfilter.of(skb.version):
-            return True
-        if _is_fragment(skb.ip) and self.tracks(skb.version):
-            whole = self._reassembled(skb.packet)
-            if whole is None:
-                yield Step(
-                    self.name,
-                    skb.iif,
-                    Action.REASSEMBLE,
-                    skb.packet,
-                    "conntrack keeps it until the other fragments are here",
-                )
-                return False
-            skb.put(whole)
-            yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, "conntrack has all fragments")
-        if not (yield from self._run("PREROUTING", skb, "raw")):
-            return False
-        self._track(skb)
-        if not (yield from self._run("PREROUTING", skb, "mangle")):
-            return False
-        return (yield from self._nat("PREROUTING", skb))
+    def _hook(self, hook: str, skb: Skb) -> Passed:
+        """Everything that happens at one hook, in the order of `ORDER`; whether the packet goes on."""
+        for phase, chain in self.host.phases[hook, skb.version]:
+            if phase == "conntrack":
+                self._track(skb)
+            elif phase == "confirm":
+                self._confirm(skb)
+            elif phase == "nat":
+                if skb.connection is not None and not (yield from self._nat(hook, chain, skb, skb.connection)):
+                    return False
+            elif phase == "defrag":
+                if _is_fragment(skb.ip) and not (yield from self._reassemble(skb, "conntrack")):
+                    return False
+            elif chain is not None:
+                rule, steps = self._traverse(phase, chain, skb)
+                yield from steps
+                if rule is None:
+                    if chain.policy == "DROP":
+                        why = f"no rule of {phase} {hook} matched, and its policy is DROP"
+                        yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
+                        return False
+                elif rule.target == DROP or isinstance(rule.target, Reject):
+                    yield from self._lost_to(rule, skb)
+                    return False
+        return True
 
-    def _postrouting(self, skb: Skb) -> Passed:
-        if not self.host.netfilter.of(skb.version):
-            return True
-        if not (yield from self._run("POSTROUTING", skb, "mangle")):
+    def _reassemble(self, skb: Skb, who: str) -> Passed:
+        """Put a fragment to the others; whether the packet is whole now, and goes on."""
+        whole = self._reassembled(skb.packet)
+        if whole is None:
+            why = f"{who} keeps it until the other fragments are here"
+            yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, why)
             return False
-        if not (yield from self._nat("POSTROUTING", skb)):
-            return False
-        self._confirm(skb)
+        skb.put(whole)
+        yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, f"{who} has all fragments")
         return True
 
     def _track(self, skb: Skb) -> None:
         """Find the packet's connection, or begin one."""
         if skb.connection is not None:  # seen already: it came back by the loopback device
             return
-        if not skb.tracked or not self.tracks(skb.version):
+        if not skb.tracked or not self.host.tracks[skb.version]:
             skb.state = "UNTRACKED"
             return
         header = skb.packet.headers[1]
@@ -689,11 +656,8 @@ class Namespace:
         if connection is not None and not connection.confirmed:
             self.conntrack.confirm(connection)
 
-    def _nat(self, hook: str, skb: Skb) -> Passed:
+    def _nat(self, hook: str, chain: Chain | None, skb: Skb, connection: Connection) -> Passed:
         """Table nat for a new connection; then the translation that the connection has."""
-        connection = skb.connection
-        if connection is None:
-            return True
         source_side = hook in SOURCE_SIDE
         if not connection.confirmed and not (connection.source_nat if source_side else connection.destination_nat):
             if source_side:
@@ -701,47 +665,43 @@ class Namespace:
             else:
                 connection.destination_nat = True
             before = connection.reply
-            rule = yield from self._nat_rules(hook, skb, connection)
-            if rule is None and "nat" in self.host.netfilter.of(skb.version) and source_side:
-                connection.reply = self.conntrack.free_port(connection.reply)
+            rule = None
+            if chain is not None:
+                rule, steps = self._traverse("nat", chain, skb)
+                yield from steps
+            if rule is not None:
+                connection.reply = self._bound(hook, rule.target, skb, before)
+            elif source_side:  # no rule, but no two connections may be answered by the same tuple
+                connection.reply = self.conntrack.free_port(before)
             connection.translated = connection.reply != connection.original.mirrored()
-            if connection.reply != before and rule is not None:
+            if rule is not None and connection.reply != before:
                 self._translate(hook, skb, connection)
                 action = Action.SNAT if source_side else Action.DNAT
                 yield Step(self.name, skb.oif or skb.iif, action, skb.packet, _because(rule), rule)
                 return True
-            if rule is not None and isinstance(rule.target, Final) and rule.target.verdict == "DROP":
-                return False
         if connection.translated and self._translate(hook, skb, connection):
+            why = "a known connection: conntrack translates it as its first packet was"
             if skb.state == "RELATED":
                 why = "the error is about a known connection: it is translated like that connection"
-            else:
-                why = "a known connection: conntrack translates it as its first packet was" + (
-                    ", backwards" if skb.reply else ""
-                )
+            elif skb.reply:
+                why += ", backwards"
             yield Step(self.name, skb.oif or skb.iif, Action.CONNTRACK, skb.packet, why)
         return True
 
-    def _nat_rules(self, hook: str, skb: Skb, connection: Connection) -> Generator[Step, None, Rule | None]:
-        """Walk the nat chains; change the connection's reply tuple as the deciding rule says, and return that rule."""
-        chain = self._chain("nat", hook, skb.version)
-        rule = (yield from self._traverse("nat", chain, skb)) if chain is not None else None
-        if rule is None:
-            return None
-        target = rule.target
-        reply = connection.reply
+    def _bound(self, hook: str, target: Target, skb: Skb, reply: Tuple) -> Tuple:
+        """The reply tuple of a connection as the target of its deciding rule wants it."""
         if isinstance(target, Dnat):
-            connection.reply = reply._replace(src=target.address, sport=target.port or reply.sport)
-        elif isinstance(target, Redirect):
+            return reply._replace(src=target.address, sport=target.port or reply.sport)
+        if isinstance(target, Redirect):
             here = "127.0.0.1" if hook == "OUTPUT" else self._select(skb.iif, skb.src)
-            connection.reply = reply._replace(src=here, sport=target.port)
-        elif isinstance(target, Snat | Masquerade):
+            return reply._replace(src=here, sport=target.port)
+        if isinstance(target, Snat | Masquerade):
             address = target.address if isinstance(target, Snat) else self._masquerade_source(skb)
             wanted = reply._replace(dst=address)
             if target.random_fully and skb.protocol in ("TCP", "UDP", "SCTP"):
                 wanted = wanted._replace(dport=self.world.random.randrange(1024, 65536))
-            connection.reply = self.conntrack.free_port(wanted)
-        return rule
+            return self.conntrack.free_port(wanted)
+        return reply
 
     def _masquerade_source(self, skb: Skb) -> str:
         route = self._lookup(skb)
@@ -787,81 +747,54 @@ class Namespace:
         skb.put(packet)
         return changed
 
-    def _chain(self, table: str, hook: str, version: int) -> Chain | None:
-        """The base chain, unless it could not do anything."""
-        key = (table, hook, version)
-        if key not in self._chains:
-            held = self.host.netfilter.of(version).get(table)
-            chain = held.chains[hook] if held is not None else None
-            idle = chain is None or (not chain.rules and chain.policy == "ACCEPT")
-            self._chains[key] = None if idle else chain
-        return self._chains[key]
+    def _lost_to(self, rule: Rule, skb: Skb) -> Steps:
+        """A rule dropped or rejected the packet."""
+        rejected = isinstance(rule.target, Reject)
+        action = Action.REJECT if rejected else Action.DROP
+        yield Step(self.name, skb.iif or skb.oif, action, skb.packet, _because(rule), rule)
+        if isinstance(rule.target, Reject):
+            yield from self._reject(skb, rule.target.kind)
 
-    def _run(self, hook: str, skb: Skb, *tables: str) -> Passed:
-        """The chains of some tables at one hook; whether the packet goes on. A lost one leaves its last step here."""
-        for table in tables:
-            chain = self._chain(table, hook, skb.version)
-            if chain is None:
-                continue
-            rule = yield from self._traverse(table, chain, skb)
-            if rule is None:
-                if chain.policy != "DROP":
-                    continue
-                why = f"no rule of {table} {hook} matched, and its policy is DROP"
-                yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
-                return False
-            target = rule.target
-            if isinstance(target, Reject):
-                yield Step(self.name, skb.iif or skb.oif, Action.REJECT, skb.packet, _because(rule), rule)
-                yield from self._reject(skb, target.kind)
-                return False
-            if isinstance(target, Final) and target.verdict == "DROP":
-                yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, _because(rule), rule)
-                return False
-        return True
-
-    def _traverse(self, table: str, chain: Chain, skb: Skb) -> Generator[Step, None, Rule | None]:
-        """The rules in their order, with jumps and returns; the rule that decided, or `None` for the policy.
-
-        Rules that match and pass the packet on are steps; a deciding ACCEPT is one too.
+    def _traverse(self, table: str, chain: Chain, skb: Skb) -> tuple[Rule | None, list[Step]]:
+        """The rules in their order, with jumps and returns: the rule that decided (`None`: the policy does), and a step
+        for each rule that matched and passed the packet on.
         """
         chains: Chains = self.host.netfilter.of(skb.version)[table].chains
-        lines: tuple[Line, ...] = chain.lines(skb)
-        at = 0
-        stack: list[tuple[tuple[Line, ...], int]] = []
+        built = chains.built
+        lines = iter(chain.lines(skb))
+        callers: list[Iterator[Line]] = []
+        steps: list[Step] = []
         where, device = self.name, skb.oif or skb.iif
         while True:
-            while at < len(lines):
-                tests, rule, target, says = lines[at]
-                at += 1
+            for tests, jump, rule, says in lines:
                 for test in tests:
                     if not test(skb, self):
                         break
                 else:
-                    if isinstance(target, Jump):
-                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
-                        stack.append((lines, at))
-                        lines, at = chains[target.chain].lines(skb), 0
-                    elif isinstance(target, SetMark):
+                    if jump:
+                        steps.append(Step(where, device, Action.RULE, skb.packet, says, rule))
+                        callers.append(lines)
+                        lines = iter((built.get(jump) or chains[jump]).lines(skb))
+                        break
+                    target = rule.target
+                    if isinstance(target, Final):
+                        if target.verdict != "DROP":
+                            steps.append(Step(where, device, Action.RULE, skb.packet, says, rule))
+                        if target.verdict != "RETURN":
+                            return rule, steps
+                        lines = _NO_LINES
+                        break
+                    if isinstance(target, DECIDING):
+                        return rule, steps
+                    if isinstance(target, SetMark):
                         skb.mark = (skb.mark & ~target.mask & 0xFFFFFFFF) ^ target.value
-                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
-                    elif isinstance(target, Final):
-                        if target.verdict == "RETURN":
-                            yield Step(where, device, Action.RULE, skb.packet, says, rule)
-                            break
-                        if target.verdict == "ACCEPT":
-                            yield Step(where, device, Action.RULE, skb.packet, says, rule)
-                        return rule
                     elif isinstance(target, NoTrack):
                         skb.tracked = False
-                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
-                    elif isinstance(target, Dnat | Snat | Masquerade | Redirect | Reject):
-                        return rule
-                    else:
-                        yield Step(where, device, Action.RULE, skb.packet, says, rule)
-            if not stack:
-                return None
-            lines, at = stack.pop()
+                    steps.append(Step(where, device, Action.RULE, skb.packet, says, rule))
+            else:
+                if not callers:
+                    return None, steps
+                lines = callers.pop()
 
     # Answers by the kernel
 

@@ -59,7 +59,7 @@ class World:
         self.random = rng
         self.now = now
         self.choose: Choose = choose or self._by_chance
-        self.wire: deque[tuple[str, str, Packet]] = deque()
+        self._next: deque[Steps] = deque()
         self.arrivals: list[Arrival] = []
         self._answers: list[tuple[Namespace, Packet]] = []
         self._namespaces: dict[str, Namespace] = {}
@@ -77,13 +77,19 @@ class World:
     def run(self) -> Steps:
         """Let every frame on the cables arrive, and all that follows from it, until nothing moves."""
         for _ in range(FRAMES):
-            if not self.wire:
+            if not self._next:
                 return
-            host, device, frame = self.wire.popleft()
-            yield from self.at(host).receive(device, frame)
-        _, _, frame = self.wire[0]
-        self.wire.clear()
-        yield Step(host, device, Action.LOST, frame, "the frame goes round in circles: the bridges form a ring")
+            last = None
+            for last in self._next.popleft():
+                yield last
+        self._next.clear()
+        if last is not None:
+            why = "the frame goes round in circles: the bridges form a ring"
+            yield Step(last.where, last.device, Action.LOST, last.packet, why)
+
+    def later(self, steps: Steps) -> None:
+        """Do this after what is being done now: a frame is on its way, or a packet waits in a queue of its machine."""
+        self._next.append(steps)
 
     def arrived(self, at: Namespace, skb: Skb, listener: Listener | None) -> None:
         """A program got a packet: note it, and queue what it answers."""
