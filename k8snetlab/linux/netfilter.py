@@ -25,10 +25,11 @@ from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
 
 __all__ = [
-    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "ORDER", "RETURN", "TABLES", "TRACKING",
-    "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade", "Match", "Multiport",
-    "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Protocol4", "Recent", "Redirect", "Reject",
-    "Rule", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
+    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "ORDER", "RETURN", "TABLES", "TRACKING", "AddrType", "Chain",
+    "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade",
+    "Match", "Multiport", "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Protocol4", "Recent",
+    "Redirect", "Reject", "Rule", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target",
+    "tables",
 ]  # fmt: skip
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
