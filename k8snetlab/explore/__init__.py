@@ -1,0 +1,18 @@
+"""What happens if…? One explorer a notebook: turn a knob, and the network is computed again.
+
+Each module holds a view model, which knows no widgets and works anywhere, and the explorer over it.
+
+    k8s.explore.PacketWalk(cluster)    0.0  step through one packet
+    k8s.explore.RuleBreaker(cluster)   1.1  break a rule of the network model
+    k8s.explore.AddressPlanner()       1.2  lay out addresses
+    k8s.explore.PodToPod(cluster)      2.1  ways between nodes, sizes, missing entries
+    k8s.explore.WhoAnswers(cluster)    2.2  who rewrites the destination
+"""
+
+from k8snetlab.explore.contract import RuleBreaker
+from k8snetlab.explore.plan import AddressPlanner
+from k8snetlab.explore.pod_to_pod import PodToPod
+from k8snetlab.explore.service import WhoAnswers
+from k8snetlab.explore.walk import PacketWalk
+
+__all__ = ["AddressPlanner", "PacketWalk", "PodToPod", "RuleBreaker", "WhoAnswers"]

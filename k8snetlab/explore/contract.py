@@ -1,0 +1,99 @@
+"""Which promise is broken, and who notices? (1.1)
+
+Break one of the rules of the network model and look at all of them: exactly one check fails. The picture
+shows a packet that feels it. What is broken is the state of a machine — a firewall rule, a masquerade rule, a
+listener, a route — and the checks send real walks through that state.
+
+Not modelled: rules broken by hardware, by policies, or two at once. Guide section 1.1.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar
+
+import msgspec
+
+from k8snetlab import contract, draw
+from k8snetlab.cluster import Cluster
+from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown
+from k8snetlab.trace import Trace
+
+__all__ = ["NOTHING", "ContractModel", "Pair", "RuleBreaker"]
+
+NOTHING = "nothing"
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "flannel, VXLAN": {"cni": "flannel"},
+    "flannel, host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
+    "bridge": {"cni": "bridge"},
+}
+"""The networks to choose from, and the options they stand for."""
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Who sends and who is sent to, as `Cluster.trace` takes them."""
+
+    source: str
+    target: str
+
+
+class ContractModel:
+    """The view model: a cluster on each network, whole or with one rule broken."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.judged = cache(self._judged)
+
+    def _judged(self, network: str, rule: str) -> tuple[Cluster, contract.Report]:
+        """The cluster with the rule broken, and what its contract says: kept, for it sends a hundred packets."""
+        cluster = self.cluster.changed(**NETWORKS[network])
+        if rule != NOTHING:
+            cluster = contract.break_rule(cluster, rule)
+        return cluster, contract.check(cluster)
+
+    def pair(self, rule: str) -> Pair:
+        """Two ends whose packet would feel that the rule is broken: on the first node with pods, and on another."""
+        here, *there = ((node, pods) for node, pods in self.cluster.layout.workloads.items() if pods)
+        pod, other = here[1][0], there[0][1][0]
+        port = self.cluster.network[other.name].listeners[0].port
+        match rule:
+            case "node-to-pod":
+                return Pair(f"node/{here[0]}", f"{other.name}:{port}")
+            case "kubelet":
+                return Pair(f"node/{there[0][0]}", f"node/{here[0]}:10250")
+            case "outside":
+                return Pair("external", f"{pod.name}:{self.cluster.network[pod.name].listeners[0].port}")
+            case _:
+                return Pair(pod.name, f"{other.name}:{port}")
+
+    def view(self, *, broken: str, network: str) -> View:
+        """All checks on the chosen network with the chosen rule broken, and a packet that feels it."""
+        cluster, report = self.judged(network, broken)
+        pair = self.pair(broken)
+        trace = cluster.trace(pair.source, pair.target)
+        return View("\n".join((str(report), "", *_felt(trace))), draw.topology(cluster, trace))
+
+
+def _felt(trace: Trace) -> tuple[str, ...]:
+    seen = f", and the receiver sees {trace.source_seen}" if trace.source_seen else ""
+    return (
+        f"The picture: {trace.request.source} → {trace.request.target}",
+        f"{trace.fate}, the client is told {trace.client}{seen}",
+        trace.reason,
+    )
+
+
+class RuleBreaker(Explorer[ContractModel]):
+    """Break a rule. `broken` is the name of one, or `nothing`; `network` is a CNI."""
+
+    broken: ClassVar[Setting[str]] = Setting()
+    network: ClassVar[Setting[str]] = Setting()
+
+    def __init__(self, cluster: Cluster) -> None:
+        rules = [("nothing", NOTHING), *((f"{name}: {title}", name) for name, (title, _) in contract.RULES.items())]
+        controls = {
+            "broken": dropdown("Break", rules, NOTHING),
+            "network": dropdown("Network", tuple(NETWORKS), "flannel, VXLAN"),
+        }
+        super().__init__(ContractModel(cluster), controls)

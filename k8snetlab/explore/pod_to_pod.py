@@ -1,0 +1,136 @@
+"""How does this packet get from pod to pod, and what does it carry on the way? (2.1)
+
+The same packet on different networks: to a neighbour on the same node or to another node, over a tunnel or
+over host routes, large or small, with one entry of the node missing. The picture shows its headers after each
+change; the text says where it went, how large it was on the cable between the nodes, and how it ended.
+
+A missing entry is taken out of the node's compiled state; where that network has no such entry, the text says
+so.
+
+Not modelled: a path whose MTU changes in its middle. Guide section 2.1; RFC 7348.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar
+
+import ipywidgets as widgets
+
+from k8snetlab import draw
+from k8snetlab.address import Prefix
+from k8snetlab.cluster import Cluster
+from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown, slider
+from k8snetlab.explore.walk import header_lines
+from k8snetlab.linux.host import Entry
+from k8snetlab.packet import Packet
+from k8snetlab.trace import Action, Trace
+from k8snetlab.trace.table import table, telling
+
+__all__ = ["MISSING", "NETWORKS", "PodToPod", "PodToPodModel", "wire"]
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "flannel, VXLAN": {"cni": "flannel"},
+    "flannel, VXLAN with direct routing": {"cni": "flannel", "cni_options": {"directrouting": "on"}},
+    "flannel, host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
+    "bridge with host routes": {"cni": "bridge"},
+}
+"""The ways from node to node, and the options they stand for."""
+
+MISSING = ("nothing", "route", "neighbour", "FDB entry")
+"""What may be taken away from the sender's node."""
+
+SAME, OTHER = "same node", "other node"
+
+
+class PodToPodModel:
+    """The view model: three pods, two of them on one node, on several networks."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        here, there = (pods for pods in cluster.layout.workloads.values() if len(pods) > 0)
+        self.source, self.same, self.other = here[0].name, here[1].name, there[0].name
+        self.node = cluster.objects.pod(self.source).node_name
+        self.on = cache(self._on)
+
+    def _on(self, network: str, missing: str, mtu: str) -> Cluster:
+        options = dict(NETWORKS[network])
+        if mtu != "as usual":
+            options["cni_options"] = {**options.get("cni_options", {}), "mtu": mtu}
+        cluster = self.cluster.changed(**options)
+        entry = self.entry(cluster, missing)
+        return cluster if entry is None else cluster.without(self.node, entry)
+
+    def entry(self, cluster: Cluster, missing: str) -> Entry | None:
+        """The entry of that kind that leads to the other node; `None` where this network has none."""
+        host = cluster.network[self.node]
+        other = cluster.objects.pod(self.other).ip
+        route = next((r for r in host.routes if r.prefix != "default" and Prefix.of(r.prefix).contains(other)), None)
+        neighbour = next((n for n in host.neighbours if route is not None and n.ip == route.via), None)
+        match missing:
+            case "route":
+                return route
+            case "neighbour":
+                return neighbour
+            case "FDB entry":
+                return next((f for f in host.fdb if neighbour is not None and f.mac == neighbour.mac), None)
+            case _:
+                return None
+
+    def trace(self, *, network: str, to: str, size: int, missing: str, mtu: str, df: bool) -> Trace:
+        """The walk of one packet with `size` bytes of payload."""
+        target = self.same if to == SAME else self.other
+        cluster = self.on(network, missing, mtu)
+        port = cluster.network[target].listeners[0].port
+        return cluster.trace(self.source, f"{target}:{port}/UDP" if size else f"{target}:{port}", size=size, df=df)
+
+    def view(self, *, network: str, to: str, size: int, missing: str, mtu: str, df: bool) -> View:
+        """The headers of the packet on its way, and where it went."""
+        trace = self.trace(network=network, to=to, size=size, missing=missing, mtu=mtu, df=df)
+        lines = [f"{trace.request.source} → {trace.request.target} on {network}"]
+        whole = self.on(network, "nothing", mtu)
+        if missing != "nothing" and self.entry(whole, missing) is None:
+            lines.append(f"({self.node} has no {missing} for the other node on this network: nothing is missing)")
+        lines += [f"{trace.fate}, the client is told {trace.client}: {trace.reason}", *_devices(whole, self)]
+        frame = wire(trace, self.node)
+        if frame is not None:
+            lines += [f"On the cable between the nodes: {frame.length} bytes", *header_lines(frame)]
+        lines += ["", table(telling(trace.steps))]
+        return View("\n".join(lines), draw.headers(trace))
+
+
+def wire(trace: Trace, node: str) -> Packet | None:
+    """The frame as it leaves the node towards another one; `None` if it never does."""
+    steps = (s for s in trace.steps if s.where == node and s.action is Action.TRANSMIT and s.device == "eth0")
+    found = next(steps, None)
+    return found.packet if found is not None else None
+
+
+def _devices(cluster: Cluster, model: PodToPodModel) -> tuple[str, ...]:
+    node = cluster.network[model.node]
+    shown = [("the pod's eth0", cluster.network[model.source].link("eth0").mtu)]
+    shown += [(link.name, link.mtu) for link in node.links if link.name in ("cni0", "flannel.1", "eth0")]
+    return ("MTU: " + ", ".join(f"{name} {mtu}" for name, mtu in shown),)
+
+
+class PodToPod(Explorer[PodToPodModel]):
+    """Send a packet. Its settings are `network`, `to`, `size` (0 "
+    "is a TCP SYN), `missing`, `mtu` (of the pods) and `df`."""
+
+    network: ClassVar[Setting[str]] = Setting()
+    to: ClassVar[Setting[str]] = Setting()
+    size: ClassVar[Setting[int]] = Setting()
+    missing: ClassVar[Setting[str]] = Setting()
+    mtu: ClassVar[Setting[str]] = Setting()
+    df: ClassVar[Setting[bool]] = Setting()
+
+    def __init__(self, cluster: Cluster) -> None:
+        controls = {
+            "network": dropdown("Network", tuple(NETWORKS), "flannel, VXLAN"),
+            "to": dropdown("To the", (SAME, OTHER), OTHER),
+            "missing": dropdown("Missing", MISSING, "nothing"),
+            "mtu": dropdown("MTU of pods", ("as usual", "1400", "1500"), "as usual"),
+            "df": widgets.Checkbox(description="must not be cut (DF)", value=True, indent=False),
+            "size": slider("Bytes of payload", 0, 3000, 0),
+        }
+        super().__init__(PodToPodModel(cluster), controls)
