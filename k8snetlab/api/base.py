@@ -33,12 +33,14 @@ __all__ = [
     "LabelKey",
     "LabelValue",
     "Labels",
+    "Object",
     "ObjectMeta",
     "OwnerReference",
-    "Object",
     "Part",
+    "Path",
     "Port",
     "kube_name",
+    "spelled",
     "to_dict",
 ]
 
@@ -160,6 +162,25 @@ class Object(Part, frozen=True, kw_only=True, tag_field="kind"):
         return next((owner for owner in self.metadata.owner_references if owner.controller), None)
 
 
+Path: TypeAlias = tuple[str | int, ...]
+"""A way into an object: names of fields, keys of maps and places in lists, as the API spells them."""
+
+
+def spelled(path: Path) -> str:
+    """The way as people write it; a key with dots stands in brackets.
+
+    >>> spelled(("spec", "ports", 0, "port")), spelled(("metadata", "labels", "k8s.io/a"))
+    ('spec.ports[0].port', 'metadata.labels[k8s.io/a]')
+    """
+    out = ""
+    for step in path:
+        if isinstance(step, int) or any(each in step for each in "./["):
+            out += f"[{step}]"
+        else:
+            out += f".{step}" if out else step
+    return out
+
+
 KindT = TypeVar("KindT", bound=Object)
 """Some kind of object."""
 
@@ -203,10 +224,7 @@ def _plain_struct(value: msgspec.Struct) -> dict[str, object]:
 
 @cache
 def _shape(cls: type[msgspec.Struct]) -> tuple[tuple[str, str, object], ...]:
-    return tuple(
-        (field.name, field.encode_name, _default(field))
-        for field in msgspec.structs.fields(cls)
-    )
+    return tuple((field.name, field.encode_name, _default(field)) for field in msgspec.structs.fields(cls))
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:

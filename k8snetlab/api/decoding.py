@@ -25,7 +25,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 
 from k8snetlab.api import core, networking, pod, service, workloads
-from k8snetlab.api.base import Labels, Object, to_dict
+from k8snetlab.api.base import Labels, Object, Path, spelled, to_dict
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import Problem
 
@@ -139,34 +139,41 @@ def _clean(key: str, value: object) -> object:
 _AT = re.compile(r"(?P<message>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>.*)`)?\Z", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
-Path = tuple[str | int, ...]
-
 
 def _all_problems(body: dict[str, Any], cls: type[Object], error: msgspec.ValidationError) -> Iterator[Problem]:
-    """The problem msgspec met first; then, with that field taken out, the next one."""
+    """The problem msgspec met first; then, with something that fits in that place, the next one."""
     body = copy.deepcopy(body)
     for _ in range(_MOST_PROBLEMS):
         path, message = _located(str(error), body, cls)
-        yield Problem(message, field=_spelled(path))
-        if message == _REQUIRED or not _taken_out(body, path):
+        yield Problem(message, field=spelled(path))
+        if not _mended(body, path, cls):
             return
         try:
             msgspec.convert(body, cls)
         except msgspec.ValidationError as following:
-            if str(following).startswith("Object missing required field") and _missing_only_now(str(following), path):
-                return
             error = following
         else:
             return
 
 
 _REQUIRED = "is required"
+_NOTHING = object()
+_FITTING: tuple[object, ...] = (None, "a", 1, {}, [])
 
 
-def _missing_only_now(text: str, path: Path) -> bool:
-    """Whether the field is missing only because it was wrong and has been taken out."""
-    field = re.search(r"required field `([^`]+)`", text)
-    return bool(field and path and field.group(1) == path[-1])
+def _mended(body: Any, path: Path, cls: type[Object]) -> bool:
+    """Put something that fits in place of what is wrong: a plain value of the right type, or nothing."""
+    parent, kind = _value_at(body, path[:-1]), _type_at(cls, path)
+    if not path or not isinstance(parent, dict | list):
+        return False
+    if isinstance(parent, dict) and not _fits(path[-1], _map_types(_type_at(cls, path[:-1]))[0]):
+        return parent.pop(path[-1], _NOTHING) is not _NOTHING
+    candidates = (*(tuple(kind)[:1] if isinstance(kind, type) and issubclass(kind, StrEnum) else ()), *_FITTING)
+    fitting = [each for each in candidates if kind is not object and _fits(each, kind)]
+    if fitting:
+        parent[path[-1]] = copy.copy(fitting[0])  # type: ignore[index]
+        return True
+    return isinstance(parent, dict) and parent.pop(path[-1], _NOTHING) is not _NOTHING
 
 
 def _located(text: str, body: dict[str, Any], cls: type[Object]) -> tuple[Path, str]:
@@ -186,9 +193,7 @@ def _located(text: str, body: dict[str, Any], cls: type[Object]) -> tuple[Path, 
 
 def _path(text: str) -> Path:
     steps = (_STEP.match(text, at.start()) for at in _STEP.finditer(text))
-    return tuple(
-        step[1] or (int(step[2]) if step[2] != "..." else "...") for step in steps if step is not None
-    )
+    return tuple(step[1] or (int(step[2]) if step[2] != "..." else "...") for step in steps if step is not None)
 
 
 def _filled(path: Path, body: Any, cls: Any) -> Path:
@@ -232,19 +237,6 @@ def _value_at(value: Any, path: Path) -> Any:
     return value
 
 
-def _taken_out(body: Any, path: Path) -> bool:
-    if not path:
-        return False
-    parent = _value_at(body, path[:-1])
-    if isinstance(parent, dict) and path[-1] in parent:
-        del parent[path[-1]]
-        return True
-    if isinstance(parent, list) and isinstance(path[-1], int):
-        del parent[path[-1]]
-        return True
-    return False
-
-
 def _type_at(kind: Any, path: Path) -> Any:
     """The declared type at a path, without `Annotated` and `None`."""
     for step in path:
@@ -267,17 +259,6 @@ def _bare(kind: Any) -> Any:
 @cache
 def _types(cls: type[msgspec.Struct]) -> dict[str, Any]:
     return {field.encode_name: field.type for field in msgspec.structs.fields(cls)}
-
-
-def _spelled(path: Path) -> str:
-    """`("spec", "ports", 0, "port")` is `spec.ports[0].port`; a key with dots stands in brackets."""
-    out = ""
-    for step in path:
-        if isinstance(step, int) or re.search(r"[./\[]", step):
-            out += f"[{step}]"
-        else:
-            out += f".{step}" if out else step
-    return out
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ class Manifests(msgspec.Struct, frozen=True, dict=True):
         return msgspec.structs.replace(problem, file=place.file, line=place.line)
 
     def replacing(self, others: Manifests) -> Manifests:
-        """These objects with others in the place of their namesakes, or after all if they have none (`kubectl apply`)."""
+        """These objects with others in the place of their namesakes, or after all if they have none (`kubectl
+        apply`)."""
         new = {each.ref: each for each in others.objects}
         kept = tuple(new.pop(each.ref, each) for each in self.objects)
         return msgspec.structs.replace(self, objects=(*kept, *new.values()), places={**self.places, **others.places})

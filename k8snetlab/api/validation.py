@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from k8snetlab.address import family
-from k8snetlab.api.base import Object
+from k8snetlab.api.base import Object, spelled
 from k8snetlab.api.core import Namespace, Node, Secret
 from k8snetlab.api.networking import (
     Ingress,
@@ -191,7 +191,7 @@ def _listen(prefix: str, annotations: Mapping[str, str]) -> Broken:
     try:
         listen_annotation(annotations[LISTEN])
     except ValueError as error:
-        yield f"{prefix}metadata.annotations[{LISTEN}]", str(error)
+        yield f"{prefix}{spelled(('metadata', 'annotations', LISTEN))}", str(error)
 
 
 def _pod_spec(prefix: str, holder: Pod | PodTemplateSpec) -> Broken:
@@ -478,11 +478,11 @@ def _secret(secret: Secret) -> Broken:
         try:
             base64.b64decode(value.replace("\n", ""), validate=True)
         except (binascii.Error, ValueError):
-            yield f"data[{key}]", "is not base64; plain text goes into stringData"
+            yield spelled(("data", key)), "is not base64; plain text goes into stringData"
     if secret.type == "kubernetes.io/tls":
         for key in ("tls.crt", "tls.key"):
             if key not in secret.data and key not in secret.string_data:
-                yield f"data[{key}]", "is required with type kubernetes.io/tls"
+                yield spelled(("data", key)), "is required with type kubernetes.io/tls"
 
 
 RULES: Mapping[type[Object], tuple[Callable[[Any], Broken], ...]] = {

@@ -25,9 +25,7 @@ from k8snetlab.errors import AddressInUse
 
 __all__ = ["Ipam", "addressed", "host_local"]
 
-Ipam: TypeAlias = Callable[
-    [Sequence[api.Node], int, Mapping[str, Sequence[str]], Mapping[str, str]], Mapping[str, str]
-]
+Ipam: TypeAlias = Callable[[Sequence[api.Node], int, Mapping[str, Sequence[str]], Mapping[str, str]], Mapping[str, str]]
 """From the nodes, a family (4 or 6), the keys of each node's pods in the order they start, and the addresses some of
 them keep: the address of every pod, by its key. A pod without an entry has no address of that family. Raises
 `PoolExhausted`."""

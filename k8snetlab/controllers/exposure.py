@@ -150,9 +150,7 @@ def _said_ports(service: api.Service) -> Iterator[tuple[str, int]]:
 # --- what is allocated ------------------------------------------------------------------------------------------------
 
 
-def _with_addresses(
-    service: api.Service, families: tuple[api.IPFamily, ...], pools: dict[int, _Pool]
-) -> api.Service:
+def _with_addresses(service: api.Service, families: tuple[api.IPFamily, ...], pools: dict[int, _Pool]) -> api.Service:
     spec = service.spec
     if spec.type is api.ServiceType.EXTERNAL_NAME:
         return service

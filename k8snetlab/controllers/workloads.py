@@ -137,9 +137,7 @@ class _Making:
                 found[hashed] = found.get(hashed, 0) + 1
         current = _template_hash(deployment)
         newest = current if current in found else max(found, key=lambda each: found[each], default=current)
-        return [
-            _replica_set(deployment, each, found[each]) for each in sorted(found, key=lambda each: each == newest)
-        ]
+        return [_replica_set(deployment, each, found[each]) for each in sorted(found, key=lambda each: each == newest)]
 
     def _replica_set(self, each: api.ReplicaSet) -> None:
         self.replica_sets.append(each)
@@ -276,5 +274,3 @@ def _template_hash(deployment: api.Deployment) -> str:
 def _revision(each: api.ReplicaSet) -> tuple[int, str]:
     number = each.annotations.get(_REVISION, "")
     return (int(number) if number.isdecimal() else 0, each.name)
-
-

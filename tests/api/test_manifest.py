@@ -167,8 +167,8 @@ def test_wrong_type_names_line_and_value() -> None:
 
 def test_problem_in_a_list_has_the_line_of_its_item() -> None:
     """Objects in a List are named with the line they begin at."""
-    text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec:\n    x: 1\n"
-    assert problem(text).line == 8
+    item = "- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec:\n    x: 1\n"
+    assert problem(f"apiVersion: v1\nkind: List\nitems:\n{item}").line == 8
 
 
 def test_problem_in_json_has_a_line() -> None:
@@ -255,7 +255,7 @@ def test_empty_file_is_an_error(tmp_path: Path, text: str) -> None:
 
 
 def test_empty_list_is_an_answer() -> None:
-    """kubectl prints an empty List where there is nothing; that is no mistake."""
+    """An empty List is what kubectl prints where there is nothing: no mistake."""
     assert api.load("apiVersion: v1\nkind: List\nitems: []\n").objects == ()
 
 
