@@ -1,9 +1,30 @@
 """What does it look like?
 
-Pictures of networks, traces and address plans, all computed from them: a leaf of the package, state in, `Drawing` out.
+Pictures of networks, traces and address plans. Each is computed from the value that it shows — take a route away, and
+the path in the picture goes another way — and is a value itself: a `Drawing`, which is text, SVG and PNG. This room
+is a leaf; matplotlib and networkx are met here only.
+
+| picture         | question                                                      | in         |
+|-----------------|---------------------------------------------------------------|------------|
+| `topology`      | which way did the packet go?                                  | `topology` |
+| `trace`         | who did what, in which order?                                 | `ladder`   |
+| `headers`       | what is on the wire, header by header?                        | `headers`  |
+| `outcomes`      | who may take the packet, and how likely?                      | `outcomes` |
+| `plan`          | which addresses are whose, and do any overlap?                | `plan`     |
+| `graph`, `path` | the same as networkx graphs                                   | `graphs`   |
+
+Every picture is given on light or dark paper (`theme`), and says in sentences what is to be seen (`Drawing.alt`). An
+`Easel` paints one drawing after the other quickly: that is for explorers.
+
+Not modelled: motion. Guide sections 1.1 to 2.2.
 """
 
 from k8snetlab.draw.drawing import Drawing, Easel
+from k8snetlab.draw.graphs import graph, path
+from k8snetlab.draw.headers import headers
+from k8snetlab.draw.ladder import trace
+from k8snetlab.draw.outcomes import outcomes
+from k8snetlab.draw.plan import plan
 from k8snetlab.draw.topology import topology
 
-__all__ = ["Drawing", "Easel", "topology"]
+__all__ = ["Drawing", "Easel", "graph", "headers", "outcomes", "path", "plan", "topology", "trace"]

@@ -1,12 +1,13 @@
 """How does a picture get onto paper?
 
-A `Drawing` is a value: sheets of marks, a text that says the same in words, and a theme. It is painted when somebody asks for
-its `svg` or its `png`, by matplotlib, with `Figure` objects that nobody else knows of; the same drawing gives the same bytes each
-time. A notebook gets text, SVG and PNG together: screen readers and comparisons read the text, and a notebook that is not
-trusted shows no SVG.
+A `Drawing` is a value: sheets of marks, a text that says the same in words, and a theme. It is painted when somebody
+asks for its `svg` or its `png`, by matplotlib, with `Figure` objects that nobody else knows of; the same drawing
+gives the same bytes each time. A notebook gets text, SVG and PNG together: screen readers and comparisons read the
+text, and a notebook that is not trusted shows no SVG.
 
-An `Easel` is a place: it keeps one figure and its artists, and paints drawing after drawing by giving them other shapes. What lies
-under the path of a packet is kept as pixels, and only the path is painted again. What it gives is what a fresh one would.
+An `Easel` is a place: it keeps one figure and its artists, and paints drawing after drawing by giving them other
+shapes. What lies under the path of a packet is kept as pixels, and only the path is painted again. What it gives is
+what a fresh one would.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from html import escape
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import matplotlib as mpl
 import msgspec
@@ -29,11 +30,13 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, Transform
+from numpy.typing import NDArray
 from PIL import Image
 
 from k8snetlab.draw.lettering import FAMILY, MIDDLE, outline
 from k8snetlab.draw.marks import Box, Sheet
-from k8snetlab.draw.theme import Role, Theme, theme_of
+from k8snetlab.draw.png import Packer
+from k8snetlab.draw.theme import GROUNDS, LINES, LIT, TEXTS, Role, Theme, theme_of
 from k8snetlab.errors import UnknownName
 
 __all__ = ["Drawing", "Easel"]
@@ -68,7 +71,10 @@ class Drawing(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def png(self) -> bytes:
         """The picture as PNG, two pixels for one."""
-        return Easel(scale=2.0).png(self)
+        pixels = Image.fromarray(Easel(scale=2.0).pixels(self)).convert("RGB")
+        found = io.BytesIO()
+        pixels.quantize(palette=_palette(self.theme), dither=Image.Dither.NONE).save(found, "png")
+        return found.getvalue()
 
     def themed(self, theme: str) -> Drawing:
         """The same picture on other paper: `light` or `dark`. Raises `UnknownName`."""
@@ -77,10 +83,15 @@ class Drawing(msgspec.Struct, frozen=True, dict=True):
     def save(self, path: str | FilePath) -> None:
         """Write a file; its ending says what: `.svg`, `.png` or `.txt`. Raises `UnknownName` for another."""
         path = FilePath(path)
-        contents = {".svg": lambda: self.svg.encode(), ".png": lambda: self.png, ".txt": lambda: f"{self.text}\n".encode()}
-        if path.suffix not in contents:
-            raise UnknownName("kind of picture", path.suffix, contents)
-        path.write_bytes(contents[path.suffix]())
+        match path.suffix:
+            case ".svg":
+                path.write_text(self.svg, encoding="utf-8")
+            case ".png":
+                path.write_bytes(self.png)
+            case ".txt":
+                path.write_text(f"{self.text}\n", encoding="utf-8")
+            case other:
+                raise UnknownName("kind of picture", other, (".svg", ".png", ".txt"))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         data = {"text/plain": self.text, "image/svg+xml": self.svg, "image/png": self.png}
@@ -91,15 +102,16 @@ class Drawing(msgspec.Struct, frozen=True, dict=True):
 
 
 class Easel:
-    """A figure that is painted again and again: `Image.value = easel.png(drawing)`. `scale` is pixels of the PNG for each
-    pixel of the drawing.
+    """A figure that is painted again and again: `Image.value = easel.png(drawing)`. `scale` is pixels of the PNG for
+    each pixel of the drawing.
 
-    The PNG is packed lightly, which is quick; it is a little larger than it must be.
+    The PNG is packed for speed; it is larger than that of `Drawing.png`.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
         self._canvas = FigureCanvasAgg(Figure(dpi=DPI * scale))
+        self._packer = Packer()
         self._size = (0, 0)
         self._ground: tuple[tuple[Sheet, ...], str] | None = None
         self._kept: Any = None
@@ -108,30 +120,32 @@ class Easel:
 
     def png(self, drawing: Drawing) -> bytes:
         """The drawing as PNG."""
-        pixels = np.asarray(self._painted(drawing))[..., :3]
-        found = io.BytesIO()
-        Image.fromarray(pixels).save(found, "png", compress_level=1)
-        return found.getvalue()
+        return self._packer.pack(self.pixels(drawing))
 
-    def _painted(self, drawing: Drawing) -> Any:
+    def pixels(self, drawing: Drawing) -> NDArray[np.uint8]:
+        """The drawing as red, green, blue and opacity: shape (height, width, 4), valid until the next drawing is
+        painted."""
+        self._painted(drawing)
+        return np.asarray(self._canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+
+    def _painted(self, drawing: Drawing) -> None:
         theme = theme_of(drawing.theme)
         figure = self._canvas.figure
         if self._size != (drawing.width, drawing.height):
             self._size = (drawing.width, drawing.height)
             figure.set_size_inches(drawing.width / DPI, drawing.height / DPI)
             self._ground, self._under, self._over = None, [], []
-        renderer = self._canvas.get_renderer()
+        renderer: RendererAgg = self._canvas.get_renderer()  # type: ignore[no-untyped-call]
         if self._ground != (drawing.ground, drawing.theme):
-            renderer.clear()
+            renderer.clear()  # type: ignore[no-untyped-call]
             figure.patch.set_facecolor(theme[Role.PAPER])
             figure.patch.draw(renderer)
             self._paint(self._under, drawing.ground, theme, renderer)
-            self._kept = renderer.copy_from_bbox(figure.bbox)  # type: ignore[attr-defined]
+            self._kept = renderer.copy_from_bbox(figure.bbox)
             self._ground = (drawing.ground, drawing.theme)
         else:
-            renderer.restore_region(self._kept)  # type: ignore[attr-defined]
+            renderer.restore_region(self._kept)  # type: ignore[no-untyped-call]
         self._paint(self._over, drawing.over, theme, renderer)
-        return self._canvas.buffer_rgba()
 
     def _paint(self, painters: list[_Painter], sheets: Sequence[Sheet], theme: Theme, renderer: RendererAgg) -> None:
         while len(painters) < len(sheets):
@@ -178,9 +192,38 @@ def _downwards(figure: Figure, height: float) -> Transform:
     return Affine2D().scale(1 / DPI, -1 / DPI).translate(0, height / DPI) + figure.dpi_scale_trans
 
 
-def _dashes(dash: tuple[float, ...], width: float) -> tuple[float, tuple[float, ...] | None]:
-    """matplotlib counts dashes in widths of the line; marks count pixels."""
-    return (0.0, tuple(length / width for length in dash)) if dash and width else (0.0, None)
+Stroke: TypeAlias = Literal["solid"] | tuple[float, tuple[float, ...]]
+
+
+def _dashes(dash: tuple[float, ...], width: float) -> Stroke:
+    """Dashes as matplotlib counts them, in widths of the line; marks count pixels."""
+    return (0.0, tuple(length / width for length in dash)) if dash and width else "solid"
+
+
+@cache
+def _palette(name: str) -> Image.Image:
+    """The colours of a theme, and those in between at the edges of lines and letters: a third of the bytes of all
+    colours."""
+    theme = theme_of(name)
+    pairs = [(line, ground) for ground in GROUNDS for line in (*LINES, *TEXTS)]
+    pairs += [(line, ground) for ground in LIT for line in (Role.INK, Role.FRAME)]
+    pairs += [(Role.ON_REQUEST, Role.REQUEST), (Role.PAPER, Role.REQUEST)]
+    colours = dict.fromkeys(_rgb(colour) for _, colour in sorted(theme.colours.items()))
+    for line, ground in pairs:
+        steps = (_between(_rgb(theme[line]), _rgb(theme[ground]), step / 6) for step in range(1, 6))
+        colours.update(dict.fromkeys(steps))
+    found = Image.new("P", (1, 1))
+    found.putpalette([channel for colour in list(colours)[:256] for channel in colour])
+    return found
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _between(one: tuple[int, int, int], other: tuple[int, int, int], share: float) -> tuple[int, int, int]:
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(one, other, strict=True))
+    return red, green, blue
 
 
 _ROUND = 1 - 0.5523
@@ -225,14 +268,22 @@ def _svg(drawing: Drawing) -> str:
                 figure.add_artist(artist, clip=False)
         for label in sheet.labels:
             text = Text(
-                label.x, label.y + MIDDLE * label.size, label.text, color=theme[label.role], fontsize=label.size,
-                fontweight=label.weight, fontfamily=FAMILY, horizontalalignment=label.align, verticalalignment="baseline",
-                transform=turned, zorder=order, parse_math=False,
-            )  # fmt: skip
+                label.x,
+                label.y + MIDDLE * label.size,
+                label.text,
+                color=theme[label.role],
+                fontsize=label.size,
+                fontweight=label.weight,
+                fontfamily=FAMILY,
+                horizontalalignment=label.align,
+                transform=turned,
+                zorder=order,
+                parse_math=False,
+            )
             figure.add_artist(text, clip=False)
     found = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "k8snetlab", "svg.fonttype": "none"}):
-        canvas.print_svg(found, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(found, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _accessible(found.getvalue(), drawing)
 
 
@@ -244,4 +295,3 @@ def _accessible(svg: str, drawing: Drawing) -> str:
     size = f'width="{drawing.width}" height="{drawing.height}" style="max-width: 100%; height: auto"'
     said = f"<title>{escape(drawing.alt[0] if drawing.alt else '')}</title>\n <desc>{escape(drawing.text)}</desc>"
     return f'{head} {size} role="img">\n {said}{body}'
-

@@ -1,9 +1,10 @@
 """Where does everything stand?
 
-The plan of a picture of a cluster, in the terms of the network: a column for each machine, its pods one above the other, under them
-the devices in the order a packet meets them on its way out — bridge, the kernel's routing and netfilter, tunnel, network
-card — all threaded on one *spine*, the cable that leads from the pods down to the switch. Switches, and routers under them, are
-bars; clients outside hang from the lowest. Since everything hangs on a spine or a bar, no two cables cross.
+The plan of a picture of a cluster, in the terms of the network: a column for each machine, its pods one above the
+other, under them the devices in the order a packet meets them on its way out — bridge, the kernel's routing and
+netfilter, tunnel, network card — all threaded on one *spine*, the cable that leads from the pods down to the switch.
+Switches, and routers under them, are bars; clients outside hang from the lowest. Since everything hangs on a spine or
+a bar, no two cables cross.
 
 The plan is read from the links of the Hosts: what is plugged into what. A device that is gone is not drawn.
 
@@ -28,8 +29,8 @@ from k8snetlab.linux.link import Link, LinkKind
 __all__ = ["STACK", "Ground", "Place", "Spot", "Wired", "ground", "network_of"]
 
 Place: TypeAlias = tuple[str, str]
-"""A machine and one of its devices. A device that is `STACK` stands for the kernel between the devices, and for a pod, a switch
-or a client as a whole."""
+"""A machine and one of its devices. A device that is `STACK` stands for the kernel between the devices, and for a
+pod, a switch or a client as a whole."""
 
 STACK = ""
 
@@ -62,8 +63,9 @@ def network_of(of: Network | Wired) -> Network:
 
 
 class Spot(NamedTuple):
-    """Where a place is in the picture. `kind` is `row` (a device on a spine), `chip` (a pod beside one), `bar` (a switch or router)
-    or `box` (a client); `x` is the spine, the chip's edge that looks at it, or the middle. `column` is the machine."""
+    """Where a place is in the picture. `kind` is `row` (a device on a spine), `chip` (a pod beside one), `bar` (a
+    switch or router) or `box` (a client); `x` is the spine, the chip's edge that looks at it, or the middle. `column`
+    is the machine."""
 
     kind: str
     x: float
@@ -94,8 +96,8 @@ class Column(NamedTuple):
 
 
 def ground(network: Network, of: int = 4, on_path: Collection[str] = (), above: int = 0, below: int = 0) -> Ground:
-    """The plan of a network. Addresses are those of family `of`; `on_path` names machines that must be seen; `above` and `below`
-    are pixels kept free for a title and a foot."""
+    """The plan of a network. Addresses are those of family `of`; `on_path` names machines that must be seen; `above`
+    and `below` are pixels kept free for a title and a foot."""
     hosts = [network[name] for name in network]
     hosts += [Host(name, "client") for name in sorted(on_path) if name not in network]
     return _Plan(hosts, of, frozenset(on_path), above, below).ground()
@@ -121,7 +123,9 @@ class _Plan:
         rows = self.rows(columns)
         tallest = max((self.lines(column) for column in columns), default=0)
         devices = self.top + HEADER + tallest * PITCH + GAP
-        levels = {row: devices + sum(_height(r) + GAP for r in rows[:at]) + _height(row) / 2 for at, row in enumerate(rows)}
+        levels = {
+            row: devices + sum(_height(r) + GAP for r in rows[:at]) + _height(row) / 2 for at, row in enumerate(rows)
+        }
         bottom = devices + sum(_height(row) + GAP for row in rows) + PAD - GAP
         right = self.stand(columns, levels, bottom)
         if unseen:
@@ -152,13 +156,16 @@ class _Plan:
                 name
                 for host in near
                 for name in _peers(self.hosts[host])
-                if name in self.hosts and name not in found and self.hosts[name].kind not in ("machine", "container", "client")
+                if name in self.hosts
+                and name not in found
+                and self.hosts[name].kind not in ("machine", "container", "client")
             }
-            found.update({name: depth for name in sorted(near, key=_natural)})
+            found.update(dict.fromkeys(sorted(near, key=_natural), depth))
         return found
 
     def columns(self, bars: Mapping[str, int]) -> tuple[list[Column], list[str]]:
-        """Machines in the order of their switches and names, with their pods; and the names of those that find no room."""
+        """Machines in the order of their switches and names, with their pods; and the names of those that find no
+        room."""
         order = {name: at for at, name in enumerate(sorted(bars, key=_natural))}
 
         def switch(host: Host) -> int:
@@ -214,7 +221,9 @@ class _Plan:
             self.comb(column, frame, spine, bottom)
             x += wide + GUTTER
         for host in self.hosts.values():
-            if host.kind == "client" and any(self.hosts[name].kind == "switch" for name in _peers(host) if name in self.hosts):
+            if host.kind == "client" and any(
+                self.hosts[name].kind == "switch" for name in _peers(host) if name in self.hosts
+            ):
                 middle = x + CHIP / 2
                 self.client(host, middle, x, bottom - CHIP_HEIGHT)
                 self.back.append(Line(((middle, bottom), (middle, bottom + BAR_GAP)), width=1.6))
@@ -303,9 +312,17 @@ class _Plan:
         for depth in sorted(set(bars.values())):
             for name in sorted((name for name, far in bars.items() if far == depth), key=_natural):
                 joined = _peers(self.hosts[name])
-                sides = [(self.frames[peer].x, self.frames[peer].x + self.frames[peer].width) for peer in joined if peer in self.frames]
+                sides = [
+                    (self.frames[peer].x, self.frames[peer].x + self.frames[peer].width)
+                    for peer in joined
+                    if peer in self.frames
+                ]
                 sides += [spans[peer] for peer in joined if peer in spans]
-                left, end = (min(s[0] for s in sides), max(s[1] for s in sides)) if sides else (MARGIN + GUTTER / 2, right - GUTTER / 2)
+                left, end = (
+                    (min(s[0] for s in sides), max(s[1] for s in sides))
+                    if sides
+                    else (MARGIN + GUTTER / 2, right - GUTTER / 2)
+                )
                 spans[name] = left, end
                 self.spots[name, STACK] = Spot("bar", (left + end) / 2, y, name)
                 self.front.append(Box(left, y - BAR / 2, end - left, BAR, Role.DEVICE, Role.FRAME, 6, 1.2))
@@ -329,7 +346,9 @@ class _Plan:
 
     def hang(self, bars: Mapping[str, int], lowest: float) -> float:
         """The clients outside, under the lowest bar; gives their lower edge."""
-        clients = [host for host in self.hosts.values() if host.kind == "client" and (host.name, STACK) not in self.spots]
+        clients = [
+            host for host in self.hosts.values() if host.kind == "client" and (host.name, STACK) not in self.spots
+        ]
         if not clients:
             return lowest
         last = max(bars, key=lambda name: (bars[name], name)) if bars else ""
@@ -361,7 +380,12 @@ class _Plan:
 
     def address_range(self, bar: str) -> str:
         """The networks on a bar: its own addresses' (a router), or those of what is plugged into it."""
-        own = [str(a) for link in self.hosts[bar].links for a in link.addresses if link.kind is LinkKind.NIC and family(a.ip) == self.of]
+        own = [
+            str(a)
+            for link in self.hosts[bar].links
+            for a in link.addresses
+            if link.kind is LinkKind.NIC and family(a.ip) == self.of
+        ]
         if own:
             return ", ".join(own)
         blocks = {

@@ -1,7 +1,7 @@
 """How wide is a word?
 
-Labels are set in DejaVu Sans, in the copy that matplotlib brings along: the same text has the same shape on every machine. A
-glyph's outline is looked up once for each text and scaled; that is what makes repainting quick.
+Labels are set in DejaVu Sans, in the copy that matplotlib brings along: the same text has the same shape on every
+machine. A glyph's outline is looked up once for each text and scaled; that is what makes repainting quick.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ def _font(weight: str) -> FontProperties:
     return FontProperties(fname=FilePath(mpl.get_data_path()) / "fonts" / "ttf" / _FILES[weight], size=_UNIT)
 
 
-@lru_cache(maxsize=1 << 13)
 def width(text: str, size: float = 10.0, weight: str = "normal") -> float:
-    """The width of a text in pixels."""
-    wide, _, _ = text_to_path.get_text_width_height_descent(text, _font(weight), ismath=False)
-    return float(wide) * size / _UNIT
+    """The width of a text in pixels, without kerning."""
+    return sum(_advance(letter, weight) for letter in text) * size
+
+
+@lru_cache(maxsize=1 << 10)
+def _advance(letter: str, weight: str) -> float:
+    wide, _, _ = text_to_path.get_text_width_height_descent(letter, _font(weight), ismath=False)
+    return float(wide) / _UNIT
 
 
 @lru_cache(maxsize=1 << 13)

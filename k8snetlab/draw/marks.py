@@ -1,7 +1,8 @@
 """What is a picture made of?
 
-A picture is a list of marks — lines, boxes, labels — in pixels from the upper left corner, each with a role instead of a
-colour. Marks know nothing of matplotlib; what draws a cluster or a packet only makes marks, and `drawing` paints them.
+A picture is a list of marks — lines, boxes, labels — in pixels from the upper left corner, each with a role instead
+of a colour. Marks know nothing of matplotlib; what draws a cluster or a packet only makes marks, and `drawing` paints
+them.
 
 A `Sheet` is painted lines first, then boxes, then labels; sheets lie on each other like sheets of glass.
 """
@@ -9,7 +10,7 @@ A `Sheet` is painted lines first, then boxes, then labels; sheets lie on each ot
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from k8snetlab.draw.theme import Role
 
@@ -43,15 +44,16 @@ class Box(NamedTuple):
 
 
 class Label(NamedTuple):
-    """One line of text; `x` is its left end, middle or right end as `align` says, `y` the middle of its small letters."""
+    """One line of text; `x` is its left end, middle or right end as `align` says, `y` the middle of its small
+    letters."""
 
     x: float
     y: float
     text: str
     role: Role = Role.INK
     size: float = 10.0
-    align: str = "left"
-    weight: str = "normal"
+    align: Literal["left", "center", "right"] = "left"
+    weight: Literal["normal", "bold"] = "normal"
 
 
 Mark: TypeAlias = Line | Box | Label
@@ -77,7 +79,7 @@ def sheet(marks: Iterable[Mark]) -> Sheet:
 
 def badge(x: float, y: float, text: str, role: Role) -> tuple[Mark, ...]:
     """A number on a path: in a disc for the request, in a square for every other role."""
-    half = 6.5 + 2.6 * max(0, len(text) - 2)
+    half = 6.5 + 2.4 * max(0, len(text) - 2)
     size = 9.0 if len(text) < 2 else 7.5
     if role is Role.REQUEST:
         shape = Box(x - half, y - 6.5, 2 * half, 13, role, Role.PAPER, 6.5)
@@ -99,5 +101,6 @@ def arrowhead(tip: Point, towards: Point, role: Role, size: float = 8.0) -> Box:
     length = (towards[0] ** 2 + towards[1] ** 2) ** 0.5 or 1.0
     dx, dy = towards[0] / length, towards[1] / length
     back = (tip[0] - size * dx, tip[1] - size * dy)
-    points = (tip, (back[0] - 0.45 * size * dy, back[1] + 0.45 * size * dx), (back[0] + 0.45 * size * dy, back[1] - 0.45 * size * dx))
+    aside = (-0.45 * size * dy, 0.45 * size * dx)
+    points = (tip, (back[0] + aside[0], back[1] + aside[1]), (back[0] - aside[0], back[1] - aside[1]))
     return Box(0, 0, 0, 0, role, Role.NONE, 0, 0, (), points)

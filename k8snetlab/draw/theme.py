@@ -1,11 +1,12 @@
 """Which colour means what?
 
-A mark says what it stands for — the request, the reply, a place where a packet was lost — and a theme says how that is
-painted, on white paper or on black. The hues are those of Okabe and Ito, which people with any common colour blindness tell
-apart; purple is darker on white paper, where the original is too pale to be seen. No meaning hangs on colour alone: the
-reply is dashed and its numbers stand in squares, what was lost has a cross.
+A mark says what it stands for — the request, the reply, a place where a packet was lost — and a theme says how that
+is painted, on white paper or on black. The hues are those of Okabe and Ito, which people with any common colour
+blindness tell apart; purple is darker on white paper, where the original is too pale to be seen. No meaning hangs on
+colour alone: the reply is dashed and its numbers stand in squares, what was lost has a cross.
 
-Lines have a contrast of at least 3:1 to every ground that they cross, text of at least 4.5:1 (WCAG 2.2, 1.4.3 and 1.4.11).
+Lines have a contrast of at least 3:1 to every ground that they cross, text of at least 4.5:1 (WCAG 2.2, 1.4.3 and
+1.4.11).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Which way did the packet go?
 
-The picture of a cluster, and the path of a trace over it. The path is read from the steps alone: each step has a machine and
-a device, and so a place in the picture; a place is numbered when the packet comes there. The request is a solid line with
-numbers in discs, the reply a dashed one with numbers in squares, each in a lane of its own. A cross marks where something was
-lost. A Service stands above the machines, dashed, since its address is on no interface; a dashed line leads to the machine
-whose rules rewrote it.
+The picture of a cluster, and the path of a trace over it. The path is read from the steps alone: each step has a
+machine and a device, and so a place in the picture; a place is numbered when the packet comes there. The request is a
+solid line with numbers in discs, the reply a dashed one with numbers in squares, each in a lane of its own. A cross
+marks where something was lost. A Service stands above the machines, dashed, since its address is on no interface; a
+dashed line leads to the machine whose rules rewrote it.
 
-The path of a packet inside a tunnel is that of the frame: on a machine that wraps or unwraps it, the tunnel's device is
-followed by the network card, without another turn through the kernel. Of a packet in fragments the first one is followed.
+What only happens in passing is no place of its own: the outer packet's way through the kernel between a tunnel's
+device and the network card, and the rules that a bridge has asked about a frame it keeps. Of a packet in fragments
+the first one is followed.
 
 Not modelled: time. Guide sections 2.1 and 2.2.
 """
@@ -19,13 +20,26 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from k8snetlab.draw.drawing import Drawing
-from k8snetlab.draw.ground import FOOT, MARGIN, PAD, SERVICE, STACK, TITLE, Ground, Place, Spot, Wired, ground, network_of
+from k8snetlab.draw.ground import (
+    FOOT,
+    MARGIN,
+    PAD,
+    SERVICE,
+    STACK,
+    TITLE,
+    Ground,
+    Place,
+    Spot,
+    Wired,
+    ground,
+    network_of,
+)
 from k8snetlab.draw.lettering import fitted, width, wrapped
 from k8snetlab.draw.marks import Box, Label, Line, Mark, Point, Sheet, arrowhead, badge, cross, sheet
 from k8snetlab.draw.theme import Role, theme_of
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.link import LinkKind
-from k8snetlab.packet import IPv4, IPv6
+from k8snetlab.packet import IPv4, IPv6, Packet
 from k8snetlab.trace import FATES, Action, Step, Trace
 from k8snetlab.trace.prose import changes
 from k8snetlab.trace.table import endpoint
@@ -57,7 +71,9 @@ class Flow(NamedTuple):
         return () if self.role is Role.REQUEST else DASH
 
 
-def topology(of: Network | Wired, trace: Trace | None = None, *, step: int | None = None, theme: str = "light") -> Drawing:
+def topology(
+    of: Network | Wired, trace: Trace | None = None, *, step: int | None = None, theme: str = "light"
+) -> Drawing:
     """The picture of a cluster or a network, with the path of `trace` over it.
 
     With `step`, only so many of `(*trace.steps, *trace.reply)` are drawn, and the place of the last one has a ring.
@@ -79,24 +95,29 @@ def topology(of: Network | Wired, trace: Trace | None = None, *, step: int | Non
 
 def visits(network: Network, steps: Sequence[Step]) -> tuple[Visit, ...]:
     """The places of the steps, in order; steps at one place follow each other in one visit."""
-    stays: list[tuple[Place, list[Step]]] = []
-    for step in steps:
-        if any(isinstance(header, IPv4 | IPv6) and header.offset for header in step.packet.headers):
-            continue
-        place = _place(network, step)
-        if stays and stays[-1][0] == place:
-            stays[-1][1].append(step)
+    stays = _joined([Visit(_place(network, step), (step,)) for step in steps if not _later_fragment(step.packet)])
+    inner = zip(stays[:1] + stays, stays, stays[1:] + stays[-1:], strict=False)
+    return tuple(_joined([here for before, here, after in inner if not _in_passing(network, before, here, after)]))
+
+
+def _later_fragment(packet: Packet) -> bool:
+    return any(isinstance(header, IPv4 | IPv6) and header.offset for header in packet.headers)
+
+
+def _joined(stays: Sequence[Visit]) -> list[Visit]:
+    """Stays at one place that follow each other, as one."""
+    joined: list[Visit] = []
+    for stay in stays:
+        if joined and joined[-1].place == stay.place:
+            joined[-1] = Visit(stay.place, joined[-1].steps + stay.steps)
         else:
-            stays.append((place, [step]))
-    kept: list[Visit] = []
-    for at, (place, held) in enumerate(stays):
-        if not (0 < at < len(stays) - 1 and _outer(network, stays[at - 1][0], place, held, stays[at + 1][0])):
-            kept.append(Visit(place, tuple(held)))
-    return tuple(kept)
+            joined.append(stay)
+    return joined
 
 
 def _service(network: Network, trace: Trace) -> str:
-    """The Service that a trace asks for, by its name or by an address that no machine has; empty where it asks for none."""
+    """The Service that a trace asks for, by its name or by an address that no machine has; empty where it asks for
+    none."""
     request = trace.request
     if request.target.startswith("svc/"):
         return request.target
@@ -119,13 +140,19 @@ def _place(network: Network, step: Step) -> Place:
     return step.where, STACK
 
 
-def _outer(network: Network, before: Place, here: Place, steps: Sequence[Step], after: Place) -> bool:
-    """Whether this stay is only the tunnel's own packet passing between the tunnel's device and the network card."""
-    if here[1] != STACK or not before[0] == here[0] == after[0] or here[0] not in network:
+def _in_passing(network: Network, before: Visit, here: Visit, after: Visit) -> bool:
+    """Whether a stay in the kernel is no place of its own on the way: a bridge that has rules asked about a frame it
+    keeps, or the tunnel's own packet between the tunnel's device and the network card."""
+    host, device = here.place
+    if device != STACK or not before.place[0] == host == after.place[0] or host not in network:
         return False
-    kinds = {link.name: link.kind for link in network[here[0]].links}
-    between = {kinds.get(before[1]), kinds.get(after[1])}
-    return between == {LinkKind.VXLAN, LinkKind.NIC} and not any(step.action in TRANSLATIONS for step in steps)
+    if any(step.action in FATES or step.action in TRANSLATIONS for step in here.steps):
+        return False
+    kinds = {link.name: link.kind for link in network[host].links}
+    around = {kinds.get(before.place[1]), kinds.get(after.place[1])}
+    if around == {LinkKind.BRIDGE}:
+        return before.place == after.place and all(step.action is Action.RULE for step in here.steps)
+    return around == {LinkKind.VXLAN, LinkKind.NIC}
 
 
 def _counted(number: int, word: str) -> str:
@@ -220,14 +247,15 @@ class _Path:
             frame, y = self.plan.frames[where], self.plan.spots[where, STACK].y
             for line, note in enumerate(held[:2]):
                 text = note if line == 0 or len(held) == 2 else f"{note} …"
-                label = Label(frame.x + PAD + 8, y + 1 + 13.5 * line, fitted(text, 150, 8.5, "bold"), Role.INK, 8.5, "left", "bold")
-                self.under.append(label)
+                words = fitted(text, 150, 8.5, "bold")
+                self.under.append(Label(frame.x + PAD + 8, y + 1 + 13.5 * line, words, Role.INK, 8.5, "left", "bold"))
             self.alt.append(f"On {where}: {'; '.join(held)}.")
 
     def ends(self) -> None:
         """A strong outline for who asked and for who got it."""
-        arrived = next((step.where for step in reversed(self.steps[: len(self.trace.steps)]) if step.action is Action.DELIVER), "")
-        for where in dict.fromkeys((self.trace.steps[0].where if self.trace.steps else "", arrived)):
+        there = self.steps[: len(self.trace.steps)]
+        ends = [step.where for step in there[:1]] + [step.where for step in there if step.action is Action.DELIVER]
+        for where in dict.fromkeys(ends):
             if self.plan.spots.get((where, STACK), _NOWHERE).kind in ("chip", "box"):
                 frame = self.plan.frames[where]
                 self.under.append(frame._replace(fill=Role.NONE, line=Role.REQUEST, thickness=2.2))
@@ -246,7 +274,7 @@ class _Path:
             if flow.lost in held:
                 self.numbers.extend(cross(*point))
             else:
-                text = str(held[0]) if len(held) == 1 else f"{held[0]}…{held[-1]}"
+                text = str(held[0]) if len(held) == 1 else f"{held[0]}+"
                 self.numbers.extend(badge(*point, text, flow.role))
         if self.cut and marks and flow is self.flows[-1]:
             x, y = marks[-1][1]
@@ -316,13 +344,14 @@ def _named(plan: Ground, visit: Visit) -> str:
 
 
 class Stop(NamedTuple):
-    """A place on a path with its lane: `offset` is how far the lane is from the spine, bar or chip's middle. A stop without
-    a number is a turn."""
+    """A place on a path with its lane: `offset` is how far the lane is from the spine, bar or chip's middle. A stop
+    without a number is a turn; `passes` is how often a flow comes by there."""
 
     place: Place
     spot: Spot
     number: int
     offset: float
+    passes: int
 
 
 def _lanes(spots: Mapping[Place, Spot], flows: Sequence[Flow]) -> list[list[Stop]]:
@@ -338,7 +367,7 @@ def _lanes(spots: Mapping[Place, Spot], flows: Sequence[Flow]) -> list[list[Stop
         for key, held in found:
             offset = _offset(key[0], flow.role, seen[key], counts[key], most[key])
             seen[key] += 1
-            stops += [Stop(place, spot, number, offset) for place, spot, number in held]
+            stops += [Stop(place, spot, number, offset, most[key]) for place, spot, number in held]
         lanes.append(stops)
     return lanes
 
@@ -426,12 +455,14 @@ def _hop(plan: Ground, one: Stop, other: Stop) -> tuple[Point, ...]:
         return start, (start[0], other.spot.y + other.offset)
     if end is not None:
         return (end[0], one.spot.y + one.offset), end
-    x = plan.joints.get(frozenset((one.place[0], other.place[0])), one.spot.x) + (-7.5 if one.offset < 0 else 7.5)
+    aside = 7.5 if max(one.passes, other.passes) == 1 else 18.0  # beside the lanes that come down the spine above
+    x = plan.joints.get(frozenset((one.place[0], other.place[0])), one.spot.x) + (-aside if one.offset < 0 else aside)
     return (x, one.spot.y + one.offset), (x, other.spot.y + other.offset)
 
 
 def _heads(points: Sequence[Point], role: Role) -> Iterator[Box]:
     """An arrowhead in the longest stretch of a hop, where there is room for one."""
-    (x1, y1), (x2, y2) = max(pairwise(points), key=lambda pair: abs(pair[0][0] - pair[1][0]) + abs(pair[0][1] - pair[1][1]))
-    if abs(x1 - x2) + abs(y1 - y2) >= 34:
-        yield arrowhead((x1 + 0.62 * (x2 - x1), y1 + 0.62 * (y2 - y1)), (x2 - x1, y2 - y1), role, 8.5)
+    stretches = (((x2 - x1, y2 - y1), (x1, y1)) for (x1, y1), (x2, y2) in pairwise(points))
+    (dx, dy), (x, y) = max(stretches, key=lambda stretch: abs(stretch[0][0]) + abs(stretch[0][1]))
+    if abs(dx) + abs(dy) >= 34:
+        yield arrowhead((x + 0.62 * dx, y + 0.62 * dy), (dx, dy), role, 8.5)

@@ -1,4 +1,5 @@
-"""A small network with everything a picture has: two machines, three pods, a bridge, a tunnel, a Service, a switch, a client."""
+"""A small network with everything a picture has: two machines, three pods, a bridge, a tunnel, a Service, a switch, a
+client."""
 
 from __future__ import annotations
 
@@ -21,16 +22,23 @@ def pod(name: str, ip: str, node: int, at: int) -> Host:
     """A pod that serves port 80, plugged into the machine's port `veth{at}`."""
     gateway = f"10.244.{node}.1"
     link = Link(
-        "eth0", 2, LinkKind.VETH, f"0a:00:00:00:0{node}:0{at}", 1450,
-        peer=Peer(f"node-{node}", f"veth{at}"), addresses=(Address(ip, 24),),
-    )  # fmt: skip
+        "eth0",
+        2,
+        LinkKind.VETH,
+        f"0a:00:00:00:0{node}:0{at}",
+        1450,
+        peer=Peer(f"node-{node}", f"veth{at}"),
+        addresses=(Address(ip, 24),),
+    )
     routes = (Route("default", "eth0", gateway), Route(f"10.244.{node}.0/24", "eth0", source=ip, scope="link"))
     return assembled(name, "container", Part(links=(loopback(), link), routes=routes, listeners=(Listener("TCP", 80),)))
 
 
 def service() -> Patch:
     """The Service's rules: half of the connections go to web-0, half to api-0."""
-    jump = Rule("nat", "SERVICES", (Destination(Prefix.of(f"{SERVICE}/32")), Protocol4("TCP"), L4("tcp", 80)), Jump("API"))
+    jump = Rule(
+        "nat", "SERVICES", (Destination(Prefix.of(f"{SERVICE}/32")), Protocol4("TCP"), L4("tcp", 80)), Jump("API")
+    )
     chains = {
         "SERVICES": Chain("SERVICES", (jump,)),
         "API": Chain("API", (Rule("nat", "API", (Statistic(0.5),), Jump("ONE")), Rule("nat", "API", (), Jump("TWO")))),
@@ -48,17 +56,45 @@ def node(number: int) -> Host:
     pods = [name for name, (_, on) in PODS.items() if on == number]
     links = (
         loopback(),
-        Link("eth0", 2, LinkKind.NIC, f"02:00:00:00:00:0{number}", peer=Peer("switch", f"p{number}"), addresses=(Address(ip, 24),)),
         Link(
-            "flannel.1", 3, LinkKind.VXLAN, tunnel, 1450,
-            addresses=(Address(f"10.244.{number}.0", 32),), vxlan=Vxlan(1, ip, "eth0", 8472),
+            "eth0",
+            2,
+            LinkKind.NIC,
+            f"02:00:00:00:00:0{number}",
+            peer=Peer("switch", f"p{number}"),
+            addresses=(Address(ip, 24),),
         ),
-        Link("cni0", 4, LinkKind.BRIDGE, f"02:00:00:00:02:0{number}", 1450, addresses=(Address(f"10.244.{number}.1", 24),)),
+        Link(
+            "flannel.1",
+            3,
+            LinkKind.VXLAN,
+            tunnel,
+            1450,
+            addresses=(Address(f"10.244.{number}.0", 32),),
+            vxlan=Vxlan(1, ip, "eth0", 8472),
+        ),
+        Link(
+            "cni0",
+            4,
+            LinkKind.BRIDGE,
+            f"02:00:00:00:02:0{number}",
+            1450,
+            addresses=(Address(f"10.244.{number}.1", 24),),
+        ),
         *(
-            Link(f"veth{at}", 5 + at, LinkKind.VETH, f"02:00:00:00:0{number}:1{at}", 1450, master="cni0", peer=Peer(name, "eth0"), hairpin=True)
+            Link(
+                f"veth{at}",
+                5 + at,
+                LinkKind.VETH,
+                f"02:00:00:00:0{number}:1{at}",
+                1450,
+                master="cni0",
+                peer=Peer(name, "eth0"),
+                hairpin=True,
+            )
             for at, name in enumerate(pods)
         ),
-    )  # fmt: skip
+    )
     routes = (
         Route("default", "eth0", "172.18.0.1"),
         Route("172.18.0.0/24", "eth0", source=ip, scope="link"),
@@ -66,10 +102,13 @@ def node(number: int) -> Host:
         Route(f"10.244.{other}.0/24", "flannel.1", f"10.244.{other}.0", onlink=True),
     )
     part = Part(
-        links=links, routes=routes, sysctls={"net.ipv4.ip_forward": 1}, patches=(service(), Patch("filter")),
+        links=links,
+        routes=routes,
+        sysctls={"net.ipv4.ip_forward": 1},
+        patches=(service(), Patch("filter")),
         neighbours=(Neighbour(f"10.244.{other}.0", "flannel.1", remote),),
         fdb=(FdbEntry(remote, "flannel.1", f"172.18.0.1{other}"),),
-    )  # fmt: skip
+    )
     return assembled(f"node-{number}", "machine", part)
 
 
@@ -77,9 +116,23 @@ def router() -> Host:
     """The router between the machines and the client outside."""
     links = (
         loopback(),
-        Link("eth0", 2, LinkKind.NIC, "02:fe:00:00:00:01", peer=Peer("switch", "p9"), addresses=(Address("172.18.0.1", 24),)),
-        Link("wan0", 3, LinkKind.NIC, "02:fe:00:00:00:02", peer=Peer("external", "eth0"), addresses=(Address("203.0.113.1", 24),)),
-    )  # fmt: skip
+        Link(
+            "eth0",
+            2,
+            LinkKind.NIC,
+            "02:fe:00:00:00:01",
+            peer=Peer("switch", "p9"),
+            addresses=(Address("172.18.0.1", 24),),
+        ),
+        Link(
+            "wan0",
+            3,
+            LinkKind.NIC,
+            "02:fe:00:00:00:02",
+            peer=Peer("external", "eth0"),
+            addresses=(Address("203.0.113.1", 24),),
+        ),
+    )
     routes = (
         Route("172.18.0.0/24", "eth0", source="172.18.0.1", scope="link"),
         Route("203.0.113.0/24", "wan0", source="203.0.113.1", scope="link"),
@@ -89,8 +142,18 @@ def router() -> Host:
 
 def client() -> Host:
     """The client outside."""
-    link = Link("eth0", 2, LinkKind.NIC, "02:fd:00:00:00:01", peer=Peer("router", "wan0"), addresses=(Address("203.0.113.10", 24),))
-    routes = (Route("default", "eth0", "203.0.113.1"), Route("203.0.113.0/24", "eth0", source="203.0.113.10", scope="link"))
+    link = Link(
+        "eth0",
+        2,
+        LinkKind.NIC,
+        "02:fd:00:00:00:01",
+        peer=Peer("router", "wan0"),
+        addresses=(Address("203.0.113.10", 24),),
+    )
+    routes = (
+        Route("default", "eth0", "203.0.113.1"),
+        Route("203.0.113.0/24", "eth0", source="203.0.113.10", scope="link"),
+    )
     return assembled("external", "client", Part(links=(loopback(), link), routes=routes))
 
 
@@ -98,7 +161,8 @@ def switch() -> Host:
     """The switch that the machines and the router are plugged into."""
     ends = ((1, "node-1"), (2, "node-2"), (9, "router"))
     ports = (
-        Link(f"p{at}", 1 + at, LinkKind.NIC, f"02:ff:00:00:00:0{at}", master="br0", peer=Peer(name, "eth0")) for at, name in ends
+        Link(f"p{at}", 1 + at, LinkKind.NIC, f"02:ff:00:00:00:0{at}", master="br0", peer=Peer(name, "eth0"))
+        for at, name in ends
     )
     return assembled("switch", "switch", Part(links=(Link("br0", 1, LinkKind.BRIDGE, "02:ff:00:00:00:00"), *ports)))
 
@@ -128,10 +192,20 @@ def trace(of: Network, source: str, address: str, port: int = 80, target: str = 
 
     def outcomes() -> tuple[Outcome, ...]:
         ways = every(lambda choose: exchange(World(of, random.Random(seed), choose=choose), source, address, port))
-        return tuple(Outcome(chance, way.fate, way.client, backend(way), way.source, way.reason) for chance, way in ways)
+        return tuple(
+            Outcome(chance, way.fate, way.client, backend(way), way.source, way.reason) for chance, way in ways
+        )
 
     found = exchange(World(of, random.Random(seed)), source, address, port)
     request = Request(source, target or f"{address}:{port}", address, port)
     return Trace(
-        request, found.fate, found.client, found.reason, found.steps, found.reply, backend(found), found.source, outcomes
+        request,
+        found.fate,
+        found.client,
+        found.reason,
+        found.steps,
+        found.reply,
+        backend(found),
+        found.source,
+        outcomes,
     )
