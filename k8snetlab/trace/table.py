@@ -21,9 +21,12 @@ from k8snetlab.trace.step import Action, Outcome, Step
 __all__ = ["WIDTH", "brief", "chance", "chances", "endpoint", "html", "table", "telling"]
 
 WIDTH = 132
-"""Columns that a table may take."""
+"""Columns that a table may take where nobody says how many there are."""
 
 NARROWEST_REASON = 40
+NARROWEST_PACKET = 44
+"""Where there is no room for both side by side, the reason stands below the packet."""
+
 SAYING_MORE = (" -j MARK ", " --probability ", " -j CT ")
 """What a rule that passes the packet on holds when it also changed or chose something."""
 
@@ -100,14 +103,15 @@ def _rows(numbered: Iterable[tuple[int, Step]]) -> Iterator[Row]:
         shown = packet
 
 
-def table(numbered: Iterable[tuple[int, Step]]) -> str:
-    """The numbered steps as lines of at most `WIDTH` columns (a rule may be longer when it has no place to break)."""
+def table(numbered: Iterable[tuple[int, Step]], width: int = WIDTH) -> str:
+    """The numbered steps as lines of at most `width` columns (a rule may be longer when it has no place to break)."""
     rows = list(_rows(numbered))
     digits = max((len(str(row.number)) for row in rows), default=1)
     device = max((len(row.device) for row in rows), default=0)
     action = max((len(row.action) for row in rows), default=0)
-    room = WIDTH - (digits + device + action + 8) - NARROWEST_REASON
-    packet = min(max((len(line) for row in rows for line in row.packet), default=0), room)
+    widest = max((len(line) for row in rows for line in row.packet), default=0)
+    room = width - (digits + device + action + 8) - NARROWEST_REASON
+    packet = min(widest, room) if room >= min(widest, NARROWEST_PACKET) else 0
     lines: list[str] = []
     where = ""
     for row in rows:
@@ -115,20 +119,26 @@ def table(numbered: Iterable[tuple[int, Step]]) -> str:
             lines.append(row.where)
             where = row.where
         start = f"  {row.number:>{digits}}  {row.device:<{device}}  {row.action:<{action}}  "
-        lines += _lines(start, row, packet)
+        said = _side_by_side(row, packet, width - len(start)) if packet else _stacked(row, width - len(start))
+        lines += (f"{' ' * len(start) if at else start}{line}".rstrip() for at, line in enumerate(said))
     return "\n".join(lines)
 
 
-def _lines(start: str, row: Row, packet: int) -> Iterator[str]:
-    """The lines of one row: packet and reason side by side, then the rule below the reason's column."""
+def _side_by_side(row: Row, packet: int, width: int) -> Iterator[str]:
+    """The lines of one row: packet and reason side by side, then the rule below both."""
     left = [part for line in row.packet for part in textwrap.wrap(line, packet, subsequent_indent="  ") or [""]]
-    right = _wrapped(row.why, WIDTH - len(start) - packet - 2)
+    right = _wrapped(row.why, width - packet - 2)
     for at in range(max(len(left), len(right), 1)):
         first = left[at] if at < len(left) else ""
         second = right[at] if at < len(right) else ""
-        yield f"{start if at == 0 else ' ' * len(start)}{first:<{packet}}  {second}".rstrip()
-    if row.rule:
-        yield from (" " * len(start) + line for line in _wrapped(row.rule, WIDTH - len(start)))
+        yield f"{first:<{packet}}  {second}"
+    yield from _wrapped(row.rule, width)
+
+
+def _stacked(row: Row, width: int) -> Iterator[str]:
+    """The lines of one row: the packet, the reason below it, then the rule."""
+    for line in (*row.packet, row.why, row.rule):
+        yield from _wrapped(line, max(width, NARROWEST_REASON))
 
 
 def _wrapped(text: str, width: int) -> list[str]:

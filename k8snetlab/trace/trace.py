@@ -22,6 +22,7 @@ from k8snetlab.errors import UnknownName
 from k8snetlab.packet import ARP, Ethernet, Packet
 from k8snetlab.trace import diagram, prose, table
 from k8snetlab.trace.step import FATES, Action, Backend, Client, Outcome, Request, Step, Verdict
+from k8snetlab.trace.table import WIDTH
 from k8snetlab.wire import frame, pcap
 
 __all__ = ["CapturePoint", "Trace"]
@@ -68,17 +69,18 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
 
     # As text
 
-    def table(self) -> str:
-        """The steps without the rules that only passed the packet on, there and back, with the rules that decided."""
-        left_out = sum(len(part) - sum(1 for _ in table.telling(part)) for part in (self.steps, self.reply))
-        end = (
-            f"({left_out} rules that only passed the packet on are left out; `.full()` prints them)" if left_out else ""
-        )
-        return _joined(self._head, *self._tables(table.telling), end, self._chances)
+    def table(self, width: int = WIDTH, more: str = "`.full()`") -> str:
+        """The steps without the rules that only passed the packet on, there and back, with the rules that decided.
 
-    def full(self) -> str:
-        """Every step, there and back."""
-        return _joined(self._head, *self._tables(_numbered), self._chances)
+        The table takes `width` columns; `more` names what prints the rules that are left out.
+        """
+        left_out = sum(len(part) - sum(1 for _ in table.telling(part)) for part in (self.steps, self.reply))
+        end = f"({left_out} rules that only passed the packet on are left out; {more} prints them)" if left_out else ""
+        return _joined(self._head, *self._tables(table.telling, width), end, self._chances)
+
+    def full(self, width: int = WIDTH) -> str:
+        """Every step, there and back, in `width` columns."""
+        return _joined(self._head, *self._tables(_numbered, width), self._chances)
 
     def chances(self) -> str:
         """The outcomes as a table: probability, verdict, client, backend, node, address, and the source it sees."""
@@ -130,10 +132,10 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
     def _chances(self) -> str:
         return self.chances() if len(self.outcomes) > 1 else ""
 
-    def _tables(self, choose: Callable[[Sequence[Step]], Iterator[tuple[int, Step]]]) -> Iterator[str]:
+    def _tables(self, choose: Callable[[Sequence[Step]], Iterator[tuple[int, Step]]], width: int) -> Iterator[str]:
         for name, steps in (("There", self.steps), ("Back", self.reply)):
             if steps:
-                yield f"{name}\n{table.table(choose(steps))}"
+                yield f"{name}\n{table.table(choose(steps), width)}"
 
     # As data
 
