@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import typer
@@ -36,9 +40,10 @@ __all__ = ["command", "copied", "notebooks", "run"]
 
 COPY = "k8snetlab-course"
 FINGERPRINTS = ".k8snetlab.json"
-FIRST = "0_0_*.ipynb"
+FIRST = "0_*.ipynb"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+NEWS = "@jupyterlab/apputils-extension:announcements"
 
 
 def run(folder: Path | None, port: int, *, open_browser: bool) -> int:
@@ -119,60 +124,70 @@ def _fingerprint(content: bytes) -> str:
 # JupyterLab
 
 
-def command(course: Path, port: int, *, show: bool) -> list[str]:
-    """The command that serves a folder. Ctrl-C ends it without a question, and it asks nobody for news."""
-    first = next((path.name for path in sorted(course.glob(FIRST))), "")
+def command(course: Path, port: int) -> list[str]:
+    """The command that serves a folder."""
     words = [
-        sys.executable, "-m", "jupyterlab", "--log-level=WARN",
-        f"--ServerApp.root_dir={course}", f"--ServerApp.port={port}", "--ServerApp.answer_yes=True",
-        f"--LabApp.default_url=/lab/tree/{quote(first)}" if first else "--LabApp.default_url=/lab",
-        "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--log-level=ERROR", "--LabApp.log_level=ERROR",
+        f"--ServerApp.root_dir={course}", f"--ServerApp.port={port}",
     ]  # fmt: skip
-    if not show:
-        words.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         words.append("--allow-root")
     return words
 
 
 def _served(course: Path, port: int, show: bool) -> int:
-    # A child of its own group: Ctrl-C reaches us alone, and it is we who end the server.
-    server = subprocess.Popen(command(course, port, show=show), start_new_session=True)
-    with _ended_with_us(server):
-        address = _address(server)
-        if address is None:
-            raise CannotDo(Problem("JupyterLab did not start; what it said stands above"))
-        typer.echo(f"The course is open at\n\n    {address}\n\nCtrl-C ends it.")
-        return server.wait()
+    try:
+        with TemporaryDirectory() as settings, _server(command(course, port), Path(settings)) as server:
+            address = _address(server, course)
+            if address is None:
+                raise CannotDo(Problem("JupyterLab did not start; what it said stands above"))
+            typer.echo(f"The course is open at\n\n    {address}\n\nCtrl-C ends it.")
+            if show:
+                webbrowser.open(address)
+            return server.wait()
+    except KeyboardInterrupt:  # that is how one leaves
+        return 0
 
 
-class _ended_with_us:  # noqa: N801  # reads as words in a `with`
-    """The server ends when we do, however that comes: Ctrl-C, a closed terminal, `kill`."""
-
-    def __init__(self, server: subprocess.Popen[bytes]) -> None:
-        self.server = server
-
-    def __enter__(self) -> None:
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        if self.server.poll() is None:
-            self.server.terminate()
+@contextmanager
+def _server(words: list[str], settings: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """JupyterLab, which ends when we do, however that comes: Ctrl-C, a closed terminal, `kill`."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    # In a session of its own it hears no Ctrl-C, to which it would answer with a question.
+    server = subprocess.Popen(words, env=os.environ | environment(settings), start_new_session=True)
+    try:
+        yield server
+    finally:
+        if server.poll() is None:
+            server.terminate()
             try:
-                self.server.wait(STOP_SECONDS)
+                server.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self.server.kill()
-                self.server.wait()
+                server.kill()
+                server.wait()
+
+
+def environment(settings: Path) -> dict[str, str]:
+    """What JupyterLab shall know: a folder of settings beside the learner's own ones, and a token.
+
+    The settings switch its news off, which would ask the internet and cover the page. With a token that it did not make
+    it does not print an address of its own.
+    """
+    written = settings / "labconfig" / "page_config.json"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(json.dumps({"disabledExtensions": {NEWS: True}}), encoding="utf-8")
+    paths = os.pathsep.join(filter(None, (str(settings), os.environ.get("JUPYTER_CONFIG_PATH"))))
+    return {"JUPYTER_CONFIG_PATH": paths, "JUPYTER_TOKEN": os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)}
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _address(server: subprocess.Popen[bytes]) -> str | None:
-    """Where the server listens, with its token, as soon as it says so; nothing if it ends before."""
+def _address(server: subprocess.Popen[bytes], course: Path) -> str | None:
+    """Where the server shows the first notebook, with its token, as soon as it says so; nothing if it ends before."""
     from jupyter_core.paths import jupyter_runtime_dir
 
     said = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
@@ -183,5 +198,7 @@ def _address(server: subprocess.Popen[bytes]) -> str | None:
         except (OSError, ValueError):
             time.sleep(0.05)
             continue
-        return f"{facts['url']}lab?token={facts['token']}" if facts["token"] else f"{facts['url']}lab"
+        first = next((f"/tree/{quote(path.name)}" for path in sorted(course.glob(FIRST))), "")
+        token = f"?token={facts['token']}" if facts["token"] else ""
+        return f"{facts['url']}lab{first}{token}"
     return None

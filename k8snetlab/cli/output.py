@@ -8,6 +8,7 @@ Not modelled: pagers, log files.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -18,10 +19,12 @@ import msgspec
 import typer
 
 from k8snetlab.errors import Problem
+from k8snetlab.trace.table import WIDTH
 
-__all__ = ["Format", "WRONG_INPUT", "document", "note", "on_a_terminal", "raw", "refuse", "say"]
+__all__ = ["Format", "WRONG_INPUT", "columns", "document", "note", "on_a_terminal", "raw", "refuse", "say"]
 
 WRONG_INPUT = 2
+NARROWEST = 72
 
 
 class Format(StrEnum):
@@ -34,6 +37,11 @@ class Format(StrEnum):
 def on_a_terminal() -> bool:
     """Whether a person looks at standard output."""
     return sys.stdout.isatty()
+
+
+def columns() -> int:
+    """How wide an answer may be: as the terminal is; else as wide as is good to read in a file."""
+    return max(shutil.get_terminal_size().columns, NARROWEST) if on_a_terminal() else WIDTH
 
 
 def say(text: str) -> None:

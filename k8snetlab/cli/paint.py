@@ -41,7 +41,7 @@ class Words(RegexHighlighter):
         r"(?m)^ +\d+ +\S* +(?P<changes>DNAT|SNAT|CONNTRACK|ENCAPSULATE|DECAPSULATE|FRAGMENT)\b",
         r"(?m)^(?P<machine>(# )?[a-z0-9][\w./:-]*)$",
         r"(?m)^(?P<heading>(There|And back|Back|CHANCE .*|NAMESPACE .*|NAME .*))$",
-        r"(?m)^(?P<rule> {8,}-A .*)$",
+        r"(?m)^(?P<rule>( {8,})-A .*(?:\n\2 .*)*)$",
         r"(?m)^(?P<added> {2}\+ .*)$",
         r"(?m)^(?P<removed> {2}- .*)$",
         r"(?m)^(?P<changed> {2}~ .*)$",

@@ -91,8 +91,8 @@ def trace(
 
 
 TOLD: Mapping[Story, Callable[[k8s.Trace], str]] = {
-    Story.TEXT: k8s.Trace.table,
-    Story.FULL: k8s.Trace.full,
+    Story.TEXT: lambda found: found.table(output.columns(), more="-o full"),
+    Story.FULL: lambda found: found.full(output.columns()),
     Story.PROSE: k8s.Trace.explain,
     Story.MERMAID: k8s.Trace.mermaid,
 }
