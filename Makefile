@@ -57,6 +57,7 @@ nbval: $(VENV)/test.stamp
 
 rebuild: $(VENV)/test.stamp
 	$(BIN)/python tools/build_notebooks.py --check
+	$(BIN)/python tools/build_readme.py --check
 
 browser: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m browser tests/browser
@@ -66,6 +67,7 @@ other-pythons: $(VENV)/test.stamp
 
 notebooks: $(VENV)/test.stamp
 	$(BIN)/python tools/build_notebooks.py
+	$(BIN)/python tools/build_readme.py
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/speed.py

@@ -60,13 +60,17 @@ def main() -> None:
     for _ in range(300):
         shop.trace(CLIENT, TARGET, seed=seed)
     gc.collect()
-    rows.append(("ClusterIP trace across nodes, warm", median(lambda: shop.trace(CLIENT, TARGET, seed=seed), 2000), "300 µs"))
+    rows.append(
+        ("ClusterIP trace across nodes, warm", median(lambda: shop.trace(CLIENT, TARGET, seed=seed), 2000), "300 µs")
+    )
     rows.append((
         "first trace in the bookshop, from parsed objects",
         median(lambda: k8s.Cluster(manifests).trace(CLIENT, TARGET, seed=seed), 21),
         "50 ms",
     ))  # fmt: skip
-    rows.append(("all outcomes of that trace", median(lambda: shop.trace(CLIENT, TARGET, seed=seed).outcomes, 101), "—"))
+    rows.append(
+        ("all outcomes of that trace", median(lambda: shop.trace(CLIENT, TARGET, seed=seed).outcomes, 101), "—")
+    )
     rows.append(("reading the bookshop's manifests", median(lambda: api.load(folder), 11), "—"))
     bare = process(sys.executable, "-c", "pass", runs=15)
     full = process(sys.executable, "-c", "import k8snetlab", runs=15)
@@ -76,25 +80,27 @@ def main() -> None:
     rows.append(("k8snetlab trace on the bookshop, whole process", process(*trace), "500 ms"))
     rows.append(("explorer update of 2_1, CPU in the kernel", explorer(), "20 ms"))
 
-    print(f"Python {sys.version.split()[0]}; the trace has {len(steps.steps)} steps and {len(steps.reply)} in its reply")
+    print(
+        f"Python {sys.version.split()[0]}; the trace has {len(steps.steps)} steps and {len(steps.reply)} in its reply"
+    )
     for name, seconds, goal in rows:
         print(f"{name:<52} {shown(seconds):>10}   goal {goal}")
 
 
 def explorer() -> float:
-    """The CPU time from a changed control to the changed picture, state cached, median of 60 changes."""
-    from k8snetlab.explore import pod_to_pod
+    """The CPU time from a changed control to the changed picture and text, state cached: median of 60 changes."""
+    from k8snetlab.explore.pod_to_pod import PodToPod
 
-    widget = pod_to_pod.explorer()
-    choices = widget.targets()
+    widget = PodToPod(k8s.example("same-node-other-node"))
     rng = random.Random(7)
-    for choice in choices:
-        widget.target = choice
+    for size in (0, 1000):
+        for missing in ("nothing", "route"):
+            widget.size, widget.missing = size, missing
     took = []
     for _ in range(60):
-        widget.target = rng.choice([choice for choice in choices if choice != widget.target])
+        size = rng.choice([size for size in range(0, 3000, 100) if size != widget.size])
         begin = time.process_time()
-        widget.target = rng.choice([choice for choice in choices if choice != widget.target])
+        widget.size = size
         took.append(time.process_time() - begin)
     return statistics.median(took)
 

@@ -289,8 +289,9 @@ def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str) -> Host:
 
 def _pod(layout: Layout, plugin: cni.Cni, node: str, workload: cni.Workload) -> Host:
     pod = layout.objects.pod(workload.name)
+    holders = {(port.protocol, port.container_port): each.name for each in pod.listeners() for port in each.ports}
     listeners = tuple(
-        Listener(protocol, port, program=pod.metadata.name, assumed=assumed)
+        Listener(protocol, port, program=holders.get((protocol, port), ""), assumed=assumed)
         for protocol, port, assumed in layout.objects.listens(pod)
     )
     wired = plugin.pod(layout.cni_plan, layout.machines[node], workload)

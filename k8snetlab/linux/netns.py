@@ -357,7 +357,7 @@ class Namespace:
             return
         listener = self._listener(skb)
         if listener is not None:
-            program = f"{listener.program} " if listener.program else ""
+            program = f"{listener.program} " if listener.program else "a program "
             where = f"{listener.address or '*'}:{listener.port}"
             assumed = " (assumed: no manifest declares the port)" if listener.assumed else ""
             why = f"{program}listens on {where}/{listener.protocol}{assumed}"
