@@ -4,7 +4,7 @@ Manifests without a Node are an application, not a cluster. They run on a cluste
 workers, the Service `default/kubernetes` in front of the API server, and DNS. Manifests with a Node are a cluster
 already, and nothing is added to it.
 
-When pods in the input already name nodes, those are the nodes; their addresses are read off the pods' `hostIP`.
+When pods in the input name other nodes than those, they are the nodes; their addresses are read off the pods' `hostIP`.
 
 Not modelled: control-plane nodes as places for pods; the API server is an address on the underlay. Guide section 1.2.
 """
@@ -47,9 +47,10 @@ def namespaces(given: Sequence[api.Object]) -> tuple[api.Namespace, ...]:
 def _nodes(manifests: api.Manifests, networks: Networks, plan: Plan) -> Iterator[api.Node]:
     if plan.nodes < 1:
         raise BadOption(Problem(f"a cluster has at least one node, not {plan.nodes}", field="nodes"))
-    named = sorted({pod.node_name for pod in manifests.of(api.Pod) if pod.node_name})
+    named = {pod.node_name for pod in manifests.of(api.Pod) if pod.node_name}
+    usual = [f"node-{each}" for each in range(1, plan.nodes + 1)]
     zones = len(networks.zones())
-    for index, name in enumerate(named or [f"node-{each}" for each in range(1, plan.nodes + 1)]):
+    for index, name in enumerate(usual if named <= {*usual} else sorted(named)):
         labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
         if zones > 1:
             labels[ZONE] = f"zone-{_letters(index % zones)}"

@@ -126,7 +126,7 @@ class _Placing:
 
     def _why(self, spec: api.PodSpec) -> str:
         reasons = Counter(why or _NO_ROOM for why in self._refusals(spec))
-        listed = ", ".join(f"{count} {why}" for why, count in sorted(reasons.items()))
+        listed = ", ".join(sorted(f"{count} {why}" for why, count in reasons.items()))
         return f"0/{len(self.nodes)} nodes are available: {listed}."
 
     def _spec_on(self, spec: api.PodSpec, index: int) -> api.PodSpec:
