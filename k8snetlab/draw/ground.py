@@ -71,6 +71,8 @@ class Spot(NamedTuple):
     x: float
     y: float
     column: str
+    inside: float = 0.0
+    """For a chip: where a second number stands, beside the first."""
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -271,7 +273,8 @@ class _Plan:
             edge = frame.x + PAD + CHIP if left else spine + SPINE / 2
             self.front.append(Line(((edge, level), (spine, level)), width=1.2))
             self.chip(pod, edge - CHIP if left else edge, level)
-            self.spots[pod.name, STACK] = Spot("chip", edge, level, column.machine.name)
+            inside = edge - 15 if left else edge + 15
+            self.spots[pod.name, STACK] = Spot("chip", edge, level, column.machine.name, inside)
         if column.more:
             at = len(column.pods)
             left = at < lines or len(column.pods) <= COLUMN_OF_PODS

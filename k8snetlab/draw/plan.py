@@ -194,6 +194,5 @@ def _claimed_twice(of: AddressPlan, group: Sequence[Range], span: Span) -> list[
 
 def _said(group: Sequence[Range]) -> list[str]:
     return [
-        f"{held.name} ({held.kind}): {held.block}, {held.block.network} to {held.block.broadcast}."
-        for held in group
+        f"{held.name} ({held.kind}): {held.block}, {held.block.network} to {held.block.broadcast}." for held in group
     ]

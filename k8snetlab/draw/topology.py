@@ -6,10 +6,6 @@ solid line with numbers in discs, the reply a dashed one with numbers in squares
 marks where something was lost. A Service stands above the machines, dashed, since its address is on no interface; a
 dashed line leads to the machine whose rules rewrote it.
 
-What only happens in passing is no place of its own: the outer packet's way through the kernel between a tunnel's
-device and the network card, and the rules that a bridge has asked about a frame it keeps. Of a packet in fragments
-the first one is followed.
-
 Not modelled: time. Guide sections 2.1 and 2.2.
 """
 
@@ -28,34 +24,25 @@ from k8snetlab.draw.ground import (
     STACK,
     TITLE,
     Ground,
-    Place,
     Spot,
     Wired,
     ground,
     network_of,
 )
+from k8snetlab.draw.lanes import Stop, lanes, routed
 from k8snetlab.draw.lettering import fitted, width, wrapped
 from k8snetlab.draw.marks import Box, Label, Line, Mark, Point, Sheet, arrowhead, badge, cross, sheet
 from k8snetlab.draw.theme import Role, theme_of
-from k8snetlab.linux.host import Host, Network
-from k8snetlab.linux.link import LinkKind
-from k8snetlab.packet import IPv4, IPv6, Packet
+from k8snetlab.draw.visits import TRANSLATIONS, Visit, visits
+from k8snetlab.linux.host import Network
 from k8snetlab.trace import FATES, Action, Step, Trace
 from k8snetlab.trace.prose import changes
 from k8snetlab.trace.table import endpoint
 
-__all__ = ["Visit", "topology", "visits"]
+__all__ = ["topology"]
 
 DASH = (7.0, 4.0)
 RULED = (4.0, 3.0)
-TRANSLATIONS = (Action.DNAT, Action.SNAT, Action.CONNTRACK)
-
-
-class Visit(NamedTuple):
-    """A stay of the packet at one place, with the steps that happened there."""
-
-    place: Place
-    steps: tuple[Step, ...]
 
 
 class Flow(NamedTuple):
@@ -93,28 +80,6 @@ def topology(
     return _Path(network, plan, trace, step).drawing(theme, service)
 
 
-def visits(network: Network, steps: Sequence[Step]) -> tuple[Visit, ...]:
-    """The places of the steps, in order; steps at one place follow each other in one visit."""
-    stays = _joined([Visit(_place(network, step), (step,)) for step in steps if not _later_fragment(step.packet)])
-    inner = zip(stays[:1] + stays, stays, stays[1:] + stays[-1:], strict=False)
-    return tuple(_joined([here for before, here, after in inner if not _in_passing(network, before, here, after)]))
-
-
-def _later_fragment(packet: Packet) -> bool:
-    return any(isinstance(header, IPv4 | IPv6) and header.offset for header in packet.headers)
-
-
-def _joined(stays: Sequence[Visit]) -> list[Visit]:
-    """Stays at one place that follow each other, as one."""
-    joined: list[Visit] = []
-    for stay in stays:
-        if joined and joined[-1].place == stay.place:
-            joined[-1] = Visit(stay.place, joined[-1].steps + stay.steps)
-        else:
-            joined.append(stay)
-    return joined
-
-
 def _service(network: Network, trace: Trace) -> str:
     """The Service that a trace asks for, by its name or by an address that no machine has; empty where it asks for
     none."""
@@ -124,35 +89,6 @@ def _service(network: Network, trace: Trace) -> str:
     rewritten = any(step.action is Action.DNAT for step in trace.steps)
     owned = any(request.address in network[name].owned for name in network)
     return "a Service" if rewritten and not owned else ""
-
-
-def _place(network: Network, step: Step) -> Place:
-    """Where in the picture a step happened: at a device, or in the kernel between the devices."""
-    host = network[step.where] if step.where in network else Host(step.where, "client")
-    if host.kind != "machine":
-        return step.where, STACK
-    if step.action in (Action.TRANSMIT, Action.RECEIVE, Action.BRIDGE, Action.ENCAPSULATE, Action.DECAPSULATE):
-        for link in host.links:
-            if link.name == step.device:
-                if link.master:
-                    return step.where, link.master
-                return step.where, STACK if link.kind in (LinkKind.VETH, LinkKind.LOOPBACK) else link.name
-    return step.where, STACK
-
-
-def _in_passing(network: Network, before: Visit, here: Visit, after: Visit) -> bool:
-    """Whether a stay in the kernel is no place of its own on the way: a bridge that has rules asked about a frame it
-    keeps, or the tunnel's own packet between the tunnel's device and the network card."""
-    host, device = here.place
-    if device != STACK or not before.place[0] == host == after.place[0] or host not in network:
-        return False
-    if any(step.action in FATES or step.action in TRANSLATIONS for step in here.steps):
-        return False
-    kinds = {link.name: link.kind for link in network[host].links}
-    around = {kinds.get(before.place[1]), kinds.get(after.place[1])}
-    if around == {LinkKind.BRIDGE}:
-        return before.place == after.place and all(step.action is Action.RULE for step in here.steps)
-    return around == {LinkKind.VXLAN, LinkKind.NIC}
 
 
 def _counted(number: int, word: str) -> str:
@@ -185,8 +121,8 @@ class _Path:
             self.service(service)
         self.translations()
         self.ends()
-        lanes = _lanes(self.plan.spots, self.flows)
-        for flow, stops in zip(self.flows, lanes, strict=True):
+        stops_of = lanes(self.plan.spots, [(flow.role, flow.visits) for flow in self.flows])
+        for flow, stops in zip(self.flows, stops_of, strict=True):
             self.draw(flow, stops)
             self.say(flow)
         self.foot(service)
@@ -261,12 +197,11 @@ class _Path:
                 self.under.append(frame._replace(fill=Role.NONE, line=Role.REQUEST, thickness=2.2))
 
     def draw(self, flow: Flow, stops: Sequence[Stop]) -> None:
-        points, marks = _route(self.plan, stops)
-        for points_of_hop in points:
-            self.lines.append(Line(points_of_hop, Role.PAPER, 4.6))
-        for points_of_hop in points:
-            self.lines.append(Line(points_of_hop, flow.role, 2.2, flow.dash))
-            self.lines.extend(_heads(points_of_hop, flow.role))
+        hops, marks = routed(self.plan, stops)
+        self.lines.extend(Line(hop, Role.PAPER, 4.6) for hop in hops)
+        for hop in hops:
+            self.lines.append(Line(hop, flow.role, 2.2, flow.dash))
+            self.lines.extend(_heads(hop, flow.role))
         numbers: dict[Point, list[int]] = {}
         for number, point in marks:
             numbers.setdefault(point, []).append(number)
@@ -338,126 +273,6 @@ def _named(plan: Ground, visit: Visit) -> str:
     if spot is not None and spot.kind == "row":
         return f"{where} {device or 'routing and netfilter'}"
     return where
-
-
-# Lanes: where exactly the lines of each flow run, so that none hides another
-
-
-class Stop(NamedTuple):
-    """A place on a path with its lane: `offset` is how far the lane is from the spine, bar or chip's middle. A stop
-    without a number is a turn; `passes` is how often a flow comes by there."""
-
-    place: Place
-    spot: Spot
-    number: int
-    offset: float
-    passes: int
-
-
-def _lanes(spots: Mapping[Place, Spot], flows: Sequence[Flow]) -> list[list[Stop]]:
-    """The stops of each flow. What passes a spine once runs in one lane; what turns there runs back in another."""
-    passes = [_passes(spots, flow.visits) for flow in flows]
-    most: dict[tuple[str, str], int] = {}
-    for found in passes:
-        for key, count in _counts(found).items():
-            most[key] = max(most.get(key, 0), count)
-    lanes = []
-    for flow, found in zip(flows, passes, strict=True):
-        counts, seen, stops = _counts(found), dict.fromkeys(_counts(found), 0), []
-        for key, held in found:
-            offset = _offset(key[0], flow.role, seen[key], counts[key], most[key])
-            seen[key] += 1
-            stops += [Stop(place, spot, number, offset, most[key]) for place, spot, number in held]
-        lanes.append(stops)
-    return lanes
-
-
-Pass = tuple[tuple[str, str], list[tuple[Place, Spot, int]]]
-
-
-def _counts(found: Sequence[Pass]) -> dict[tuple[str, str], int]:
-    counts: dict[tuple[str, str], int] = {}
-    for key, _ in found:
-        counts[key] = counts.get(key, 0) + 1
-    return counts
-
-
-def _passes(spots: Mapping[Place, Spot], found: Sequence[Visit]) -> list[Pass]:
-    """The visits in passes: on a spine as long as the direction stays, elsewhere one by one."""
-    stations = [(visit.place, spots[visit.place], at) for at, visit in enumerate(found, 1) if visit.place in spots]
-    passes: list[Pass] = []
-    for at, (place, spot, number) in enumerate(stations):
-        key = (spot.kind, spot.column if spot.kind == "row" else place[0])
-        before = stations[at - 1][1] if at else None
-        if spot.kind == "row" and passes and passes[-1][0] == key:
-            passes[-1][1].append((place, spot, number))
-        else:
-            passes.append((key, [(place, spot, number)]))
-        after = stations[at + 1][1] if at + 1 < len(stations) else None
-        turns = before is not None and after is not None and (spot.y - before.y) * (after.y - spot.y) < 0
-        if spot.kind == "row" and turns:
-            passes.append((key, [(place, spot, 0)]))
-    return passes
-
-
-_SPACING = {"row": (15.0, 15.0), "chip": (16.0, 9.5), "bar": (17.0, 13.0), "box": (15.0, 15.0)}
-
-
-def _offset(kind: str, role: Role, index: int, count: int, most: int) -> float:
-    """Requests run left of the middle or above it, replies right or below; whoever comes twice runs outside first."""
-    spacing = _SPACING[kind][most > 1]
-    if role is Role.REQUEST:
-        return spacing * (-0.5 if count == 1 else (-1.5, -0.5)[index % 2])
-    return spacing * (0.5 if count == 1 else (0.5, 1.5)[index % 2])
-
-
-def _route(plan: Ground, stops: Sequence[Stop]) -> tuple[list[tuple[Point, ...]], list[tuple[int, Point]]]:
-    """The lines between the stops, one polyline a hop, and where each number stands."""
-    fixed: list[Point | None] = [_fixed(stop) for stop in stops]
-    hops: list[tuple[Point, ...]] = []
-    ends: list[list[Point]] = [[] for _ in stops]
-    for at, (one, other) in enumerate(pairwise(stops)):
-        hop = _hop(plan, one, other)
-        hops.append(hop)
-        ends[at].append(hop[0])
-        ends[at + 1].append(hop[-1])
-    marks = []
-    for stop, point, touched in zip(stops, fixed, ends, strict=True):
-        if point is None:  # on a bar, between where the line comes in and where it goes out
-            xs = [x for x, _ in touched] or [stop.spot.x]
-            if len(touched) == 2 and touched[0] != touched[1]:
-                hops.append((touched[0], touched[1]))
-            point = (sum(xs) / len(xs), stop.spot.y + stop.offset)
-        if stop.number:
-            marks.append((stop.number, point))
-    return hops, marks
-
-
-def _fixed(stop: Stop) -> Point | None:
-    spot = stop.spot
-    if spot.kind == "chip":
-        return spot.x, spot.y + stop.offset
-    if spot.kind == "bar":
-        return None
-    return spot.x + stop.offset, spot.y
-
-
-def _hop(plan: Ground, one: Stop, other: Stop) -> tuple[Point, ...]:
-    """The line from one stop to the next, in right angles where both hang on spines and bars."""
-    start, end = _fixed(one), _fixed(other)
-    if start is not None and end is not None:
-        if one.spot.kind == "chip" and other.spot.kind == "row":
-            return start, (end[0], start[1]), end
-        if one.spot.kind == "row" and other.spot.kind == "chip":
-            return start, (start[0], end[1]), end
-        return start, end
-    if start is not None:
-        return start, (start[0], other.spot.y + other.offset)
-    if end is not None:
-        return (end[0], one.spot.y + one.offset), end
-    aside = 7.5 if max(one.passes, other.passes) == 1 else 18.0  # beside the lanes that come down the spine above
-    x = plan.joints.get(frozenset((one.place[0], other.place[0])), one.spot.x) + (-aside if one.offset < 0 else aside)
-    return (x, one.spot.y + one.offset), (x, other.spot.y + other.offset)
 
 
 def _heads(points: Sequence[Point], role: Role) -> Iterator[Box]:
