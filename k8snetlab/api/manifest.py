@@ -18,7 +18,6 @@ sigs.k8s.io/yaml.
 from __future__ import annotations
 
 import gc
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +34,9 @@ from k8snetlab.api.decoding import decode
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import ManifestError, Problem, UnknownName
 
-if TYPE_CHECKING:  # PyYAML is imported when the first YAML is read: most of the time nobody does
+if TYPE_CHECKING:  # both are imported when the first text is read: most of the time nobody does
+    import json
+
     import yaml
 
 _Node: TypeAlias = Any
@@ -429,17 +430,23 @@ def _whole(text: str) -> int | float:
     return int(number) if number.is_integer() and abs(number) < 1e21 else number
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_whole)
+@cache
+def _json_decoder() -> json.JSONDecoder:
+    import json
+
+    return json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_whole)
 
 
 def _json_documents(file: str, text: str) -> list[_Document] | None:
     """The documents of a JSON text, one after the other; None when it should be read as YAML after all."""
+    import json
+
     documents: list[_Document] = []
-    at = 0
+    at, decoder = 0, _json_decoder()
     try:
         while (at := _blank_end(text, at)) < len(text):
             start = at
-            data, at = _JSON.raw_decode(text, start)
+            data, at = decoder.raw_decode(text, start)
             documents.append(_Document(file, data, _Later(text, start, at)))
     except _TwiceError:
         if len(text) <= YAML_LIMIT:
@@ -690,4 +697,4 @@ def _integer(digits: str) -> int:
 
 def _key(value: Any) -> str:
     """A key is a text in JSON: `80:` is "80", and `on:` is "true"."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from k8snetlab.address import family
+from k8snetlab.address import family, number
 from k8snetlab.api.base import Object, spelled
 from k8snetlab.api.core import Namespace, Node, Secret
 from k8snetlab.api.networking import (
@@ -119,7 +119,7 @@ def _twice(field: str, values: Iterable[object], what: str) -> Broken:
 
 def _is_address(value: str) -> bool:
     try:
-        ipaddress.ip_address(value)
+        number(value)
     except ValueError:
         return False
     return "%" not in value
