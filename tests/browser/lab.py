@@ -10,12 +10,13 @@ from playwright.sync_api import ElementHandle, Page
 
 OPEN_MS = 60_000
 RUN_MS = 120_000
-CHANGE_MS = 5_000
+CHANGE_MS = 10_000
 
-READY = """() => {
+READY = """name => {
     const panel = window.jupyterapp?.shell.currentWidget;
     const session = panel?.sessionContext;
-    return Boolean(session?.isReady && session.session?.kernel?.status === "idle");
+    const idle = session?.isReady && session.session?.kernel?.status === "idle";
+    return Boolean(idle && panel.context?.path === name && panel.context.isReady);
 }"""
 
 # Started without waiting for its end: a call that outlives its own time-out would hang the page.
@@ -36,6 +37,7 @@ CONTROLS = "select, .widget-toggle-button:not(.mod-active), .noUi-handle"
 
 CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PICTURE = "image/png"
 
 LOOK = """async explorer => {
     const bytes = async address => Array.from(new Uint8Array(await (await fetch(address)).arrayBuffer())).join();
@@ -56,16 +58,17 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def open_notebook(page: Page, address: str, name: str) -> None:
-    """Opens a notebook and waits for its kernel."""
-    page.goto(f"{address}/lab/tree/{name}", timeout=OPEN_MS)
-    page.wait_for_function(READY, timeout=OPEN_MS)
+    """Opens a notebook, alone on its page, and waits for its kernel."""
+    # A workspace of its own: the default one would bring back what an earlier page had open.
+    page.goto(f"{address}/lab/workspaces/{name.removesuffix('.ipynb')}/tree/{name}", timeout=OPEN_MS)
+    page.wait_for_function(READY, arg=name, timeout=OPEN_MS)
 
 
-def run_all(page: Page) -> None:
-    """Runs every cell and waits for the last."""
+def run_all(page: Page, name: str) -> None:
+    """Runs every cell of the open notebook and waits for the last."""
     page.evaluate(RUN_ALL)
     page.wait_for_function("() => window.ranAll === 'done'", timeout=RUN_MS)
-    page.wait_for_function(READY, timeout=RUN_MS)
+    page.wait_for_function(READY, arg=name, timeout=RUN_MS)
 
 
 def cells(page: Page) -> list[dict[str, Any]]:
@@ -75,15 +78,15 @@ def cells(page: Page) -> list[dict[str, Any]]:
 
 
 def explorers(page: Page) -> Iterator[ElementHandle]:
-    """The widgets of the notebook that have a control and a picture, each brought into view."""
+    """The widgets of the notebook that say they have a picture, each brought into view and drawn."""
     for index, cell in enumerate(cells(page)):
-        if not any(WIDGET in output.get("data", {}) for output in cell.get("outputs", [])):
+        if not any({WIDGET, PICTURE} <= output.get("data", {}).keys() for output in cell.get("outputs", [])):
             continue
         page.evaluate(SHOW_CELL, index)
         widget = page.locator(f".jp-Notebook-cell[data-windowed-list-index='{index}'] .jp-OutputArea-output.lm-Panel")
-        widget.locator(".jupyter-widgets").first.wait_for(timeout=CHANGE_MS)
-        if widget.locator(CONTROLS).count() and widget.locator("img, svg").count():
-            yield widget.first.element_handle(timeout=CHANGE_MS)
+        widget.locator(CONTROLS).first.wait_for(timeout=CHANGE_MS)
+        widget.locator("img, svg").first.wait_for(timeout=CHANGE_MS)
+        yield widget.first.element_handle(timeout=CHANGE_MS)
 
 
 def look(page: Page, explorer: ElementHandle) -> Look:

@@ -36,7 +36,7 @@ def test_notebook_runs_and_its_explorers_answer(page: Page, jupyterlab: str, art
     errors = complaints(page)
 
     open_notebook(page, jupyterlab, name)
-    run_all(page)
+    run_all(page, name)
     outputs = [output for cell in cells(page) for output in cell.get("outputs", [])]
     assert [output for output in outputs if output["output_type"] == "error"] == []
 
