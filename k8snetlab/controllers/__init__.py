@@ -81,14 +81,24 @@ def _slices(
     nodes: tuple[api.Node, ...],
     given: tuple[api.EndpointSlice, ...],
 ) -> tuple[api.EndpointSlice, ...]:
-    """The slices given, and those the controller would write for Services whose slices it has not written yet."""
-    done = {f"{each.namespace}/{each.service_name}" for each in given if slices.made_by_controller([each])}
+    """The slices people wrote, and those of the controller, kept or made.
+
+    A dump may have slices and no pods: where no pod of a namespace is known, its slices are all there is to know.
+    """
+    by_hand = tuple(each for each in given if not slices.made_by_controller([each]))
+    written: dict[str, list[api.EndpointSlice]] = {}
+    for each in given:
+        if slices.made_by_controller([each]):
+            written.setdefault(f"{each.namespace}/{each.service_name}", []).append(each)
     meant = slices.selected(services, pods)
     by_name = {node.name: node for node in nodes}
-    made = (
-        each
-        for service in services
-        if service.key not in done
-        for each in slices.endpoint_slices(service, meant.get(service.key, ()), by_name)
-    )
-    return (*given, *made)
+    known = {pod.namespace for pod in pods}
+    made: list[api.EndpointSlice] = []
+    for service in services:
+        own = written.pop(service.key, [])
+        if own and service.namespace not in known:
+            made += own
+        else:
+            fresh = slices.endpoint_slices(service, meant.get(service.key, ()), by_name)
+            made += slices.reconciled(service, own, fresh) if own else fresh
+    return (*by_hand, *made, *(each for rest in written.values() for each in rest if each.namespace not in known))

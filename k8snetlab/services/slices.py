@@ -15,7 +15,8 @@ What people get wrong, and what therefore stands here as it is in the controller
 - A Service that means nobody has one empty slice without ports.
 - `trafficDistribution` becomes hints on the ready endpoints; kube-proxy decides what to do with them.
 
-Slices in the input belong to a real controller or to a person, and are left alone. Not modelled: proportional zone
+Slices in the input that a person wrote are left alone; those of a real controller stay as they are while they are
+right, and follow when pods or Services change. Not modelled: proportional zone
 hints (`topology-mode: Auto`), mirroring of hand-written Endpoints objects, and the history of a slice: a controller
 that has seen pods come and go keeps part-filled slices, while here they are filled in order. Guide section 2.2;
 KEP-752, KEP-1672, KEP-2433.
@@ -25,12 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from k8snetlab import api
 from k8snetlab.address import family as family_of
 from k8snetlab.api.decoding import name_suffix
 from k8snetlab.api.service import ForNode, ForZone, ObjectReference
 
-__all__ = ["MANAGED_BY", "MOST_ENDPOINTS", "endpoint_slices", "made_by_controller", "selected"]
+__all__ = ["MANAGED_BY", "MOST_ENDPOINTS", "endpoint_slices", "made_by_controller", "reconciled", "selected"]
 
 MOST_ENDPOINTS = 100
 """How many endpoints the controller puts into one slice (its default; the API allows 1,000)."""
@@ -85,6 +88,38 @@ def _meant(service: api.Service, filed: Mapping[tuple[str, str, str], Sequence[a
 def made_by_controller(slices: Iterable[api.EndpointSlice]) -> bool:
     """Whether the EndpointSlice controller has already written slices for a Service, among those given."""
     return any(each.labels.get(MANAGED_BY) == _CONTROLLER for each in slices)
+
+
+def reconciled(
+    service: api.Service, given: Sequence[api.EndpointSlice], made: Sequence[api.EndpointSlice]
+) -> tuple[api.EndpointSlice, ...]:
+    """The controller's slices of a Service after it looked again: those given if they still say what it would write,
+    else what it would write, under the names that are there.
+    """
+    hints = not any(key in service.annotations for key in _PROPORTIONAL)
+    if _said(given, hints=hints) == _said(made, hints=hints):
+        return tuple(given)
+    names = {of: [each.metadata for each in given if each.address_type is of] for of in api.AddressType}
+    return tuple(
+        replace(each, metadata=names[each.address_type].pop(0)) if names[each.address_type] else each for each in made
+    )
+
+
+_PROPORTIONAL = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+
+
+def _said(slices: Iterable[api.EndpointSlice], *, hints: bool) -> set[tuple[object, ...]]:
+    """What slices say of a Service's endpoints, whatever slice each stands in."""
+    return {
+        (each.address_type, each.ports, end.address, end.ready, end.serving, end.terminating, hints and _names(end))
+        for each in slices
+        for end in each.endpoints
+    }
+
+
+def _names(endpoint: api.Endpoint) -> tuple[frozenset[str], ...]:
+    hints = endpoint.hints or api.EndpointHints()
+    return frozenset(each.name for each in hints.for_zones), frozenset(each.name for each in hints.for_nodes)
 
 
 def _belongs(pod: api.Pod, service: api.Service, nodes: Mapping[str, api.Node]) -> bool:

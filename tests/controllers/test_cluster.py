@@ -124,7 +124,25 @@ def test_dump_of_a_real_application_is_kept_as_it_is(shared: Path) -> None:
     manifests = api.load(*(each for kind in kinds for each in dump[kind]))
     found = resolved(manifests)
     assert [(each.key, each.ips) for each in found.pods] == [(each.key, each.ips) for each in manifests.of(api.Pod)]
-    assert found.endpoint_slices == manifests.of(api.EndpointSlice)
+    assert sorted(found.endpoint_slices, key=str) == sorted(manifests.of(api.EndpointSlice), key=str)
+
+
+def test_slices_of_a_dump_follow_when_a_pod_goes(golden: Path) -> None:
+    """Without one of its pods a Service has slices of the same names with one endpoint less; the others stay."""
+    manifests = api.load(*(golden / f"{name}.json" for name in ("nodes", "pods", "svc", "endpointslices")))
+    whole, less = resolved(manifests), resolved(manifests.without("Pod", "default/p11"))
+    (before,), (after,) = whole.slices_of("default/web"), less.slices_of("default/web")
+    assert (before.name, len(before.endpoints), len(after.endpoints)) == (after.name, 3, 2)
+    assert whole.slices_of("default/lb") == less.slices_of("default/lb")
+    assert whole.slices_of("default/manual") == less.slices_of("default/manual")
+
+
+def test_slices_without_pods_are_believed(golden: Path) -> None:
+    """A dump that has no pods still says who answers."""
+    manifests = api.load(*(golden / f"{name}.json" for name in ("nodes", "svc", "endpointslices")))
+    assert {each.ref for each in resolved(manifests).endpoint_slices} == {
+        each.ref for each in manifests.of(api.EndpointSlice)
+    }
 
 
 def test_pods_of_a_dump_are_not_made_twice(shared: Path) -> None:
