@@ -45,7 +45,7 @@ def test_notebook_runs_and_its_explorers_answer(page: Page, jupyterlab: str, art
         before, after = turn_until_it_shows(page, explorer)
         for theme in THEMES:
             use_theme(page, theme)
-            explorer.scroll_into_view_if_needed()
+            explorer.evaluate("explorer => explorer.scrollIntoView({block: 'start'})")
             page.screenshot(path=artefacts / f"{Path(name).stem}-explorer-{found}-{theme.split()[-1].lower()}.png")
         assert after.picture != before.picture
         assert after.text != before.text
