@@ -196,6 +196,7 @@ def execute(notebook: Any, folder: Path) -> None:
             kernel_name="python3",
             store_widget_state=False,
             record_timing=False,
+            coalesce_streams=True,  # one `print` may arrive in several pieces, cut anywhere
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(folder)}},
         )

@@ -9,19 +9,22 @@ Not modelled: rules broken by hardware, by policies, or two at once. Guide secti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
 from k8snetlab import contract, draw
 from k8snetlab.cluster import Cluster
-from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown
+from k8snetlab.explore.explorer import SYSTEM, Explorer, Setting, View, dropdown
 from k8snetlab.trace import Trace
 
 __all__ = ["NOTHING", "ContractModel", "Pair", "RuleBreaker"]
 
 NOTHING = "nothing"
+EXAMPLES = 3
+"""So many failures of a broken rule are shown."""
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "flannel, VXLAN": {"cni": "flannel"},
@@ -54,25 +57,36 @@ class ContractModel:
 
     def pair(self, rule: str) -> Pair:
         """Two ends whose packet would feel that the rule is broken: on the first node with pods, and on another."""
-        here, *there = ((node, pods) for node, pods in self.cluster.layout.workloads.items() if pods)
-        pod, other = here[1][0], there[0][1][0]
-        port = self.cluster.network[other.name].listeners[0].port
+        pods = [pod for pod in self.cluster.objects.pods if pod.networked and pod.namespace != SYSTEM]
+        here = min(pods, key=lambda pod: (pod.node_name, pod.key))
+        there = next(pod for pod in pods if pod.node_name != here.node_name)
         match rule:
             case "node-to-pod":
-                return Pair(f"node/{here[0]}", f"{other.name}:{port}")
+                return Pair(f"node/{here.node_name}", self._listening(there.key))
             case "kubelet":
-                return Pair(f"node/{there[0][0]}", f"node/{here[0]}:10250")
+                return Pair(f"node/{there.node_name}", f"node/{here.node_name}:10250")
             case "outside":
-                return Pair("external", f"{pod.name}:{self.cluster.network[pod.name].listeners[0].port}")
+                return Pair("external", self._listening(here.key))
             case _:
-                return Pair(pod.name, f"{other.name}:{port}")
+                return Pair(here.key, self._listening(there.key))
+
+    def _listening(self, pod: str) -> str:
+        return f"{pod}:{self.cluster.network[pod].listeners[0].port}"
 
     def view(self, *, broken: str, network: str) -> View:
         """All checks on the chosen network with the chosen rule broken, and a packet that feels it."""
         cluster, report = self.judged(network, broken)
         pair = self.pair(broken)
         trace = cluster.trace(pair.source, pair.target)
-        return View("\n".join((str(report), "", *_felt(trace))), draw.topology(cluster, trace))
+        return View("\n".join((*_told(report), "", *_felt(trace))), draw.topology(cluster, trace))
+
+
+def _told(report: contract.Report) -> Iterator[str]:
+    for check in report:
+        yield f"{'holds ' if check.holds else 'BROKEN'}  {check.rule}: {check.title}"
+        if not check.holds:
+            yield f"        {check.evidence}. For example:"
+            yield from (f"        ✗ {failure}" for failure in check.failures[-EXAMPLES - 1 : -1] or check.failures)
 
 
 def _felt(trace: Trace) -> tuple[str, ...]:
@@ -87,8 +101,8 @@ def _felt(trace: Trace) -> tuple[str, ...]:
 class RuleBreaker(Explorer[ContractModel]):
     """Break a rule. `broken` is the name of one, or `nothing`; `network` is a CNI."""
 
-    broken: ClassVar[Setting[str]] = Setting()
-    network: ClassVar[Setting[str]] = Setting()
+    broken = Setting[str]()
+    network = Setting[str]()
 
     def __init__(self, cluster: Cluster) -> None:
         rules = [("nothing", NOTHING), *((f"{name}: {title}", name) for name, (title, _) in contract.RULES.items())]
@@ -96,4 +110,4 @@ class RuleBreaker(Explorer[ContractModel]):
             "broken": dropdown("Break", rules, NOTHING),
             "network": dropdown("Network", tuple(NETWORKS), "flannel, VXLAN"),
         }
-        super().__init__(ContractModel(cluster), controls)
+        super().__init__(ContractModel(cluster), controls, height=600)

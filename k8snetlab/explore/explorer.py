@@ -25,10 +25,13 @@ import msgspec
 from k8snetlab.draw import Drawing, Easel
 from k8snetlab.errors import BadOption, UnknownName
 
-__all__ = ["Explorer", "Model", "Setting", "View", "dropdown", "slider", "toggle"]
+__all__ = ["SYSTEM", "Explorer", "Model", "Setting", "View", "dropdown", "slider", "toggle"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
+
+SYSTEM = "kube-system"
+"""The namespace of what every cluster has: lessons look at other pods."""
 
 TEXT_LINES = 14
 """Lines of text that are seen at once; the rest is reached by scrolling, so that the page never jumps."""
@@ -72,6 +75,7 @@ class Explorer(widgets.VBox, Generic[M]):  # type: ignore[misc]
         self.picture = widgets.Image(
             format="png",
             layout=widgets.Layout(width=f"{width}px", max_width="100%", height=f"{height}px", object_fit="contain"),
+            tooltip="a picture of what the text below it says",
         )
         self.text = widgets.HTML(
             layout=widgets.Layout(height=f"{TEXT_LINES * 1.3:.0f}em", overflow="auto", width="100%"),
@@ -107,7 +111,6 @@ class Explorer(widgets.VBox, Generic[M]):  # type: ignore[misc]
         self._view = self.model.view(**self.settings())
         self._png = self._easel.png(self._view.picture)
         self.picture.value = self._png
-        self.picture.tooltip = self._view.picture.alt
         self.text.value = preformatted(self._view.text)
 
     def __repr__(self) -> str:

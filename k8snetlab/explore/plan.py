@@ -12,8 +12,6 @@ Not modelled: several pod CIDRs of one family, blocks of different sizes. Guide 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import ipywidgets as widgets
 import msgspec
 
@@ -147,12 +145,12 @@ def _text(description: str, value: str) -> widgets.Text:
 class AddressPlanner(Explorer[PlanModel]):
     """Lay out networks. All settings are texts, save `node_length` and `nodes`."""
 
-    node_cidr: ClassVar[Setting[str]] = Setting()
-    pod_cidr: ClassVar[Setting[str]] = Setting()
-    service_cidr: ClassVar[Setting[str]] = Setting()
-    node_length: ClassVar[Setting[int]] = Setting()
-    nodes: ClassVar[Setting[int]] = Setting()
-    address: ClassVar[Setting[str]] = Setting()
+    node_cidr = Setting[str]()
+    pod_cidr = Setting[str]()
+    service_cidr = Setting[str]()
+    node_length = Setting[int]()
+    nodes = Setting[int]()
+    address = Setting[str]()
 
     def __init__(self) -> None:
         controls = {
@@ -163,7 +161,7 @@ class AddressPlanner(Explorer[PlanModel]):
             "nodes": slider("Number of nodes", 1, 1000, 3),
             "address": _text("Whose is", "10.244.1.7"),
         }
-        super().__init__(PlanModel(), controls)
+        super().__init__(PlanModel(), controls, width=860, height=480)
 
     @property
     def room(self) -> Room:

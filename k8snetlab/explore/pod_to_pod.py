@@ -13,14 +13,14 @@ Not modelled: a path whose MTU changes in its middle. Guide section 2.1; RFC 734
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import ipywidgets as widgets
 
 from k8snetlab import draw
 from k8snetlab.address import Prefix
 from k8snetlab.cluster import Cluster
-from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown, slider
+from k8snetlab.explore.explorer import SYSTEM, Explorer, Setting, View, dropdown, slider
 from k8snetlab.explore.walk import header_lines
 from k8snetlab.linux.host import Entry
 from k8snetlab.packet import Packet
@@ -48,9 +48,10 @@ class PodToPodModel:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        here, there = (pods for pods in cluster.layout.workloads.values() if len(pods) > 0)
-        self.source, self.same, self.other = here[0].name, here[1].name, there[0].name
-        self.node = cluster.objects.pod(self.source).node_name
+        pods = [pod for pod in cluster.objects.pods if pod.networked and pod.namespace != SYSTEM]
+        self.node = min(pod.node_name for pod in pods)
+        self.source, self.same, *_ = (pod.key for pod in pods if pod.node_name == self.node)
+        self.other = next(pod.key for pod in pods if pod.node_name != self.node)
         self.on = cache(self._on)
 
     def _on(self, network: str, missing: str, mtu: str) -> Cluster:
@@ -81,8 +82,9 @@ class PodToPodModel:
         """The walk of one packet with `size` bytes of payload."""
         target = self.same if to == SAME else self.other
         cluster = self.on(network, missing, mtu)
-        port = cluster.network[target].listeners[0].port
-        return cluster.trace(self.source, f"{target}:{port}/UDP" if size else f"{target}:{port}", size=size, df=df)
+        protocol = "UDP" if size else "TCP"
+        port = next(each.port for each in cluster.network[target].listeners if each.protocol == protocol)
+        return cluster.trace(self.source, f"{target}:{port}/{protocol}", size=size, df=df)
 
     def view(self, *, network: str, to: str, size: int, missing: str, mtu: str, df: bool) -> View:
         """The headers of the packet on its way, and where it went."""
@@ -117,12 +119,12 @@ class PodToPod(Explorer[PodToPodModel]):
     """Send a packet. Its settings are `network`, `to`, `size` (0 "
     "is a TCP SYN), `missing`, `mtu` (of the pods) and `df`."""
 
-    network: ClassVar[Setting[str]] = Setting()
-    to: ClassVar[Setting[str]] = Setting()
-    size: ClassVar[Setting[int]] = Setting()
-    missing: ClassVar[Setting[str]] = Setting()
-    mtu: ClassVar[Setting[str]] = Setting()
-    df: ClassVar[Setting[bool]] = Setting()
+    network = Setting[str]()
+    to = Setting[str]()
+    size = Setting[int]()
+    missing = Setting[str]()
+    mtu = Setting[str]()
+    df = Setting[bool]()
 
     def __init__(self, cluster: Cluster) -> None:
         controls = {
@@ -133,4 +135,9 @@ class PodToPod(Explorer[PodToPodModel]):
             "df": widgets.Checkbox(description="must not be cut (DF)", value=True, indent=False),
             "size": slider("Bytes of payload", 0, 3000, 0),
         }
-        super().__init__(PodToPodModel(cluster), controls)
+        super().__init__(PodToPodModel(cluster), controls, width=880, height=440)
+
+    @property
+    def trace(self) -> Trace:
+        """The walk with the settings as they are."""
+        return self.model.trace(**self.settings())

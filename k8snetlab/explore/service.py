@@ -10,12 +10,11 @@ Not modelled: what the sources do with an answer of an application. Guide sectio
 from __future__ import annotations
 
 from functools import cache
-from typing import ClassVar
 
 from k8snetlab import draw
 from k8snetlab.cluster import Cluster
 from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown, slider
-from k8snetlab.trace import Action, Trace
+from k8snetlab.trace import Action, Step, Trace
 from k8snetlab.trace.table import chances
 
 __all__ = ["SERVICE_TYPES", "ServiceModel", "WhoAnswers", "deciding"]
@@ -54,9 +53,9 @@ class ServiceModel:
         self.backends = [pod for pod in pods if pod.labels.get("app") == self.service.spec.selector["app"]]
         self.client = next(pod for pod in pods if pod not in self.backends)
         self.sources = {
-            f"a pod ({self.client.key})": self.client.key,
-            f"a pod of the Service ({self.backends[0].key})": self.backends[0].key,
-            f"a node ({self.client.node_name})": f"node/{self.client.node_name}",
+            "a pod": self.client.key,
+            "a pod of the Service": self.backends[0].key,
+            "a node": f"node/{self.client.node_name}",
             "outside": "external",
         }
         self.with_ = cache(self._with)
@@ -90,14 +89,14 @@ class ServiceModel:
             "",
             chances(trace.outcomes),
             "",
-            *deciding(trace),
+            *deciding(trace, self.service.key),
         ]
         return View("\n".join(lines), draw.outcomes(trace))
 
 
-def deciding(trace: Trace) -> tuple[str, ...]:
-    """The rules that the packet met and that matched, where they stand, and what they did to its addresses."""
-    ruled = [step for step in trace.steps if step.rule is not None]
+def deciding(trace: Trace, service: str) -> tuple[str, ...]:
+    """The rules that matched and speak of the Service, mark, translate or refuse, by machine, and what they did."""
+    ruled = [step for step in trace.steps if step.rule is not None and _decides(step, service)]
     if not ruled:
         return (f"No rule matched: {trace.reason}",)
     lines = []
@@ -113,12 +112,17 @@ def deciding(trace: Trace) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _decides(step: Step, service: str) -> bool:
+    assert step.rule is not None
+    return step.action is not Action.RULE or service in step.rule.text or step.rule.chain == "KUBE-MARK-MASQ"
+
+
 class WhoAnswers(Explorer[ServiceModel]):
     """Ask a Service. Its settings are `kind`, `source` and `ready`."""
 
-    kind: ClassVar[Setting[str]] = Setting()
-    source: ClassVar[Setting[str]] = Setting()
-    ready: ClassVar[Setting[int]] = Setting()
+    kind = Setting[str]()
+    source = Setting[str]()
+    ready = Setting[int]()
 
     def __init__(self, cluster: Cluster) -> None:
         model = ServiceModel(cluster)
@@ -127,4 +131,9 @@ class WhoAnswers(Explorer[ServiceModel]):
             "source": dropdown("Asked by", tuple(model.sources), next(iter(model.sources))),
             "ready": slider("Pods ready", 0, len(model.backends), len(model.backends)),
         }
-        super().__init__(model, controls)
+        super().__init__(model, controls, width=830, height=220)
+
+    @property
+    def trace(self) -> Trace:
+        """The walk with the settings as they are."""
+        return self.model.trace(**self.settings())

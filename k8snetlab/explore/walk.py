@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import textwrap
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from k8snetlab import draw
 from k8snetlab.cluster import Cluster
-from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown, slider
+from k8snetlab.explore.explorer import SYSTEM, Explorer, Setting, View, dropdown, slider
 from k8snetlab.packet import Packet
 from k8snetlab.trace import Action, Step, Trace
 from k8snetlab.trace.table import telling
 
 __all__ = ["PacketWalk", "Place", "WalkModel", "header_lines"]
+
+OF_THE_CLUSTER = ("default/kubernetes", "kube-system/kube-dns")
+"""Services that every cluster has: no lesson is about them."""
 
 MATTERS, EVERYTHING = "what matters", "every rule"
 
@@ -65,7 +68,7 @@ class WalkModel:
 
 
 def _sources(cluster: Cluster) -> tuple[str, ...]:
-    pods = tuple(pod.key for pod in cluster.objects.pods if pod.networked and pod.namespace != "kube-system")
+    pods = tuple(pod.key for pod in cluster.objects.pods if pod.networked and pod.namespace != SYSTEM)
     return (*pods, *(f"node/{node.name}" for node in cluster.objects.nodes), "external")
 
 
@@ -74,12 +77,12 @@ def _targets(cluster: Cluster) -> tuple[str, ...]:
         f"svc/{service.key}:{port.port}"
         for service in cluster.objects.services
         for port in service.spec.ports
-        if service.cluster_ips and port.protocol == "TCP" and service.namespace != "kube-system"
+        if service.cluster_ips and port.protocol == "TCP" and service.key not in OF_THE_CLUSTER
     )
     pods = tuple(
         f"{pod.key}:{port.container_port}"
         for pod in cluster.objects.pods
-        if pod.networked and pod.namespace != "kube-system"
+        if pod.networked and pod.namespace != SYSTEM
         for container in pod.spec.containers
         for port in container.ports
         if port.protocol == "TCP"
@@ -116,10 +119,10 @@ def header_lines(packet: Packet) -> tuple[str, ...]:
 class PacketWalk(Explorer[WalkModel]):
     """Step through a packet's walk. `source`, `target`, `step` and `detail` are its settings."""
 
-    source: ClassVar[Setting[str]] = Setting()
-    target: ClassVar[Setting[str]] = Setting()
-    step: ClassVar[Setting[int]] = Setting()
-    detail: ClassVar[Setting[str]] = Setting()
+    source = Setting[str]()
+    target = Setting[str]()
+    step = Setting[int]()
+    detail = Setting[str]()
 
     def __init__(self, cluster: Cluster) -> None:
         model = WalkModel(cluster)
@@ -129,7 +132,7 @@ class PacketWalk(Explorer[WalkModel]):
             "detail": dropdown("Show", (MATTERS, EVERYTHING), MATTERS),
             "step": slider("Stop", 1, 2, 1),
         }
-        super().__init__(model, controls)
+        super().__init__(model, controls, height=600)
 
     @property
     def actions(self) -> tuple[Action, ...]:

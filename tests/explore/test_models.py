@@ -1,0 +1,243 @@
+"""The view models: settings in, text and picture out, all of it computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from k8snetlab import contract
+from k8snetlab.cluster import example
+from k8snetlab.explore.contract import NETWORKS as CONTRACT_NETWORKS
+from k8snetlab.explore.contract import NOTHING, ContractModel
+from k8snetlab.explore.plan import Blocks, PlanModel, room
+from k8snetlab.explore.pod_to_pod import NETWORKS, PodToPodModel, wire
+from k8snetlab.explore.service import SERVICE_TYPES, ServiceModel
+from k8snetlab.explore.walk import EVERYTHING, MATTERS, WalkModel
+from k8snetlab.trace import Action, Client
+
+CLIENT, WEB = "default/client", "svc/default/web:80"
+
+
+@pytest.fixture(scope="module")
+def walk() -> WalkModel:
+    """The cluster of notebook 0_0."""
+    return WalkModel(example("one-web-one-client"))
+
+
+def test_the_ends_of_a_walk_are_those_of_the_cluster(walk: WalkModel) -> None:
+    """Pods, nodes and the outside may send; Services and pods with ports may be sent to."""
+    assert walk.sources == (CLIENT, "default/web", "node/node-1", "node/node-2", "node/node-3", "external")
+    assert walk.targets == (WEB, "default/web:8080")
+
+
+def test_a_stop_shows_its_rule_and_the_packet_after_it(walk: WalkModel) -> None:
+    """At the translation the text names the rule and the new destination."""
+    places = walk.places(walk.trace(CLIENT, WEB), MATTERS)
+    at = next(number for number, place in enumerate(places, 1) if place.step.action is Action.DNAT)
+    view = walk.view(source=CLIENT, target=WEB, step=at, detail=MATTERS)
+    assert "-j DNAT --to-destination" in " ".join(view.text.split())
+    assert walk.cluster.objects.pod("default/web").ip in view.text
+
+
+def test_every_rule_makes_more_stops(walk: WalkModel) -> None:
+    """Rules that only pass the packet on are left out unless asked for."""
+    trace = walk.trace(CLIENT, WEB)
+    everything = walk.places(trace, EVERYTHING)
+    assert len(everything) == len(trace.steps) + len(trace.reply)
+    assert len(walk.places(trace, MATTERS)) < len(everything)
+
+
+def test_a_stop_beyond_the_last_is_the_last(walk: WalkModel) -> None:
+    """A slider that is too far to the right shows the end."""
+    last = len(walk.places(walk.trace(CLIENT, WEB), MATTERS))
+    ends = [walk.view(source=CLIENT, target=WEB, step=step, detail=MATTERS).text for step in (last, last + 50)]
+    assert ends[0] == ends[1]
+
+
+def test_the_way_back_is_told_apart(walk: WalkModel) -> None:
+    """Steps of the answer say so."""
+    text = walk.view(source=CLIENT, target=WEB, step=10_000, detail=MATTERS).text
+    assert "on the way back: default/client" in text
+
+
+@pytest.fixture(scope="module")
+def promises() -> ContractModel:
+    """The cluster of notebook 1_1."""
+    return ContractModel(example("pods-on-two-nodes"))
+
+
+@pytest.mark.parametrize("network", CONTRACT_NETWORKS)
+@pytest.mark.parametrize("rule", contract.RULES)
+def test_exactly_the_broken_rule_fails(promises: ContractModel, network: str, rule: str) -> None:
+    """On every network, breaking a rule breaks that rule only."""
+    text = promises.view(broken=rule, network=network).text
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("BROKEN")] == [f"{rule}:"]
+
+
+@pytest.mark.parametrize("network", CONTRACT_NETWORKS)
+def test_nothing_broken_breaks_nothing(promises: ContractModel, network: str) -> None:
+    """An untouched cluster keeps all promises, and its packet arrives."""
+    text = promises.view(broken=NOTHING, network=network).text
+    assert "BROKEN" not in text
+    assert "the client is told OPEN" in text
+
+
+@pytest.mark.parametrize(
+    ("rule", "client"),
+    [
+        ("pod-to-pod", Client.TIMEOUT),
+        ("node-to-pod", Client.TIMEOUT),
+        ("same-address", Client.OPEN),
+        ("kubelet", Client.REFUSED),
+        ("outside", Client.OPEN),
+    ],
+)
+def test_the_packet_of_the_picture_feels_the_broken_rule(promises: ContractModel, rule: str, client: Client) -> None:
+    """The packet that is drawn shows what is wrong, and is well without the fault (or stays outside)."""
+    pair = promises.pair(rule)
+    broken, _ = promises.judged("flannel, VXLAN", rule)
+    trace, whole = broken.trace(pair.source, pair.target), promises.cluster.trace(pair.source, pair.target)
+    assert trace.client is client
+    assert (trace.client, trace.source_seen) != (whole.client, whole.source_seen)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "nodes", "pods"),
+    [
+        (Blocks("172.18.0.0/16", "10.244.0.0/16", "10.96.0.0/12", 24), 256, 253),
+        (Blocks("172.18.0.0/16", "10.244.0.0/16", "10.96.0.0/12", 26), 1024, 61),
+        (Blocks("192.168.1.0/28", "10.0.0.0/8", "10.96.0.0/12", 24), 13, 253),
+        (Blocks("172.18.0.0/16", "10.244.0.0/24", "10.96.0.0/12", 20), 0, 4093),
+    ],
+)
+def test_the_room_of_a_plan_is_calculated(blocks: Blocks, nodes: int, pods: int) -> None:
+    """Nodes need an address and a block; a block loses three addresses."""
+    assert (room(blocks).nodes, room(blocks).pods_a_node) == (nodes, pods)
+
+
+SETTINGS = {
+    "node_cidr": "172.18.0.0/16",
+    "pod_cidr": "10.244.0.0/16",
+    "service_cidr": "10.96.0.0/12",
+    "node_length": 24,
+    "nodes": 3,
+    "address": "",
+}
+
+
+def test_an_overlap_is_named() -> None:
+    """Networks that share addresses stand in the text."""
+    text = PlanModel().view(**{**SETTINGS, "pod_cidr": "10.96.0.0/16"}).text  # type: ignore[arg-type]
+    assert "OVERLAP: pods (10.96.0.0/16) and Services (10.96.0.0/12)" in text
+
+
+def test_a_plan_that_is_too_small_says_so() -> None:
+    """A thousand nodes do not fit into 256 blocks."""
+    text = PlanModel().view(**{**SETTINGS, "nodes": 1000}).text  # type: ignore[arg-type]
+    assert "TOO SMALL: only 256 fit" in text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pod_cidr": "10.244.0.0"}, {"pod_cidr": "ten"}, {"address": "nobody"}, {"node_cidr": ""}]
+)
+def test_what_is_no_network_is_said_and_not_raised(wrong: dict[str, str]) -> None:
+    """Half a text in an input field is no reason for a traceback."""
+    view = PlanModel().view(**{**SETTINGS, **wrong})  # type: ignore[arg-type]
+    assert view.text
+    assert view.picture.svg
+
+
+def test_an_address_is_placed_in_its_network() -> None:
+    """The address that is asked about is told to be in a node's block."""
+    text = PlanModel().view(**{**SETTINGS, "address": "10.244.1.7"}).text  # type: ignore[arg-type]
+    assert "pods of node-2" in text.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def ways() -> PodToPodModel:
+    """The cluster of notebook 2_1."""
+    return PodToPodModel(example("same-node-other-node"))
+
+
+USUAL = {"to": "other node", "size": 1000, "missing": "nothing", "mtu": "as usual", "df": True}
+
+
+@pytest.mark.parametrize(
+    ("network", "length"),
+    list(zip(NETWORKS, (1092, 1042, 1042, 1042), strict=True)),
+)
+def test_a_frame_is_as_large_as_its_network_makes_it(ways: PodToPodModel, network: str, length: int) -> None:
+    """1000 bytes of UDP payload are 1042 on the cable, and 50 more in VXLAN."""
+    frame = wire(ways.trace(network=network, **USUAL), ways.node)  # type: ignore[arg-type]
+    assert frame is not None
+    assert frame.length == length
+
+
+def test_nothing_leaves_the_node_for_a_neighbour(ways: PodToPodModel) -> None:
+    """On the same node no frame goes to the other."""
+    trace = ways.trace(network="flannel, VXLAN", **{**USUAL, "to": "same node"})  # type: ignore[arg-type]
+    assert wire(trace, ways.node) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "client"),
+    [("route", Client.TIMEOUT), ("neighbour", Client.UNREACHABLE), ("FDB entry", Client.TIMEOUT)],
+)
+def test_each_missing_entry_has_its_symptom(ways: PodToPodModel, missing: str, client: Client) -> None:
+    """What the client is told depends on which entry is gone."""
+    trace = ways.trace(network="flannel, VXLAN", **{**USUAL, "size": 0, "missing": missing})  # type: ignore[arg-type]
+    assert trace.client is client
+
+
+def test_an_entry_that_a_network_does_not_have_is_not_missed(ways: PodToPodModel) -> None:
+    """Host routes need no FDB: the text says that nothing is missing, and the packet arrives."""
+    view = ways.view(network="flannel, host-gw", **{**USUAL, "missing": "FDB entry"})  # type: ignore[arg-type]
+    assert "nothing is missing" in view.text
+    assert "DELIVERED" in view.text
+
+
+def test_a_datagram_that_may_be_cut_arrives(ways: PodToPodModel) -> None:
+    """Without DF a large datagram goes in fragments."""
+    trace = ways.trace(network="flannel, VXLAN", **{**USUAL, "size": 3000, "df": False})  # type: ignore[arg-type]
+    assert trace.client is Client.OPEN
+    assert any(step.action is Action.FRAGMENT for step in trace.steps)
+
+
+@pytest.fixture(scope="module")
+def services() -> ServiceModel:
+    """The cluster of notebook 2_2."""
+    return ServiceModel(example("service-three-backends"))
+
+
+@pytest.mark.parametrize("kind", SERVICE_TYPES)
+@pytest.mark.parametrize("ready", [1, 2, 3])
+def test_every_ready_pod_is_equally_likely_for_a_pod(services: ServiceModel, kind: str, ready: int) -> None:
+    """A pod that asks for the ClusterIP reaches each of the ready pods, whatever the type."""
+    outcomes = services.trace(kind=kind, source="a pod", ready=ready).outcomes
+    assert [round(outcome.probability, 6) for outcome in outcomes] == [round(1 / ready, 6)] * ready
+
+
+@pytest.mark.parametrize("source", ["a pod", "a pod of the Service", "a node", "outside"])
+@pytest.mark.parametrize("kind", ["ClusterIP", "NodePort"])
+def test_a_service_without_ready_pods_refuses(services: ServiceModel, kind: str, source: str) -> None:
+    """Nobody is ready: refused. From outside a ClusterIP is not reached at all."""
+    client = services.trace(kind=kind, source=source, ready=0).client
+    assert client is (Client.TIMEOUT if (kind, source) == ("ClusterIP", "outside") else Client.REFUSED)
+
+
+def test_policy_local_keeps_the_source(services: ServiceModel) -> None:
+    """From outside the pod sees the client with policy Local, and an address of the node without."""
+    seen = {
+        kind: services.trace(kind=kind, source="outside", ready=3).source_seen
+        for kind in ("NodePort", "NodePort, policy Local")
+    }
+    client = services.cluster.network["external"].link("eth0").addresses[0].ip
+    assert seen["NodePort, policy Local"] == client
+    assert seen["NodePort"] != client
+
+
+def test_the_deciding_rules_name_the_service(services: ServiceModel) -> None:
+    """Rules that other things need stay out of the text."""
+    text = services.view(kind="ClusterIP", source="a pod", ready=3).text
+    rules = [line for line in text.splitlines() if line.strip().startswith(("nat", "filter"))]
+    assert len(rules) == 3
+    assert all("default/web" in line for line in rules)
