@@ -24,7 +24,7 @@ import msgspec
 
 from k8snetlab.errors import BadOption, Problem
 
-__all__ = ["AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "number", "text"]
+__all__ = ["AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "number", "special", "text"]
 
 
 @lru_cache(maxsize=1 << 17)
@@ -95,6 +95,10 @@ class Prefix(msgspec.Struct, frozen=True, order=True, dict=True):
         """Whether the address is in the block; an address of the other family never is."""
         return (6 if ":" in address else 4) == self.family and number(address) & self.mask == self.base
 
+    def reserves(self, address: str) -> bool:
+        """Whether it is an address of the block that no host may have: see `hosts`."""
+        return self.contains(address) and number(address) not in hosts(self)
+
     def covers(self, other: Prefix) -> bool:
         """Whether every address of `other` is in this block."""
         return self.family == other.family and self.length <= other.length and other.base & self.mask == self.base
@@ -144,6 +148,24 @@ def hosts(block: Prefix) -> range:
     return range(block.base + (1 if block.family == 6 and block.length < 127 else 0), block.base + block.size)
 
 
+def special(address: str) -> str:
+    """What an address means everywhere, if it is one that no network of a cluster can hold; else nothing (RFC 6890).
+
+    >>> special("127.0.0.1")
+    'it means the machine itself, on every machine'
+    """
+    value = ipaddress.ip_address(address)
+    if value.is_loopback:
+        return "it means the machine itself, on every machine"
+    if value.is_link_local:
+        return "it is good on one cable only (link-local)"
+    if value.is_multicast:
+        return "it means a group of machines (multicast)"
+    if value.is_unspecified:
+        return "it means no address, or any"
+    return "it means everybody on the cable (broadcast)" if address == "255.255.255.255" else ""
+
+
 class Range(msgspec.Struct, frozen=True):
     """One network of a cluster: what it is for (`pods of node-1`), its kind (`underlay`, `pods`, `node pods`,
     `services`, `outside`) and its block.
@@ -167,12 +189,17 @@ class AddressPlan(msgspec.Struct, frozen=True):
     def whose(self, address: str) -> str:
         """A sentence: who an address belongs to, and in which networks it lies. Raises `BadOption` for no address."""
         address = canonical(address, field="address")
+        meaning = special(address)
+        if meaning:
+            return f"{address} is nobody's: {meaning}"
         within = [held for held in self.ranges if held.block.contains(address)]
         within.sort(key=lambda held: -held.block.length)
         where = ", in ".join(f"{held.name} ({held.block})" for held in within)
         owner = self.owners.get(address)
         if owner:
             return f"{address} is {owner}" + (f", in {where}" if where else "")
+        if within and within[0].block.reserves(address):
+            return f"{address} can be nobody's: it is the first or the last address of {where}"
         if within:
             return f"{address} belongs to nobody yet; it is in {where}"
         return f"{address} is in no network of this cluster: it is somewhere outside"

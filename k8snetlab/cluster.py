@@ -99,7 +99,10 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def network(self) -> Network:
         """The state of every machine, with the overlays applied in their order."""
-        network = compiled(self.layout, self.plugin, self.options.proxy)
+        try:
+            network = compiled(self.layout, self.plugin, self.options.proxy)
+        except LabError as error:
+            raise error.placed(self.manifests.placed) from None
         for overlay in self.overlays:
             network = overlay.apply(Terrain(self.objects, self.layout, network))
         return network
@@ -277,7 +280,6 @@ def _plan(options: Options) -> controllers.Plan:
         node_cidrs=_blocks(options.node_cidr, "node_cidr"),
         pod_cidrs=_blocks(options.pod_cidr, "pod_cidr"),
         service_cidrs=_blocks(options.service_cidr, "service_cidr"),
-        seed=options.seed,
     )
 
 

@@ -10,9 +10,9 @@ Not modelled: warnings. What is worth saying is either an error or part of an an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -67,6 +67,12 @@ class LabError(Exception):
             problems = Problem(problems)
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def placed(self, place: Callable[[Problem], Problem]) -> Self:
+        """This error with every problem put in its place: `raise error.placed(manifests.placed)`."""
+        self.problems = tuple(place(problem) for problem in self.problems)
+        self.args = ("\n".join(str(problem) for problem in self.problems),)
+        return self
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
         return str(self.args[0]) if self.args else ""

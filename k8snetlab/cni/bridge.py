@@ -50,10 +50,10 @@ from k8snetlab.linux.netfilter import (
     Rule,
     Source,
 )
-from k8snetlab.linux.route import Route
+from k8snetlab.linux.route import Route, connected
 
 __all__ = [
-    "HAIRPIN", "MTU", "MULTICAST", "Bridge", "Wiring", "connected", "forwarding", "host_routes", "mtu_of", "pod_mac",
+    "HAIRPIN", "MTU", "MULTICAST", "Bridge", "Wiring", "forwarding", "host_routes", "mtu_of", "pod_mac",
     "veth_name",
 ]  # fmt: skip
 
@@ -87,14 +87,6 @@ def pod_mac(addresses: Sequence[str]) -> str:
         if family(address) == 4:
             return ":".join(("0a", "58", *(f"{byte:02x}" for byte in number(address).to_bytes(4, "big"))))
     return derived_mac(addresses[0])
-
-
-def connected(block: Prefix, device: str, own: str) -> Route:
-    """The route that the kernel makes by itself when a device gets an address of that block. In IPv6 it names no
-    source.
-    """
-    source = own if block.family == 4 else ""
-    return Route(str(block), device, source=source, scope="link", protocol="kernel", family=block.family)
 
 
 class Wiring(msgspec.Struct, frozen=True):

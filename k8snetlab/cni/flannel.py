@@ -40,7 +40,7 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from k8snetlab.address import Prefix
-from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, Wiring, connected, forwarding, host_routes, mtu_of
+from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, Wiring, forwarding, host_routes, mtu_of
 from k8snetlab.cni.plan import FIRST_INDEX, Machine, Option, Plan, Workload, chosen, derived_mac
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
@@ -60,7 +60,7 @@ from k8snetlab.linux.netfilter import (
     Source,
     Target,
 )
-from k8snetlab.linux.route import Route
+from k8snetlab.linux.route import Route, connected
 
 __all__ = ["Backend", "Flannel"]
 

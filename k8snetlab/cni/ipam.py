@@ -74,7 +74,10 @@ def block_of(blocks: Iterable[Prefix], address: str, pod: str) -> Prefix:
         if block.contains(address):
             return block
     ranges = ", ".join(map(str, held)) or "none"
-    message = f"{address} is in no pod CIDR of its node ({ranges}); host-local gives only addresses of its own node"
+    message = (
+        f"{address} is in no pod CIDR of its node ({ranges}), and host-local gives no other addresses: the pod was "
+        "attached by another CNI. Leave the pods' status.podIP and podIPs out to have addresses given anew"
+    )
     raise BadOption(Problem(message, object=f"Pod {pod}", field="status.podIP"))
 
 

@@ -42,9 +42,7 @@ def resolved(manifests: api.Manifests, plan: Plan = Plan(), ipam: Ipam = host_lo
     try:
         return _resolved(manifests, plan, ipam)
     except LabError as error:
-        error.problems = tuple(manifests.placed(problem) for problem in error.problems)
-        error.args = ("\n".join(str(problem) for problem in error.problems),)
-        raise
+        raise error.placed(manifests.placed) from None
 
 
 def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
@@ -52,7 +50,7 @@ def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
     added = assumed.objects(manifests, networks, plan)
     given = (*added, *manifests.objects)
     nodes = machines.nodes(_of(given, api.Node), _of(given, api.Pod), networks)
-    made = workloads.expanded(given, nodes, plan.seed)
+    made = workloads.expanded(given, nodes)
     pods = scheduler.bound(made.pods, nodes)
     pods = addresses.addressed(pods, nodes, ipam)
     served = exposure.exposed(_of(given, api.Service), networks)

@@ -22,7 +22,7 @@ import msgspec
 
 from k8snetlab.address import Prefix, number
 
-__all__ = ["Route", "RouteTable", "RouteType", "RoutingRule", "default_rules"]
+__all__ = ["Route", "RouteTable", "RouteType", "RoutingRule", "connected", "default_rules"]
 
 
 class RouteType(StrEnum):
@@ -60,6 +60,14 @@ class Route(msgspec.Struct, frozen=True):
         if self.prefix == "default":
             return Prefix(self.family, 0, 0)
         return Prefix.of(self.prefix)
+
+
+def connected(block: Prefix, device: str, own: str) -> Route:
+    """The route that the kernel makes by itself when a device gets an address of that block. In IPv6 it names no
+    source.
+    """
+    source = own if block.family == 4 else ""
+    return Route(str(block), device, source=source, scope="link", protocol="kernel", family=block.family)
 
 
 class RoutingRule(msgspec.Struct, frozen=True):

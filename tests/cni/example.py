@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from k8snetlab import cni
 from k8snetlab.address import Prefix
-from k8snetlab.cni.bridge import connected
 from k8snetlab.linux.host import Host, Network, Part, assembled
 from k8snetlab.linux.link import Address, Link, LinkKind, Peer, loopback
-from k8snetlab.linux.route import Route
+from k8snetlab.linux.route import Route, connected
 from k8snetlab.linux.socket import Listener
 
 CLUSTER = (Prefix.of("10.244.0.0/16"), Prefix.of("fd00:10:244::/56"))

@@ -1,0 +1,175 @@
+"""What would the machines of this cluster really hold?
+
+Here objects become Linux state. For every machine the rooms are asked what they would write there — the CNI its
+devices, routes and neighbours, kube-proxy its rules — and this room alone puts their answers together into Hosts.
+Each Host is made when a packet first comes by, so a trace through three machines costs three machines.
+
+Around the nodes stands what every cluster has and no manifest says: the *underlay* (`underlay`), one switch for each
+subnet, one router that joins them (the first address of each subnet is its), and beyond it the outside world,
+203.0.113.0/24 with a client at 203.0.113.10. Who stands where is worked out from the objects alone (`layout`).
+
+Not modelled: several underlay interfaces of a node, machines outside other than the one client. Guide sections 1.1
+and 1.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from k8snetlab import cni, services
+from k8snetlab.address import Prefix
+from k8snetlab.compile import underlay
+from k8snetlab.compile.layout import (
+    APISERVER,
+    CLIENT,
+    OUTSIDE,
+    ROUTER,
+    Layout,
+    Segment,
+    Station,
+    client_address,
+    pod_host,
+)
+from k8snetlab.compile.underlay import client, led_through, router_device
+from k8snetlab.errors import BadOption, Overlap, Problem
+from k8snetlab.linux.host import Host, Network, Part, assembled
+from k8snetlab.linux.link import loopback
+from k8snetlab.linux.socket import Listener
+
+__all__ = [
+    "APISERVER", "CLIENT", "KUBELET", "OUTSIDE", "PROXIES", "ROUTER", "Layout", "Segment", "client", "client_address",
+    "compiled", "led_through", "pod_host", "router_device",
+]  # fmt: skip
+
+KUBELET = Listener("TCP", 10250, program="kubelet")
+
+PROXIES: tuple[str, ...] = tuple(services.MODES)
+"""The modes of kube-proxy that can be compiled."""
+
+
+def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
+    """The network of a cluster: pods `NAMESPACE/NAME`, nodes, switches, the router and the outside client, by name.
+
+    `proxy` is one of `PROXIES`. Hosts are built when they are first looked at. Raises `BadOption` for a proxy mode
+    that does not exist and for pods that the CNI cannot attach, `Overlap` for networks that hold outside addresses.
+    """
+    if proxy not in services.MODES:
+        raise BadOption(Problem(f"there is no proxy mode {proxy!r}; there are {', '.join(PROXIES)}", field="proxy"))
+    _check_outside(layout)
+    _check_pods(layout, plugin)
+    held: dict[str, Host | Callable[[], Host]] = {}
+    for name, station in layout.stations.items():
+        if name in layout.nodes:
+            held[name] = partial(_node, layout, plugin, proxy, name)
+        else:
+            held[name] = partial(_other, layout, plugin, station)
+    for node, workloads in layout.workloads.items():
+        for workload in workloads:
+            held[workload.name] = partial(_pod, layout, plugin, node, workload)
+    for segment in layout.segments:
+        held[segment.switch] = partial(underlay.switch, layout, segment)
+    held[ROUTER] = partial(underlay.router, layout)
+    held[CLIENT] = partial(underlay.outside, client_address(4), client_address(6))
+    return Network(held, layout.owners())
+
+
+# What cannot be built
+
+
+def _check_outside(layout: Layout) -> None:
+    """A network that holds the outside world's addresses cannot be told from it."""
+    networks = layout.objects.networks
+    for what, blocks in (("node", layout.blocks), ("pod", networks.pods), ("Service", networks.services)):
+        for block in blocks:
+            for outside in OUTSIDE:
+                if block.overlaps(outside):
+                    message = f"the {what} network {block} overlaps {outside}, which is the outside world here"
+                    raise Overlap(str(block), str(outside), message)
+
+
+MANY = 5
+"""So many pods are named of those that cannot be attached."""
+
+
+def _check_pods(layout: Layout, plugin: cni.Cni) -> None:
+    """Whether the CNI can attach the pods whose address is outside of their node's range: it may, or may not, be one
+    that gives such addresses. A dump of a cluster with another CNI fails here, not in the middle of a trace.
+    """
+    problems: list[Problem] = []
+    for node, workloads in layout.workloads.items():
+        machine = layout.machines[node]
+        for workload in workloads:
+            if all(_held(machine.pod_cidrs, address) for address in workload.addresses):
+                continue
+            try:
+                plugin.pod(layout.cni_plan, machine, workload)
+            except BadOption as error:
+                problems.extend(error.problems)
+    if len(problems) > MANY:
+        problems[MANY:] = [Problem(f"and so are the addresses of {len(problems) - MANY} more pods")]
+    if problems:
+        raise BadOption(problems)
+
+
+def _held(blocks: Iterable[Prefix], address: str) -> bool:
+    return any(block.contains(address) for block in blocks)
+
+
+# The machines of the cluster
+
+
+def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str) -> Host:
+    """A node: its card, kubelet and what else listens there, the rules of kube-proxy, and what the CNI writes."""
+    machine = layout.machines[name]
+    station = layout.stations[name]
+    own = Part(
+        links=(loopback(), underlay.nic(station, machine.mtu)),
+        routes=tuple(underlay.underlay_routes(station)),
+        listeners=_unique((KUBELET, *_served(layout, station), *_hosted(layout, name))),
+    )
+    rules = services.MODES[proxy](layout.exposures, layout.nodes[name], layout.objects.networks.pods)
+    return assembled(name, "machine", own, rules, plugin.node(layout.cni_plan, machine, layout.workloads[name]))
+
+
+def _served(layout: Layout, station: Station) -> Iterator[Listener]:
+    """What EndpointSlices say is served at the node's own address, the API server first of all."""
+    for address in station.addresses:
+        yield from layout.served_elsewhere.get(address, ())
+
+
+def _hosted(layout: Layout, node: str) -> Iterator[Listener]:
+    """What pods with `hostNetwork` listen on: their node's ports."""
+    for pod in layout.objects.pods_on(node):
+        if pod.host_network and pod.networked:
+            for protocol, port, assumed in layout.objects.listens(pod):
+                yield Listener(protocol, port, program=pod_host(pod), assumed=assumed)
+
+
+def _other(layout: Layout, plugin: cni.Cni, station: Station) -> Host:
+    """A machine that is no node. The API server's takes part in the pod network, as far as one without pods can."""
+    own = underlay.station(station)
+    if station.kind != "machine":
+        return assembled(station.name, station.kind, own)
+    machine = cni.Machine(station.name, own.links[1].addresses)
+    return assembled(station.name, station.kind, own, plugin.node(layout.cni_plan, machine, ()))
+
+
+def _pod(layout: Layout, plugin: cni.Cni, node: str, workload: cni.Workload) -> Host:
+    """A pod: what the CNI leaves in it, and where its containers listen."""
+    pod = layout.objects.pod(workload.name)
+    holders = {(port.protocol, port.container_port): each.name for each in pod.listeners() for port in each.ports}
+    listeners = tuple(
+        Listener(protocol, port, program=holders.get((protocol, port), ""), assumed=assumed)
+        for protocol, port, assumed in layout.objects.listens(pod)
+    )
+    wired = plugin.pod(layout.cni_plan, layout.machines[node], workload)
+    return assembled(workload.name, "container", wired, Part(listeners=_unique(listeners)))
+
+
+def _unique(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+    """One socket for each protocol, address and port: the first that asks."""
+    held: dict[tuple[str, str, int], Listener] = {}
+    for listener in listeners:
+        held.setdefault((listener.protocol, listener.address, listener.port), listener)
+    return tuple(held.values())
