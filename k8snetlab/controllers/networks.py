@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `nodes` is how many workers there are when the manifests name no Node. Several node blocks of one family are one
     underlay subnet a zone. The families of the cluster are those of `families`, or of the blocks that were said, or
-    IPv4. `seed` draws the letters in generated names.
+    IPv4.
     """
 
     nodes: int = 3
@@ -41,7 +41,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: tuple[Prefix, ...] = ()
     service_cidrs: tuple[Prefix, ...] = ()
     families: tuple[int, ...] = ()
-    seed: int = 0
 
 
 class Networks(msgspec.Struct, frozen=True):

@@ -56,10 +56,9 @@ class Expanded(msgspec.Struct, frozen=True):
     replicas: Mapping[str, tuple[str, ...]]
 
 
-def expanded(given: Sequence[api.Object], nodes: Sequence[api.Node], seed: int = 0) -> Expanded:
-    """The pods that the workloads among `given` make, beside those that are given. `seed` draws the letters in their
-    names."""
-    making = _Making(given, nodes, seed)
+def expanded(given: Sequence[api.Object], nodes: Sequence[api.Node]) -> Expanded:
+    """The pods that the workloads among `given` make, beside those that are given."""
+    making = _Making(given, nodes)
     for each in given:
         making.take(each)
     return making.result()
@@ -68,9 +67,8 @@ def expanded(given: Sequence[api.Object], nodes: Sequence[api.Node], seed: int =
 class _Making:
     """What has been made so far, from one call of `expanded`."""
 
-    def __init__(self, given: Sequence[api.Object], nodes: Sequence[api.Node], seed: int) -> None:
+    def __init__(self, given: Sequence[api.Object], nodes: Sequence[api.Node]) -> None:
         self.nodes = nodes
-        self.seed = str(seed)
         self.pods: list[api.Pod] = []
         self.replica_sets: list[api.ReplicaSet] = []
         self.replicas: dict[str, list[str]] = {}
@@ -162,7 +160,7 @@ class _Making:
         prefix = f"{stem or owner.name}-"
         tries = 0
         while True:
-            name = prefix[:_LONGEST_PREFIX] + name_suffix(self.seed, owner.ref, *which, str(tries))
+            name = prefix[:_LONGEST_PREFIX] + name_suffix(str(tries), owner.ref, *which, str(tries))
             if f"{owner.namespace}/{name}" not in self.names:
                 break
             tries += 1
