@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from k8snetlab.draw.ground import CHIP_HEIGHT, Ground, Place, Spot
+from k8snetlab.draw.ground import Ground, Place, Spot
 from k8snetlab.draw.marks import Point
 from k8snetlab.draw.theme import Role
 from k8snetlab.draw.visits import Visit
@@ -113,7 +113,7 @@ def _fixed(stop: Stop) -> Point | None:
     """Where a stop is; on a bar it may be anywhere."""
     spot = stop.spot
     if spot.kind == "chip":
-        beside = stop.passes > 1 and abs(stop.offset) < CHIP_HEIGHT / 4
+        beside = stop.passes > 1 and round(stop.offset / _SPACING["chip"][1] + 1.5) % 2  # every other one of four lanes
         return spot.inside if beside else spot.x, spot.y + stop.offset
     if spot.kind == "bar":
         return None

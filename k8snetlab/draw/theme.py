@@ -1,8 +1,8 @@
 """Which colour means what?
 
-A mark says what it stands for — the request, the reply, a place where a packet was lost — and a theme says how that
-is painted, on white paper or on black. The hues are those of Okabe and Ito, which people with any common colour
-blindness tell apart; purple is darker on white paper, where the original is too pale to be seen. No meaning hangs on
+A mark says what it stands for — the request, the reply, a place where a packet was lost — and a theme says how that is
+painted, on white paper or on black. The hues are those of Okabe and Ito, which people with any common colour blindness
+tell apart; green and purple are darker on white paper, where the originals come too near to blue. No meaning hangs on
 colour alone: the reply is dashed and its numbers stand in squares, what was lost has a cross.
 
 Lines have a contrast of at least 3:1 to every ground that they cross, text of at least 4.5:1 (WCAG 2.2, 1.4.3 and
@@ -67,9 +67,9 @@ LIGHT = Theme(
         Role.FAINT: "#565c64",
         Role.FRAME: "#7d858f",
         Role.REQUEST: "#0072b2",
-        Role.REPLY: "#00855f",
+        Role.REPLY: "#004f3a",
         Role.LOST: "#d55e00",
-        Role.SERVICE: "#b0528a",
+        Role.SERVICE: "#a53f77",
         Role.ON_REQUEST: "#ffffff",
         Role.ETHERNET: "#f3dda6",
         Role.IP: "#c4e3f6",
@@ -89,8 +89,8 @@ DARK = Theme(
         Role.FAINT: "#aab1b9",
         Role.FRAME: "#868e98",
         Role.REQUEST: "#56b4e9",
-        Role.REPLY: "#e69f00",
-        Role.LOST: "#ee6a1f",
+        Role.REPLY: "#f0e442",
+        Role.LOST: "#d55e00",
         Role.SERVICE: "#cc79a7",
         Role.ON_REQUEST: "#10181d",
         Role.ETHERNET: "#5a4510",

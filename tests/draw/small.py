@@ -1,5 +1,4 @@
-"""A small network with everything a picture has: two machines, three pods, a bridge, a tunnel, a Service, a switch, a
-client."""
+"""A small network with everything a picture has: machines, pods, a bridge, a tunnel, a Service, a switch, a client."""
 
 from __future__ import annotations
 
@@ -184,7 +183,7 @@ def trace(of: Network, source: str, address: str, port: int = 80, target: str = 
     names = {ip: (name, on) for name, (ip, on) in PODS.items()}
 
     def backend(found: Exchange) -> Backend | None:
-        if found.arrival is None:
+        if found.arrival is None or found.arrival.packet.ip.dst not in names:
             return None
         name, on = names[found.arrival.packet.ip.dst]
         namespace, _, short = name.partition("/")
