@@ -2,9 +2,9 @@
 
     make bench          or          python benchmarks/speed.py
 
-Every figure is the median of many runs in one process (or of whole processes, where it says so), with its goal beside it. A
-trace here is one packet and its reply, without the list of outcomes; nothing is remembered between two traces but the
-compiled state.
+Every figure is the median of many runs in one process (or of whole processes, where it says so), with its goal beside
+it. A trace here is one packet and its reply, without the list of outcomes; nothing is remembered between two traces but
+the compiled state.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def process(*command: str, runs: int = 7) -> float:
 
 
 def main() -> None:
+    """Measure, and print the table."""
     folder = examples_folder() / "bookshop"
     shop = k8s.Cluster.load(folder)
     seed = across_nodes(shop)
@@ -106,6 +107,7 @@ def explorer() -> float:
 
 
 def shown(seconds: float) -> str:
+    """A time with a fitting unit."""
     return f"{seconds * 1e6:.0f} µs" if seconds < 0.001 else f"{seconds * 1e3:.1f} ms"
 
 
