@@ -97,7 +97,19 @@ def _kind_problem(version: object, kind: object) -> Problem | None:
     group = str(version).rpartition("/")[0]
     if (version, kind) not in KINDS and kind in _VERSION_OF and group in _OWN_GROUPS:
         return Problem(f"Kubernetes has no {kind} in {version}; it is in {_VERSION_OF[str(kind)]}", field="apiVersion")
-    return None
+    return _misspelt(str(version), str(kind))
+
+
+def _misspelt(version: str, kind: str) -> Problem | None:
+    """A kind that is nearly one of ours, in the same version, is a typing error and not a kind to pass over.
+
+    No kind of Kubernetes that the lab leaves out is spelled that closely.
+    """
+    own = [known for among, known in KINDS if among == version]
+    close = get_close_matches(kind, own, n=1, cutoff=0.8)
+    if kind in own or not close:
+        return None
+    return Problem(f"Kubernetes has no {kind} in {version}; did you mean {close[0]}?", field="kind")
 
 
 def _named(problem: Problem, data: Mapping[str, object]) -> Problem:
@@ -108,7 +120,9 @@ def _reference(data: Mapping[str, object]) -> str:
     kind = str(data.get("kind") or "object")
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
-    name = str(metadata.get("name") or metadata.get("generateName") or "without a name")
+    name = str(metadata.get("name") or metadata.get("generateName") or "")
+    if not name:
+        return f"{kind} without a name"
     cls = next((cls for (_, known), cls in KINDS.items() if known == kind), None)
     if cls is None or not cls.namespaced:
         return f"{kind} {name}"

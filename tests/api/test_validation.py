@@ -39,6 +39,8 @@ def policy(**rule: Any) -> list[tuple[str, str]]:
         ({"apiVersion": "batch/v1beta1", "kind": "CronJob"}, "apiVersion", "it is in batch/v1"),
         ({"apiVersion": "extensions/v1beta1", "kind": "Ingress"}, "apiVersion", "it is in networking.k8s.io/v1"),
         ({"apiVersion": 1, "kind": "Pod"}, "apiVersion", "must be text"),
+        ({"apiVersion": "v1", "kind": "Servce"}, "kind", "did you mean Service?"),
+        ({"apiVersion": "apps/v1", "kind": "deployment"}, "kind", "did you mean Deployment?"),
         ({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}, "spec", "is required"),
         ({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}, "metadata.name", "is required"),
         ({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "A"}}, "metadata.name", "'A' is not"),
