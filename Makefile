@@ -81,5 +81,5 @@ constraints:
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-* artefacts build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) .venv-* artefacts build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
