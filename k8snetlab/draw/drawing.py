@@ -100,6 +100,9 @@ class Drawing(msgspec.Struct, frozen=True, dict=True):
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"<Drawing {self.width}×{self.height} {self.theme}: {self.alt[0] if self.alt else ''}>"
+
 
 class Easel:
     """A figure that is painted again and again: `Image.value = easel.png(drawing)`. `scale` is pixels of the PNG for

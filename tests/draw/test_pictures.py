@@ -105,7 +105,7 @@ def test_a_ladder_tells_sending_rewriting_and_wrapping(across: Trace) -> None:
         "ENCAPSULATE",
         "TRANSMIT to switch",
         "DECAPSULATE",
-        "DELIVER",
+        ": DELIVER,",
     )
     at = [text.index(words) for words in told]
     assert at == sorted(at)
