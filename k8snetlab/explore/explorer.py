@@ -72,10 +72,10 @@ class Explorer(widgets.VBox, Generic[M]):  # type: ignore[misc]
         self.model = model
         self._easel = Easel()
         self.controls = dict(controls)
+        # No tooltip: the browser's side of `Image` (ipywidgets 8.1) fails on one. The text below says what it shows.
         self.picture = widgets.Image(
             format="png",
             layout=widgets.Layout(width=f"{width}px", max_width="100%", height=f"{height}px", object_fit="contain"),
-            tooltip="a picture of what the text below it says",
         )
         self.text = widgets.HTML(
             layout=widgets.Layout(height=f"{TEXT_LINES * 1.3:.0f}em", overflow="auto", width="100%"),

@@ -76,12 +76,12 @@ def test_it_shows_text_picture_and_widget(named: tuple[str, Explorer[Any]]) -> N
 
 
 def test_every_control_has_a_name_and_the_page_never_jumps(named: tuple[str, Explorer[Any]]) -> None:
-    """Controls are described, picture and text have fixed heights, and the picture has words."""
+    """Controls are described, picture and text have fixed heights, and the words stand right under the picture."""
     _, explorer = named
     assert all(control.description for control in explorer.controls.values())
     assert explorer.picture.layout.height
     assert explorer.text.layout.height
-    assert explorer.picture.tooltip
+    assert explorer.children[1:] == (explorer.picture, explorer.text)
 
 
 def test_a_choice_that_does_not_exist_names_those_that_do() -> None:
