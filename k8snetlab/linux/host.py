@@ -23,7 +23,7 @@ from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
 from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
-from k8snetlab.linux.route import Route, RouteTable, RoutingRule, default_rules
+from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 
 __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
@@ -32,6 +32,9 @@ Entry: TypeAlias = Link | Route | RoutingRule | Neighbour | FdbEntry | Rule | Li
 """Anything that can be taken out of a Host."""
 
 DEFAULT_RULES = (*default_rules(4), *default_rules(6))
+
+LOCAL = Route("local", "lo", type=RouteType.LOCAL, table="local")
+"""What the table `local` says of every own address."""
 
 
 class Host(msgspec.Struct, frozen=True, dict=True):
@@ -63,11 +66,13 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def owned(self) -> Mapping[str, str]:
-        """Own addresses and the device each is on: the table `local`. A device that is down owns nothing."""
+        """Own addresses and the device each is on: the table `local`. A device that is down keeps its IPv4 addresses
+        and loses its IPv6 addresses.
+        """
         found: dict[str, str] = {}
         for link in self.links:
-            if link.up:
-                for address in link.addresses:
+            for address in link.addresses:
+                if link.up or address.family == 4:
                     found.setdefault(address.ip, link.name)
         return found
 
@@ -84,6 +89,30 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             if not route.device or (device is not None and device.up):
                 found.setdefault((route.table, route.family), []).append(route)
         return {key: RouteTable(routes) for key, routes in found.items()}
+
+    @cached_property
+    def _lookups(self) -> Mapping[int, tuple[tuple[RoutingRule, bool, RouteTable | None], ...]]:
+        """By family the policy routing rules in order: the rule, whether it asks the table `local`, and its table."""
+        found: dict[int, list[tuple[RoutingRule, bool, RouteTable | None]]] = {4: [], 6: []}
+        for rule in sorted(self.rules, key=lambda rule: rule.priority):
+            table = self.tables.get((rule.table, rule.family))
+            if rule.table == "local" or table is not None:
+                found[rule.family].append((rule, rule.table == "local", table))
+        return {of: tuple(steps) for of, steps in found.items()}
+
+    def find(self, dst: str, src: str = "", mark: int = 0, iif: str = "lo") -> Route | None:
+        """Policy routing: the route in the table of the first rule that selects the packet and has one for `dst`.
+
+        What the machine itself sends comes by `lo`. For an own address it is a route of type `local`.
+        """
+        for rule, local, table in self._lookups[6 if ":" in dst else 4]:
+            if rule.is_plain or rule.selects(src, dst, mark, iif):
+                if local and self.is_local(dst):
+                    return LOCAL
+                route = table.lookup(dst) if table is not None else None
+                if route is not None:
+                    return route
+        return None
 
     @cached_property
     def ports(self) -> Mapping[str, tuple[Link, ...]]:
@@ -225,7 +254,6 @@ def sysctls(*devices: str) -> dict[str, int]:
     stated = {
         "net.ipv4.ip_forward": 0,
         "net.ipv6.conf.all.forwarding": 0,
-        "net.ipv4.ip_default_ttl": 64,
         "net.ipv4.conf.all.rp_filter": 0,
         "net.ipv4.conf.all.route_localnet": 0,
         "net.ipv4.conf.all.proxy_arp": 0,
@@ -237,7 +265,6 @@ def sysctls(*devices: str) -> dict[str, int]:
         stated[f"net.ipv4.conf.{device}.rp_filter"] = 0
         stated[f"net.ipv4.conf.{device}.route_localnet"] = 0
         stated[f"net.ipv4.conf.{device}.proxy_arp"] = 0
-        stated[f"net.ipv6.conf.{device}.proxy_ndp"] = 0
     return stated
 
 

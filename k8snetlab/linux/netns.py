@@ -70,7 +70,6 @@ DECIDING = (Dnat, Snat, Masquerade, Redirect, Reject)
 
 _NO_LINES: Iterator[Line] = iter(())
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-_LOCAL = Route("local", "lo", type=RouteType.LOCAL, table="local")
 _UDP_VXLAN_SPORT = 49152
 
 
@@ -222,70 +221,66 @@ class Namespace:
             yield from self._route_in(skb)
 
     def _route_in(self, skb: Skb) -> Steps:
-        refused = self._source_check(skb)
+        route = self._lookup(skb)
+        local = route is not None and route.type is RouteType.LOCAL
+        refused = self._martian(skb) or ("" if local else self._not_a_router(skb))
         if refused:
             yield Step(self.name, skb.iif, Action.DROP, skb.packet, refused)
             return
-        if self.is_local(skb.dst):
-            yield from self._input(skb)
-            return
-        forwarding = "net.ipv4.ip_forward" if skb.version == 4 else "net.ipv6.conf.all.forwarding"
-        if not self.host.sysctl(forwarding):
-            why = f"{skb.dst} is not an address of {self.name}, and {forwarding} is 0: it does not route for others"
-            yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
-            return
-        route = self._lookup(skb)
         if (yield from self._refused(skb, route)) or route is None:
             return
-        skb.oif = route.device
-        yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
-        yield from self._forward(skb, route)
+        refused = self._source_check(skb)
+        if refused:
+            yield Step(self.name, skb.iif, Action.DROP, skb.packet, refused)
+        elif local:
+            yield from self._input(skb)
+        else:
+            skb.oif = route.device
+            yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
+            yield from self._forward(skb, route)
+
+    def _lookup(self, skb: Skb) -> Route | None:
+        return self.host.find(skb.dst, skb.src, skb.mark, skb.iif or "lo")
+
+    def _martian(self, skb: Skb) -> str:
+        """Why no packet with such an address may come by this device, or nothing: loopback addresses stay inside."""
+        if skb.iif == "lo":
+            return ""
+        if skb.version == 6:
+            return f"::1 may not come by {skb.iif} (martian)" if "::1" in (skb.src, skb.dst) else ""
+        if not (skb.src.startswith("127.") or skb.dst.startswith("127.")) or self._routes_localnet(skb.iif):
+            return ""
+        return f"a packet from {skb.src} to {skb.dst} may not come by {skb.iif} (martian; route_localnet is 0)"
+
+    def _routes_localnet(self, device: str) -> bool:
+        """Whether 127.0.0.0/8 may be on the cable of a device."""
+        stated = self.host.sysctl
+        return bool(stated("net.ipv4.conf.all.route_localnet") or stated(f"net.ipv4.conf.{device}.route_localnet"))
+
+    def _not_a_router(self, skb: Skb) -> str:
+        """Why a packet for somebody else ends here, or nothing."""
+        forwarding = "net.ipv4.ip_forward" if skb.version == 4 else "net.ipv6.conf.all.forwarding"
+        if self.host.sysctl(forwarding):
+            return ""
+        return f"{skb.dst} is not an address of {self.name}, and {forwarding} is 0: it does not route for others"
 
     def _source_check(self, skb: Skb) -> str:
         """Why the kernel would not take a packet with this source here, or nothing (`fib_validate_source`)."""
-        if skb.iif == "lo" or skb.version == 6:
+        device, stated = skb.iif, self.host.sysctl
+        if device == "lo" or skb.version == 6:
             return ""
-        here = self.host.sysctl(f"net.ipv4.conf.{skb.iif}.route_localnet")
-        localnet = here or self.host.sysctl("net.ipv4.conf.all.route_localnet")
-        if not localnet and (skb.src.startswith("127.") or skb.dst.startswith("127.")):
-            return f"a packet from {skb.src} to {skb.dst} may not come by {skb.iif} (martian; route_localnet is 0)"
         if skb.src in self.host.owned:
-            return (
-                f"{skb.src} is an own address of {self.name}: no packet from it may come by {skb.iif} (martian source)"
-            )
-        strict = max(
-            self.host.sysctl("net.ipv4.conf.all.rp_filter"), self.host.sysctl(f"net.ipv4.conf.{skb.iif}.rp_filter")
-        )
-        if strict:
-            back = self.find(skb.src, skb.dst, 0, "")
-            if back is None or back.type is not RouteType.UNICAST:
-                return f"rp_filter: there is no route back to {skb.src}"
-            if strict == 1 and back.device != skb.iif:
-                return (
-                    f"rp_filter: an answer to {skb.src} would leave by {back.device}, but the packet came by {skb.iif}"
-                )
+            return f"{skb.src} is an own address of {self.name}: none from it may come by {device} (martian source)"
+        strict = max(stated("net.ipv4.conf.all.rp_filter"), stated(f"net.ipv4.conf.{device}.rp_filter"))
+        if not strict:
+            return ""
+        back = self.host.find(skb.src, skb.dst)
+        if back is None or back.type is not RouteType.UNICAST:
+            return f"rp_filter: there is no route back to {skb.src}"
+        bare = all(address.family == 6 for address in self.host.link(device).addresses)
+        if back.device != device and (strict == 1 or bare):
+            return f"rp_filter: an answer to {skb.src} would leave by {back.device}, but the packet came by {device}"
         return ""
-
-    def _lookup(self, skb: Skb) -> Route | None:
-        return self.find(skb.dst, skb.src, skb.mark, skb.iif)
-
-    def find(self, dst: str, src: str, mark: int, iif: str) -> Route | None:
-        """Policy routing: the first rule whose table has a route."""
-        family = 6 if ":" in dst else 4
-        tables = self.host.tables
-        for rule in self.host.rules:
-            if rule.family != family:
-                continue
-            if rule.table == "local":
-                if self.host.is_local(dst):
-                    return _LOCAL
-                continue
-            table = tables.get((rule.table, family))
-            if table is not None and (rule.priority >= 32766 or rule.selects(src, dst, mark, iif)):
-                route = table.lookup(dst)
-                if route is not None:
-                    return route
-        return None
 
     def _refused(self, skb: Skb, route: Route | None) -> Passed:
         """Say what happens when there is no way on; true if so."""
@@ -437,18 +432,21 @@ class Namespace:
         """The address a socket gets that connects to `dst`; empty where there is no route."""
         if self.host.is_local(dst):
             return dst
-        route = self.find(dst, "", 0, "")
+        route = self.host.find(dst)
         if route is None or route.type is not RouteType.UNICAST:
             return ""
         return route.source or self._select(route.device, route.via or dst)
 
     def _select(self, device: str, towards: str) -> str:
         """The address of a device to use as source: one whose network holds the next hop, else its first, else
-        another device's (`inet_select_addr`).
+        another device's (`inet_select_addr`). The loopback's own is for nobody else; in IPv6 an address is its own
+        best source (RFC 6724, section 5, rule 1).
         """
         family = 6 if ":" in towards else 4
+        if family == 6 and towards in self.host.owned:
+            return towards
         link = self.host.link(device)
-        own = [address for address in link.addresses if address.family == family]
+        own = [address for address in link.addresses if address.family == family and address.scope != "host"]
         for address in own:
             if address.prefix.contains(towards):
                 return address.ip

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import cached_property
 
 import msgspec
 
@@ -70,7 +71,7 @@ def connected(block: Prefix, device: str, own: str) -> Route:
     return Route(str(block), device, source=source, scope="link", protocol="kernel", family=block.family)
 
 
-class RoutingRule(msgspec.Struct, frozen=True):
+class RoutingRule(msgspec.Struct, frozen=True, dict=True):
     """One line of `ip rule`: which packets look into which table. `source` and `to` are CIDRs, or empty for all."""
 
     priority: int
@@ -83,10 +84,15 @@ class RoutingRule(msgspec.Struct, frozen=True):
     invert: bool = False
     family: int = 4
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it selects every packet."""
+        return not (self.source or self.to or self.mark or self.iif or self.invert)
+
     def selects(self, src: str, dst: str, mark: int, iif: str) -> bool:
-        """Whether a packet with these facts looks into the table."""
+        """Whether a packet with these facts looks into the table. `src` is empty while a source is yet to be found."""
         found = (
-            (not self.source or Prefix.of(self.source).contains(src))
+            (not self.source or (src != "" and Prefix.of(self.source).contains(src)))
             and (not self.to or Prefix.of(self.to).contains(dst))
             and (not self.mark or mark & self.mask == self.mark)
             and (not self.iif or iif == self.iif)

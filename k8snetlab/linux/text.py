@@ -191,10 +191,10 @@ def _metric(route: Route) -> str:
 
 def _local(host: Host, of: int) -> Iterator[tuple[Prefix, str]]:
     """The lines of table `local`, which the kernel keeps by itself: own addresses, broadcast addresses, the loopback
-    network.
+    network. Of a device that is down only its IPv4 addresses stay.
     """
     for link in host.links:
-        for address in link.addresses if link.up else ():
+        for address in link.addresses if link.up or of == 4 else ():
             if address.family != of:
                 continue
             own, how = Prefix.of(address.ip), f"dev {link.name} proto kernel"
@@ -204,7 +204,7 @@ def _local(host: Host, of: int) -> Iterator[tuple[Prefix, str]]:
             yield own, f"local {address.ip} {how} scope host src {address.ip}"
             if link.kind is LinkKind.LOOPBACK and address.length < 32:
                 yield address.prefix, f"local {address.prefix} {how} scope host src {address.ip}"
-            if address.length < 31:
+            if address.length < 31 and link.up:
                 last = address.prefix.broadcast
                 yield Prefix.of(last), f"broadcast {last} {how} scope link src {address.ip}"
 

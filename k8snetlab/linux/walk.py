@@ -191,8 +191,7 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
         there.sysctl("net.ipv4.conf.all.proxy_arp") or there.sysctl(f"net.ipv4.conf.{link.name}.proxy_arp")
     ) or not there.sysctl("net.ipv4.ip_forward"):
         return False
-    table = there.tables.get(("main", 4))
-    route = table.lookup(address) if table is not None else None
+    route = there.find(address, sender, iif=link.name)
     return route is not None and route.type is RouteType.UNICAST and route.device != link.name
 
 
@@ -233,7 +232,7 @@ def _answer_of(at: Namespace, skb: Skb) -> Packet:
 
 def _mss(at: Namespace, towards: str) -> int:
     """The largest segment that fits the device towards an address, as a SYN announces it."""
-    route = at.find(towards, "", 0, "")
+    route = at.host.find(towards)
     if route is None or not route.device:
         return 536
     mtu = route.mtu or at.host.link(route.device).mtu
