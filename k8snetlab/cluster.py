@@ -26,7 +26,7 @@ from k8snetlab.address import AddressPlan, Prefix, Range
 from k8snetlab.compile import OUTSIDE, Layout, client_address, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import BadOption, LabError, Problem, UnknownName
-from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace
+from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.host import Entry, Host, Network
 from k8snetlab.tables import Table, table
@@ -139,7 +139,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         self, source: str, url: str, *, seed: int | None = None, via: str | None = None, family: int | None = None
     ) -> Curl:
         """Connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`."""
-        question = asked(self.terrain, source, _without_scheme(url), via=via, of=family)
+        question = asked(self.terrain, source, where_of(url), via=via, of=family)
         return curl(self.terrain, question, self.options.seed if seed is None else seed)
 
     def session(self, *, seed: int = 0, now: float = 0.0) -> Session:
@@ -285,19 +285,6 @@ def _plan(options: Options) -> controllers.Plan:
 
 def _blocks(text: str, field: str) -> tuple[Prefix, ...]:
     return tuple(Prefix.of(part.strip(), strict=True, field=field) for part in text.split(",") if part.strip())
-
-
-def _without_scheme(url: str) -> str:
-    scheme, slashes, rest = url.partition("://")
-    if not slashes:
-        return url
-    if scheme not in ("http", "https"):
-        raise BadOption(
-            Problem(f"{scheme!r} is no scheme that curl is asked to speak here: http or https", field="url")
-        )
-    where = rest.partition("/")[0]
-    default = "443" if scheme == "https" else "80"
-    return where if where.rpartition(":")[2].isdigit() and not where.endswith("]") else f"{where}:{default}"
 
 
 def _address_plan(cluster: Cluster) -> AddressPlan:

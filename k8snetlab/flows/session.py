@@ -1,0 +1,61 @@
+"""What stays from one packet to the next?
+
+A trace begins with machines that remember nothing. In a session they remember: connections (conntrack), which client
+was sent to which backend (affinity), the MAC addresses of neighbours. Time passes only when told to, and affinity that
+is older than its time-out no longer counts. Connections stay as long as the session: conntrack's own time-outs (120 s
+for an unanswered SYN, five days for an open connection) are not modelled.
+
+Guide section 2.2; `iptables-extensions(8)` (recent), `conntrack(8)`.
+"""
+
+from __future__ import annotations
+
+import random
+
+from k8snetlab.errors import BadOption, Problem
+from k8snetlab.flows.names import Terrain
+from k8snetlab.flows.walks import asked, outcome_of, told, walked
+from k8snetlab.linux import text
+from k8snetlab.linux.walk import World
+from k8snetlab.trace import Trace
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A place where time passes: connections, affinity and learnt neighbours stay from one packet to the next.
+
+    `now` is in seconds; `advance` lets them pass. Load balancing is drawn from `random.Random(seed)`.
+    """
+
+    def __init__(self, terrain: Terrain, seed: int, now: float) -> None:
+        self._terrain = terrain
+        self.world = World(terrain.network, random.Random(seed), now)
+
+    @property
+    def now(self) -> float:
+        """The time, in seconds."""
+        return self.world.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass. Raises `BadOption` for time that runs backwards."""
+        if seconds < 0:
+            raise BadOption(Problem(f"time does not run backwards: {seconds} s", field="seconds"))
+        self.world.now += seconds
+
+    def trace(self, who: str, what: str, *, family: int | None = None, size: int = 0) -> Trace:
+        """Send a packet in this session, as `Cluster.trace` would; its outcomes are the one that happened.
+
+        Raises `BadOption` for a client outside that is not in the network: a session cannot change its cables.
+        """
+        question = asked(self._terrain, who, what, of=family, size=size)
+        if question.network is not self.world.network:
+            message = f"a session has the cables it began with; {who} or what it asks for needs others"
+            raise BadOption(Problem(message, field="from"))
+        result = walked(question, self.world)
+        only = (outcome_of(self._terrain.objects, 1.0, result),)
+        return told(self._terrain.objects, question, result, lambda: only)
+
+    def conntrack(self, host: str) -> str:
+        """What `conntrack -L` would print on a machine. Raises `UnknownName`."""
+        return text.conntrack_list(self.world.at(host).conntrack)
