@@ -25,7 +25,7 @@ import msgspec
 from k8snetlab.draw import Drawing, Easel
 from k8snetlab.errors import BadOption, UnknownName
 
-__all__ = ["SYSTEM", "Explorer", "Model", "Setting", "View", "dropdown", "slider", "toggle"]
+__all__ = ["SYSTEM", "Explorer", "Model", "Setting", "View", "dropdown", "slider"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
@@ -68,14 +68,20 @@ class Setting(Generic[T]):
 class Explorer(widgets.VBox, Generic[M]):  # type: ignore[misc]
     """Controls over a picture over its text. Subclasses name their controls and declare a `Setting` for each."""
 
-    def __init__(self, model: M, controls: Mapping[str, Any], *, width: int = 760, height: int = 380) -> None:
+    def __init__(self, model: M, controls: Mapping[str, Any], *, width: int = 920, height: int = 440) -> None:
         self.model = model
         self._easel = Easel()
         self.controls = dict(controls)
         # No tooltip: the browser's side of `Image` (ipywidgets 8.1) fails on one. The text below says what it shows.
         self.picture = widgets.Image(
             format="png",
-            layout=widgets.Layout(width=f"{width}px", max_width="100%", height=f"{height}px", object_fit="contain"),
+            layout=widgets.Layout(
+                width=f"{width}px",
+                max_width="100%",
+                height=f"{height}px",
+                object_fit="scale-down",
+                object_position="left top",
+            ),
         )
         self.text = widgets.HTML(
             layout=widgets.Layout(height=f"{TEXT_LINES * 1.3:.0f}em", overflow="auto", width="100%"),
@@ -91,7 +97,7 @@ class Explorer(widgets.VBox, Generic[M]):  # type: ignore[misc]
     def turn(self, name: str, value: Any) -> None:
         """Set one control. Raises `UnknownName` for a choice that it does not have, `BadOption` beyond its ends."""
         control = self.controls[name]
-        if isinstance(control, widgets.Dropdown | widgets.ToggleButtons | widgets.SelectionSlider):
+        if isinstance(control, widgets.Dropdown):
             choices = [option[1] if isinstance(option, tuple) else option for option in control.options]
             if value not in choices:
                 raise UnknownName(name, str(value), [str(choice) for choice in choices])
@@ -124,20 +130,18 @@ class Explorer(widgets.VBox, Generic[M]):  # type: ignore[misc]
 
 def preformatted(text: str) -> str:
     """Text as HTML that keeps its columns and takes the colours of the page."""
-    return f'<pre style="margin:0;line-height:1.3;background:none;color:inherit">{escape(text)}</pre>'
+    return f'<pre style="margin:0;line-height:1.3;white-space:pre;background:none;color:inherit">{escape(text)}</pre>'
 
 
 _WIDE = {"description_width": "initial"}
+_APART = "2px 20px 2px 2px"
 
 
 def dropdown(description: str, options: Any, value: Any) -> Any:
     """A list to choose from; `options` are texts or pairs of text and value."""
-    return widgets.Dropdown(description=description, options=options, value=value, style=_WIDE)
-
-
-def toggle(description: str, options: Any, value: Any) -> Any:
-    """A few choices side by side, all of them visible."""
-    return widgets.ToggleButtons(description=description, options=options, value=value, style=_WIDE)
+    return widgets.Dropdown(
+        description=description, options=options, value=value, style=_WIDE, layout=widgets.Layout(margin=_APART)
+    )
 
 
 def slider(description: str, least: int, most: int, value: int, step: int = 1) -> Any:
@@ -150,5 +154,5 @@ def slider(description: str, least: int, most: int, value: int, step: int = 1) -
         step=step,
         style=_WIDE,
         continuous_update=False,
-        layout=widgets.Layout(width="420px"),
+        layout=widgets.Layout(width="420px", margin=_APART),
     )

@@ -138,7 +138,7 @@ def _text(description: str, value: str) -> widgets.Text:
         value=value,
         continuous_update=False,
         style={"description_width": "initial"},
-        layout=widgets.Layout(width="260px"),
+        layout=widgets.Layout(width="260px", margin="2px 20px 2px 2px"),
     )
 
 
@@ -161,7 +161,7 @@ class AddressPlanner(Explorer[PlanModel]):
             "nodes": slider("Number of nodes", 1, 1000, 3),
             "address": _text("Whose is", "10.244.1.7"),
         }
-        super().__init__(PlanModel(), controls, width=860, height=480)
+        super().__init__(PlanModel(), controls, height=480)
 
     @property
     def room(self) -> Room:

@@ -135,7 +135,7 @@ class PodToPod(Explorer[PodToPodModel]):
             "df": widgets.Checkbox(description="must not be cut (DF)", value=True, indent=False),
             "size": slider("Bytes of payload", 0, 3000, 0),
         }
-        super().__init__(PodToPodModel(cluster), controls, width=880, height=440)
+        super().__init__(PodToPodModel(cluster), controls, height=440)
 
     @property
     def trace(self) -> Trace:

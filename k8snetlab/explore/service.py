@@ -131,7 +131,7 @@ class WhoAnswers(Explorer[ServiceModel]):
             "source": dropdown("Asked by", tuple(model.sources), next(iter(model.sources))),
             "ready": slider("Pods ready", 0, len(model.backends), len(model.backends)),
         }
-        super().__init__(model, controls, width=830, height=220)
+        super().__init__(model, controls, height=220)
 
     @property
     def trace(self) -> Trace:

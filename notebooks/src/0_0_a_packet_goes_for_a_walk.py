@@ -52,12 +52,10 @@ print(lab.get("pods", "default"), lab.get("services", "default"), sep="\n\n")
 # you go on: click one of the choices.
 
 # %%
-web, node = lab.objects.pod("default/web"), lab.objects.node("node-2")
+web, node = lab.objects.pod("default/web"), lab.objects.node("node-2").addresses[0]
 service = lab.objects.service("default/web").cluster_ips[0]
-guess = lesson.predict(
-    "Which destination does the packet carry when it leaves the client pod?",
-    {web.ip: "the pod web", service: "the Service web", node.addresses[0]: "the node of web"},
-)
+choices = {web.ip: "the pod web", service: "the Service web", node: "the node of web"}
+guess = lesson.predict("Which destination does the packet carry when it leaves the client pod?", choices)
 guess
 
 # %%
@@ -152,10 +150,8 @@ print(wire.packet.length, "bytes on the cable for a packet of", wire.packet.inne
 # client see?
 
 # %%
-guess = lesson.predict(
-    "Which source does the answer carry when it reaches the client?",
-    {web.ip: "the pod web", service: "the Service web"},
-)
+choices = {web.ip: "the pod web", service: "the Service web"}
+guess = lesson.predict("Which source does the answer carry when it reaches the client?", choices)
 guess
 
 # %%

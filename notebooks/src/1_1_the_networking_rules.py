@@ -178,18 +178,16 @@ print(explorer.summary())
 # That is why manifests can be moved from cluster to cluster.
 
 # %%
-networks = {
-    "host-gw": lab.changed(cni="flannel", cni_options={"backend": "host-gw"}),
-    "direct": lab.changed(cni="flannel", cni_options={"directrouting": "on"}),
-    "bridge": lab.changed(cni="bridge"),
-}
-assert all(k8s.contract.check(network).holds for network in networks.values())
+host_gw = lab.changed(cni="flannel", cni_options={"backend": "host-gw"})
+direct = lab.changed(cni="flannel", cni_options={"directrouting": "on"})
+bridge = lab.changed(cni="bridge")
+assert all(k8s.contract.check(network).holds for network in (host_gw, direct, bridge))
 
 # %% [markdown]
 # How different are they underneath? `diff` compares the state of all machines, entry by entry.
 
 # %%
-print(lab.diff(networks["bridge"]).summary())
+print(lab.diff(bridge).summary())
 
 # %% [markdown]
 # ## Exercises

@@ -125,8 +125,8 @@ assert mtu["eth0"] - mtu["flannel.1"] == 50
 for backend in ("vxlan", "host-gw"):
     way = lab.changed(cni_options={"backend": backend})
     steps = way.trace("default/here-a", "default/there:9000/UDP", size=1000).steps
-    frame, mtu = [step.packet for step in steps if step.where == "switch"][0], way.network["default/here-a"].link("eth0").mtu
-    print(f"{backend:8} {frame.length} bytes, {len(frame.headers)} headers, and the pod's MTU is {mtu}")
+    frame = next(step.packet for step in steps if step.where == "switch")
+    print(f"{backend:8} {frame.length} bytes, {len(frame.headers)} headers")
 
 # %% [markdown]
 # Host routes cost nothing, but every machine on the way has to know every block. A router between two zones does
@@ -172,7 +172,8 @@ neighbour = next(entry for entry in node.neighbours if entry.ip == route.via)
 fdb = next(entry for entry in node.fdb if entry.mac == neighbour.mac)
 
 # %%
-guess = lesson.predict("Without the FDB entry, the client in here-a is told:", ["OPEN", "REFUSED", "UNREACHABLE", "TIMEOUT"])
+choices = ["OPEN", "REFUSED", "UNREACHABLE", "TIMEOUT"]
+guess = lesson.predict("Without the FDB entry, the client in here-a is told:", choices)
 guess
 
 # %%

@@ -103,8 +103,9 @@ assert per_node["node-1"] == per_node["node-2"] == per_node["node-3"]
 # %%
 loop = lab.trace("default/web-1", "svc/default/web:80")
 itself = next(outcome for outcome in loop.outcomes if outcome.backend.pod == "web-1")
-choices = {"web-1": lab.objects.pod("default/web-1").ip, "node-1's bridge": lab.network["node-1"].link("cni0").addresses[0].ip}
-guess = lesson.predict("Which source does web-1 see then?", {ip: name for name, ip in choices.items()})
+bridge = lab.network["node-1"].link("cni0").addresses[0].ip
+choices = {itself.backend.ip: "web-1's own", bridge: "the bridge's on node-1"}
+guess = lesson.predict("Which source does web-1 see then?", choices)
 guess
 
 # %%
@@ -216,29 +217,31 @@ probability = 1 / (5 - 2)
 lesson.check("dice", probability)
 
 # %% [markdown]
-# **2.** Repair `orders` by changing the Service, not the pod. `sick.applied(text)` gives a cluster in which an
-# object has been replaced.
+# **2.** Repair `orders` by changing the Service, not the pod. `sick.applied(text)` gives a cluster in which an object
+# has been replaced. This is the Service as it is:
+#
+# ```yaml
+# apiVersion: v1
+# kind: Service
+# metadata: {name: orders}
+# spec:
+#   selector: {app: order}
+#   ports: [{name: http, port: 80, targetPort: http}]
+# ```
 
 # %% tags=["exercise"]
 # solution:
-# learner: service = """
-# learner: apiVersion: v1
-# learner: kind: Service
-# learner: metadata: {name: orders}
-# learner: spec:
-# learner:   selector: {app: order}
-# learner:   ports: [{name: http, port: 80, targetPort: http}]
-# learner: """
-service = """
+# learner: fixed = ...  # sick.applied("""…""")
+fixed = sick.applied("""
 apiVersion: v1
 kind: Service
 metadata: {name: orders}
 spec:
   selector: {app: orders}
   ports: [{name: http, port: 80, targetPort: http}]
-"""
+""")
 # end
-lesson.check("orders", sick.applied(service))
+lesson.check("orders", fixed)
 
 # %% [markdown]
 # **3.** In the cluster `gate` the pods behind `open` should see who really calls from outside. Give a cluster in
@@ -277,8 +280,8 @@ lesson.quiz()
 # - No endpoint: refused. Unknown port: timed out. No *local* endpoint: timed out.
 #
 # **Version notes.** In nftables mode an unknown port of a ClusterIP is refused, too. IPVS mode is deprecated since
-# 1.35. A Service may prefer near endpoints (`trafficDistribution: PreferSameZone` and `PreferSameNode`, 1.34). The
-# Endpoints API is deprecated since 1.33, EndpointSlices took its place (section 5.1). LoadBalancer Services,
+# 1.35. A Service may prefer near endpoints (`trafficDistribution: PreferSameZone` or `PreferSameNode`). The Endpoints
+# API is deprecated since 1.33, EndpointSlices took its place (section 5.1). LoadBalancer Services,
 # policies for traffic inside, affinity and the other proxy modes are the second part of this section.
 #
 # **Next:** 2.3, how the client found the Service's address.
