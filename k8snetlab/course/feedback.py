@@ -2,7 +2,7 @@
 
 A sentence, always: that it is right and why, or what to look at again, or, calmly, that there is no answer
 yet. It prints the same everywhere; in a notebook a coloured bar stands beside it, and the words say what the
-colour says.
+colour says. What came out where nobody had made a prediction is folded away: there is still time for one.
 
 Not modelled: marks, points, time. The course tells what to look at next, not who is best.
 """
@@ -57,7 +57,10 @@ class Feedback(msgspec.Struct, frozen=True):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return barred(f"<b>{self.grade}.</b> {escape(self.text)}", COLOURS[self.grade])
+        head, text = f"<b>{self.grade}.</b>", escape(self.text)
+        if self.grade is Grade.UNPREDICTED:  # who scrolls through a finished notebook may still want to guess
+            text = f"<details><summary>Show what came out</summary>{text}</details>"
+        return barred(f"{head} {text}", COLOURS[self.grade])
 
 
 def barred(html: str, colour: str) -> str:

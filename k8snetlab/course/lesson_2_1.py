@@ -124,7 +124,9 @@ MISSING = Exercise(
         Mistake(
             "another machine",
             lambda answer: answer[0] != _missing()[0],
-            lambda answer: f"{answer[0]} does what it should. Read the last steps of the trace: where does the answer end?",
+            lambda answer: (
+                f"{answer[0]} does what it should. Read the last steps of the trace: where does the answer end?"
+            ),
             lambda: ("switch", _missing()[1]),
         ),
         Mistake(
