@@ -121,7 +121,6 @@ guess
 
 # %%
 visited = list(dict.fromkeys(step.where for step in trace.steps))
-print(" → ".join(visited))
 guess.reveal(len(visited))
 
 # %% [markdown]
@@ -130,6 +129,7 @@ guess.reveal(len(visited))
 # frames between nodes and has never heard of pods, because the packet it sees is addressed from node to node:
 
 # %%
+print(" → ".join(visited))
 wire = next(step for step in trace.steps if step.where == "switch")
 for header in wire.packet.headers:
     print(f"{header.layer:9}{header.length:3} bytes   {header}")

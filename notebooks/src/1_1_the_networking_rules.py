@@ -31,7 +31,6 @@ guess
 
 # %%
 agent, node = lab.objects.pod("default/agent"), lab.objects.node("node-2")
-print(agent.ip)
 guess.reveal("its node's" if agent.ip in node.addresses else "one of its own")
 
 # %% [markdown]

@@ -80,7 +80,6 @@ guess
 
 # %%
 owners = [name for name in lab.network if lab.network[name].is_local(chosen)]
-print(lab.plan.whose(chosen))
 guess.reveal(len(owners))
 
 # %% [markdown]
@@ -91,6 +90,7 @@ guess.reveal(len(owners))
 # to pods. The other is an alias of a name outside.
 
 # %%
+print(lab.plan.whose(chosen))
 without = [service.name for service in lab.objects.services if not service.cluster_ips]
 print(without)
 assert set(without) == {"alias", "none"}
@@ -106,7 +106,6 @@ guess = lesson.predict(
 guess
 
 # %%
-print(lab.plan.whose(guest.ip))
 guess.reveal("the nodes'" if guest.ip in host.addresses else "the pods'")
 
 # %% [markdown]

@@ -178,7 +178,6 @@ guess
 
 # %%
 blind = lab.without("node-1", fdb).trace("default/here-a", "default/there:8080")
-print(blind.reason)
 guess.reveal(blind.client)
 
 # %% [markdown]
@@ -187,13 +186,13 @@ guess.reveal(blind.client)
 # route to a router that has never heard of pods.
 
 # %%
-for missing in (neighbour, route):
+for missing in (fdb, neighbour, route):
     trace = lab.without("node-1", missing).trace("default/here-a", "default/there:8080")
     print(trace.client, "|", trace.reason)
 
 # %% [markdown]
-# Three symptoms for three entries, and the reverse direction is a matter of its own: `node-2` has three entries for
-# the way back. Does anything still arrive when `node-1` lacks them?
+# To the client two of the three look alike; the trace tells them apart. And the reverse direction is a matter of its
+# own: `node-2` has three entries for the way back. Does anything still arrive when `node-1` lacks them?
 
 # %%
 back = lab.without("node-1", fdb).trace("default/there", "default/here-a:8080")

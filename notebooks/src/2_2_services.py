@@ -66,7 +66,6 @@ guess
 
 # %%
 dice = [float(rule.split("--probability ")[1].split()[0]) for rule in rules if "--probability" in rule]
-print(dice)
 guess.reveal(f"1/{1 / dice[1]:.0f}")
 
 # %% [markdown]
@@ -75,6 +74,7 @@ guess.reveal(f"1/{1 / dice[1]:.0f}")
 # out is a third each:
 
 # %%
+print(dice)
 first = dice[0]
 second = (1 - first) * dice[1]
 assert abs(second - 1 / 3) < 1e-6 and abs((1 - first - second) - 1 / 3) < 1e-6
@@ -104,18 +104,18 @@ assert per_node["node-1"] == per_node["node-2"] == per_node["node-3"]
 loop = lab.trace("default/web-1", "svc/default/web:80")
 itself = next(outcome for outcome in loop.outcomes if outcome.backend.pod == "web-1")
 bridge = lab.network["node-1"].link("cni0").addresses[0].ip
-choices = {itself.backend.ip: "web-1's own", bridge: "the bridge's on node-1"}
-guess = lesson.predict("Which source does web-1 see then?", choices)
+guess = lesson.predict("Which source does web-1 see?", {itself.backend.ip: "its own", bridge: "the bridge's on node-1"})
 guess
 
 # %%
-print([(outcome.backend.pod, outcome.source_seen) for outcome in loop.outcomes])
+others = {outcome.source_seen for outcome in loop.outcomes if outcome is not itself}
+assert others == {itself.backend.ip}
 guess.reveal(itself.source_seen)
 
 # %% [markdown]
-# This is called *hairpin*. The rule `-s POD -j KUBE-MARK-MASQ` in each `KUBE-SEP` chain marks such packets, and on
-# the way out a marked packet gets an address of the node. The bridge port must be willing to send a frame back
-# where it came from, too (`hairpin mode`).
+# The other pods see `web-1` itself; this case is called *hairpin*. The rule `-s POD -j KUBE-MARK-MASQ` in each
+# `KUBE-SEP` chain marks such packets, and on the way out a marked packet gets an address of the node. The bridge
+# port must be willing to send a frame back where it came from, too (`hairpin mode`).
 #
 # ## From outside: NodePort
 #

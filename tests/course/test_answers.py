@@ -30,6 +30,14 @@ def test_a_prediction_without_a_choice_only_says_what_came_out() -> None:
     assert str(feedback) == "No prediction. The model says: 2."
 
 
+def test_what_came_out_is_folded_away_until_somebody_guessed() -> None:
+    """A finished notebook still leaves room for a guess; the plain text says everything."""
+    guess = Prediction("How many?", [1, 2])
+    assert "<details>" in guess.reveal(2)._repr_html_()
+    guess.choose(1)
+    assert "<details>" not in guess.reveal(2)._repr_html_()
+
+
 @pytest.mark.parametrize(("choice", "grade"), [(1, Grade.SURPRISE), (2, Grade.RIGHT)])
 def test_a_prediction_is_compared_with_the_model(choice: int, grade: Grade) -> None:
     """Who committed to an answer is told how it compares."""
