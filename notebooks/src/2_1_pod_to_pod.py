@@ -196,9 +196,13 @@ for missing in (fdb, neighbour, route):
 
 # %%
 back = lab.without("node-1", fdb).trace("default/there", "default/here-a:8080")
-print(back.fate, "|", back.reason)
+print(back.client, "|", back.reason)
+assert back.backend.name == "default/here-a"
 
 # %% [markdown]
+# It arrives, and `here-a` answers; only the answer is lost, on the node that lacks the entry. The client at the other
+# end cannot know the difference, and looks for the fault on the wrong node.
+#
 # ## Exercises
 #
 # **1.** What is the largest payload of a UDP datagram from `here-a` to `there` that arrives in one piece? Calculate
