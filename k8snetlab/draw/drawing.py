@@ -42,6 +42,8 @@ from k8snetlab.errors import UnknownName
 __all__ = ["Drawing", "Easel"]
 
 DPI = 72.0
+PAGE = 920
+"""Pixels that a page gives an SVG: JupyterLab shows it in its own size and cuts off what is wider."""
 """A point is then a pixel, in SVG as in PNG."""
 
 
@@ -295,6 +297,8 @@ def _accessible(svg: str, drawing: Drawing) -> str:
     start = svg.index("<svg")
     head, body = svg[start:].split(">", 1)
     head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    size = f'width="{drawing.width}" height="{drawing.height}" style="max-width: 100%; height: auto"'
+    scale = min(1.0, PAGE / drawing.width)
+    width, height = round(drawing.width * scale), round(drawing.height * scale)
+    size = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
     said = f"<title>{escape(drawing.alt[0] if drawing.alt else '')}</title>\n <desc>{escape(drawing.text)}</desc>"
     return f'{head} {size} role="img">\n {said}{body}'
