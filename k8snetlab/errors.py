@@ -11,7 +11,6 @@ Not modelled: warnings. What is worth saying is either an error or part of an an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, Self
 
 import msgspec
@@ -129,6 +128,8 @@ class CannotDo(LabError, RuntimeError):
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # only when something went wrong
+
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {', '.join(close)}?"

@@ -17,7 +17,6 @@ import hashlib
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -105,6 +104,8 @@ def _misspelt(version: str, kind: str) -> Problem | None:
 
     No kind of Kubernetes that the lab leaves out is spelled that closely.
     """
+    from difflib import get_close_matches  # only when something went wrong
+
     own = [known for among, known in KINDS if among == version]
     close = get_close_matches(kind, own, n=1, cutoff=0.8)
     if kind in own or not close:
@@ -296,6 +297,8 @@ def _descriptions() -> Mapping[str, str]:
 
 
 def _unknown_field(name: str, kind: Any) -> str:
+    from difflib import get_close_matches  # only when something went wrong
+
     known = [*_types(kind)] if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else []
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     same = [each for each in known if each.lower() == name.lower()]

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
-from html import escape
 from typing import NamedTuple
 
 from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, IPHeader, IPv4, IPv6, Packet
@@ -150,6 +148,8 @@ def chance(probability: float) -> str:
 
     iptables holds probabilities in 31 bits, so that a third is not quite a third.
     """
+    from fractions import Fraction  # only when a probability is printed
+
     simple = Fraction(probability).limit_denominator(100)
     return str(simple) if abs(simple - Fraction(probability)) < 1e-8 else f"{probability:.2%}".replace("%", " %")
 
@@ -181,6 +181,8 @@ def html(numbered: Iterable[tuple[int, Step]]) -> str:
 
 
 def _html_row(row: Row, style: str) -> str:
+    from html import escape  # only in a notebook
+
     packet = "<br>".join(f"<code>{escape(line)}</code>" for line in row.packet)
     why = escape(row.why) + (f"<br><code>{escape(row.rule)}</code>" if row.rule else "")
     cells = (str(row.number), escape(row.where), escape(row.device), row.action, packet, why)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from html import escape
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -106,6 +105,8 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
 
     def _repr_html_(self) -> str:
         """The table, for a notebook."""
+        from html import escape  # only in a notebook
+
         parts = (("There", self.steps), ("Back", self.reply))
         tables = (f"<p>{name}</p>{table.html(table.telling(steps))}" for name, steps in parts if steps)
         chances = f"<pre>{escape(self._chances)}</pre>" if self._chances else ""
