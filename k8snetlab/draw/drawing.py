@@ -42,9 +42,10 @@ from k8snetlab.errors import UnknownName
 __all__ = ["Drawing", "Easel"]
 
 DPI = 72.0
+"""A point is then a pixel, in SVG as in PNG."""
+
 PAGE = 920
 """Pixels that a page gives an SVG: JupyterLab shows it in its own size and cuts off what is wider."""
-"""A point is then a pixel, in SVG as in PNG."""
 
 
 class Drawing(msgspec.Struct, frozen=True, dict=True):
