@@ -113,8 +113,8 @@ def front(
         typer.echo(context.get_help())
 
 
-@app.command(epilog=_examples("k8snetlab lab", "k8snetlab lab ~/networking --no-browser"))
-def lab(
+@app.command("lab", epilog=_examples("k8snetlab lab", "k8snetlab lab ~/networking --no-browser"))
+def open_the_course(
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="[DIR]", help="Where your copy of the notebooks is, or shall be.", show_default=False),
@@ -132,8 +132,8 @@ def lab(
     raise typer.Exit(run(folder, port, open_browser=browser))
 
 
-@app.command(epilog=_examples("k8snetlab doctor", "k8snetlab doctor -o json"))
-def doctor(
+@app.command("doctor", epilog=_examples("k8snetlab doctor", "k8snetlab doctor -o json"))
+def examine_the_machine(
     as_: Annotated[Format, typer.Option("--output", "-o", help="Text for people, JSON for programs.")] = Format.TEXT,
 ) -> None:
     """Say what this machine can do. What is missing is named with the package that brings it."""

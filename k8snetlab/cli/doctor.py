@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from k8snetlab.cli import output
+from k8snetlab.tables import aligned
 
 __all__ = ["Capability", "browser", "examined", "print_table"]
 
@@ -76,6 +77,7 @@ FEATURES: Mapping[str, tuple[str, str]] = {
 }
 """What the kernel brings: a function that is there when it is built in, and the module it may be instead."""
 
+HEADINGS = ("", "CAPABILITY", "BECAUSE", "PACKAGE")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "firefox-esr", "microsoft-edge", "safari")
 
 
@@ -190,33 +192,25 @@ def _loadable() -> frozenset[str]:
 
 def print_table(found: Sequence[Capability]) -> None:
     """Print the capabilities, and last the commands that bring what is missing."""
-    from rich.table import Table
-    from rich.text import Text
+    rows = [
+        ("yes" if each.present else "no", each.capability, each.reason, "" if each.present else each.package)
+        for each in found
+    ]
+    if output.on_a_terminal():
+        from k8snetlab.cli import paint
 
-    from k8snetlab.cli.paint import console
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("", "CAPABILITY", "BECAUSE", "PACKAGE"):
-        table.add_column(heading, overflow="fold")
-    for each in found:
-        sign = Text("yes", "lab.good") if each.present else Text("no", "lab.bad")
-        table.add_row(sign, Text(each.capability), Text(each.reason), "" if each.present else each.package)
-    screen = console()
-    if not output.on_a_terminal():
-        screen.width = 120
-    screen.print(table)
-    for line in _remedies(found):
-        screen.print(line)
+        paint.table(HEADINGS, rows)
+    else:
+        output.say(aligned([HEADINGS, *rows]))
+    output.say("\n".join(_remedies(found)))
 
 
 def _remedies(found: Sequence[Capability]) -> Iterator[str]:
     missing = sorted({each.package for each in found if not each.present and each.package})
     from_pip = {package for _, package in MODULES.values()}
-    ours = [package for package in missing if package in from_pip]
-    theirs = [package for package in missing if package not in from_pip]
-    if missing:
-        yield ""
+    ours = " ".join(f"'{package}'" for package in missing if package in from_pip)
+    theirs = " ".join(package for package in missing if package not in from_pip)
     if ours:
-        yield f"{sys.executable} -m pip install {' '.join(repr(package) for package in ours)}"
+        yield f"\n{sys.executable} -m pip install {ours}"
     if theirs:
-        yield f"apt-get install {' '.join(theirs)}      (on Debian and Ubuntu)"
+        yield f"\non Debian and Ubuntu: apt-get install {theirs}"

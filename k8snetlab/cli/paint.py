@@ -9,14 +9,16 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
+from rich.table import Table
+from rich.text import Text
 from rich.theme import Theme
 
-__all__ = ["COLOURS", "console", "say"]
+__all__ = ["COLOURS", "say", "table"]
 
 COLOURS: Mapping[str, str] = {
     "lab.good": "green",
@@ -56,3 +58,13 @@ def console() -> Console:
 def say(text: str) -> None:
     """Print text with its words coloured; lines are left as long as they are."""
     console().print(text.rstrip())
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under headings, with long cells folded. The first cell of a row says yes or no."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        grid.add_column(heading, overflow="fold")
+    for answer, *cells in rows:
+        grid.add_row(Text(answer, "lab.good" if answer == "yes" else "lab.bad"), *map(Text, cells))
+    console().print(grid)

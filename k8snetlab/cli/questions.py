@@ -77,9 +77,10 @@ def trace(
     Exit status 0 only if every outcome that load balancing may choose is DELIVERED.
     """
     _fits(as_, at, device)
+    _only(family in (None, 4, 6), "--family", f"{family} is no address family: there are 4 and 6")
     found = cluster.trace(source, target, via=via, family=family, size=size, df=df)
     if as_ is Story.PCAP:
-        output.raw(found.pcap(at or "", device or ""))
+        output.raw(found.pcap(at, device))
     elif as_ is Story.SVG:
         output.say(k8s.draw.topology(cluster, found).svg)
     elif as_ is Story.JSON:
