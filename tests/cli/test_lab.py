@@ -112,8 +112,8 @@ def opened(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # no threads here
     )
     yield process
-    process.kill()
-    process.communicate()
+    process.terminate()  # where the test failed: the server ends with it
+    process.communicate(timeout=30)
 
 
 def test_lab_prints_an_address_that_works_and_ends_with_ctrl_c(opened: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,15 +49,21 @@ def test_a_reader_may_stop_reading() -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
-def started(words: list[str], stdin: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(words: list[str], stdin: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process that hears Ctrl-C even where these tests run in the background, where shells switch it off."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         words,
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # no threads here
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()  # where the test failed: nothing is left behind
 
 
 def test_ctrl_c_ends_without_a_traceback() -> None:
