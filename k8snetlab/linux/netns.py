@@ -56,7 +56,7 @@ from k8snetlab.trace import Action, Step
 if TYPE_CHECKING:
     from k8snetlab.linux.walk import World
 
-__all__ = ["BROADCAST", "Namespace", "Steps", "quoted"]
+__all__ = ["BROADCAST", "PASSING", "Namespace", "Steps", "quoted"]
 
 Steps: TypeAlias = Iterator[Step]
 Passed: TypeAlias = Generator[Step, None, bool]
@@ -67,6 +67,9 @@ SOURCE_SIDE = frozenset({"POSTROUTING", "INPUT"})
 
 DECIDING = (Dnat, Snat, Masquerade, Redirect, Reject)
 """Targets that end a table, beside ACCEPT and DROP."""
+
+PASSING = frozenset({"net-unreachable", "host-unreachable", "no-route", "addr-unreachable", "time-exceeded"})
+"""Errors that end a TCP handshake, but are not reported to a UDP socket (`icmp_err_convert`)."""
 
 _NO_LINES: Iterator[Line] = iter(())
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -144,75 +147,72 @@ class Namespace:
         bridge = self.host.link(port.master)
         ethernet = frame.headers[0]
         assert isinstance(ethernet, Ethernet)
+        if not bridge.up:
+            yield Step(self.name, port.name, Action.DROP, frame, f"{bridge.name} is down, and so are its ports")
+            return
         self.ports[bridge.name, ethernet.src] = port.name
         skb = Skb(frame.popped(), bridge.name)
-        skb.physin = port.name
-        filtered = self._bridge_filters(skb)
         target = ethernet.dst
-        if filtered:
+        if self._filters_bridges(skb.version):
+            skb.bridged = (port.name, ethernet)
             asked_for = skb.dst
             if not (yield from self._hook("PREROUTING", skb)):
                 return
             if skb.dst != asked_for:
-                # Translated on the bridge: on to another port if the new destination is on this very bridge, else up.
-                route = None if self.is_local(skb.dst) else self._lookup(skb)
-                if route is not None and route.device == bridge.name:
-                    found = yield from self._neighbour(bridge, skb.dst, skb.packet, skb.dst)
-                    if found is None:
-                        yield Step(
-                            self.name, bridge.name, Action.LOST, skb.packet, f"nobody on {bridge.name} has {skb.dst}"
-                        )
-                        return
-                    target = found
-                else:
-                    target = bridge.mac
-        if target == bridge.mac:
-            if filtered:
+                target = yield from self._translated_on(bridge, skb)
+            if target == bridge.mac:
                 yield from self._route_in(skb)
-            else:
-                yield from self._ip_receive(skb)
+                return
+        elif target == bridge.mac:
+            yield from self._ip_receive(skb)
             return
-        source = ethernet.src
-        yield from self._bridge_forward(
-            bridge, port, skb, Ethernet(source, target), hooks="iptables" if filtered else ""
-        )
+        if target:
+            yield from self._bridge_forward(bridge, port, skb, Ethernet(ethernet.src, target))
 
-    def _bridge_filters(self, skb: Skb) -> bool:
-        family = skb.version
-        name = "iptables" if family == 4 else "ip6tables"
-        return bool(self.host.netfilter.of(family)) and bool(self.host.sysctl(f"net.bridge.bridge-nf-call-{name}"))
+    def _filters_bridges(self, version: int) -> bool:
+        name = "iptables" if version == 4 else "ip6tables"
+        return bool(self.host.netfilter.of(version)) and bool(self.host.sysctl(f"net.bridge.bridge-nf-call-{name}"))
 
-    def _bridge_forward(self, bridge: Link, port: Link | None, skb: Skb, ethernet: Ethernet, hooks: str) -> Steps:
+    def _translated_on(self, bridge: Link, skb: Skb) -> Generator[Step, None, str]:
+        """The MAC address for a frame whose destination a rule changed: somebody on this very bridge, who then gets it
+        without being routed, or the bridge itself. Empty if it ends here (`br_nf_pre_routing_finish`).
+        """
+        route = self._lookup(skb)
+        if route is None or route.device != bridge.name:
+            return bridge.mac
+        mac = yield from self._neighbour(bridge, route.via or skb.dst, skb.src)
+        if mac is None:
+            yield from self._unanswered(bridge, route.via or skb.dst, skb, skb.packet)
+        return mac or ""
+
+    def _bridge_forward(self, bridge: Link, port: Link | None, skb: Skb, ethernet: Ethernet) -> Steps:
         """Choose the port for a frame that came by `port`, or from this machine itself where that is `None`."""
         frame = skb.packet.pushed(ethernet)
         name = self._bridge_port(bridge, ethernet.dst)
         if name is None:
             yield Step(self.name, bridge.name, Action.LOST, frame, f"no port of {bridge.name} leads to {ethernet.dst}")
             return
-        out = self.host.link(name)
-        if port is not None and out.name == port.name and not port.hairpin:
-            why = f"{out.name} would be both way in and way out, and its hairpin mode is off"
+        if port is not None and name == port.name and not port.hairpin:
+            why = f"{name} would be both way in and way out, and its hairpin mode is off"
             yield Step(self.name, bridge.name, Action.DROP, frame, why)
             return
-        yield Step(self.name, bridge.name, Action.BRIDGE, frame, f"{ethernet.dst} is behind port {out.name}")
-        if hooks:
+        yield Step(self.name, bridge.name, Action.BRIDGE, frame, f"{ethernet.dst} is behind port {name}")
+        if skb.bridged is not None:
             skb.oif = bridge.name
-            skb.physout = out.name
             if not (yield from self._hook("FORWARD", skb)):
                 return
             if not (yield from self._hook("POSTROUTING", skb)):
                 return
             frame = skb.packet.pushed(ethernet)
-        yield from self._transmit(out, frame)
+        yield from self._transmit(self.host.link(name), frame)
 
     def _bridge_port(self, bridge: Link, mac: str) -> str | None:
-        static = self.host.forwarding.get((bridge.name, mac))
-        if static:
-            return static[0].dst or None
+        """The port a MAC was last seen at; until then that of its static entry, or where a flooded frame is taken."""
         known = self.ports.get((bridge.name, mac))
         if known is not None and known in {link.name for link in self.host.ports[bridge.name] if link.up}:
             return known
-        return self.world.flooded(self.host, bridge, mac)
+        static = self.host.forwarding.get((bridge.name, mac))
+        return static[0].dst if static else self.world.flooded(self.host, bridge, mac)
 
     # 3. PREROUTING and the routing decision
 
@@ -362,10 +362,10 @@ class Namespace:
         nobody = f"nobody on {self.name} listens on {skb.dst}:{skb.dport}/{skb.protocol}"
         if isinstance(ports, TCP):
             yield Step(self.name, skb.iif, Action.RESET, skb.packet, f"{nobody}: the kernel answers with a reset")
-            self.world.send(self, _reset(skb.ip, ports))
+            self._answer(_reset(skb.ip, ports))
         elif isinstance(ports, SCTP):
             yield Step(self.name, skb.iif, Action.RESET, skb.packet, f"{nobody}: the kernel answers with an ABORT")
-            self.world.send(self, _answer(skb.ip, SCTP(ports.dport, ports.sport, "ABORT")))
+            self._answer(_back(skb.ip, SCTP(ports.dport, ports.sport, "ABORT")))
         else:
             yield from self._answer_error(skb, "port-unreachable")
             yield Step(self.name, skb.iif, Action.REJECT, skb.packet, f"{nobody}: the kernel answers port unreachable")
@@ -377,7 +377,7 @@ class Namespace:
             yield Step(self.name, skb.iif, Action.LOST, skb.packet, f"{why}; the reset is ignored")
             return
         yield Step(self.name, skb.iif, Action.RESET, skb.packet, f"{why}: the kernel answers with a reset")
-        self.world.send(self, _reset(skb.ip, ports))
+        self._answer(_reset(skb.ip, ports))
 
     def _listener(self, skb: Skb) -> Listener | None:
         best: Listener | None = None
@@ -398,6 +398,8 @@ class Namespace:
         inner = Skb(message.about)
         if inner.tuple.mirrored() in self.sockets:
             why = f"the program that sent {inner.src} > {inner.dst} is told: {message.message}"
+            if inner.protocol == "UDP" and message.message in PASSING:
+                why = f"{message.message} may pass: the program that sent {inner.src} > {inner.dst} by UDP is not told"
             yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, why)
             self.world.arrived(self, skb, None)
         else:
@@ -457,12 +459,14 @@ class Namespace:
 
     def output(self, packet: Packet, why: str) -> Steps:
         """A packet from a socket, or from the kernel itself, sets out."""
-        skb = Skb(packet)
-        yield Step(self.name, "", Action.SEND, packet, why)
+        return self._output(Skb(packet), why)
+
+    def _output(self, skb: Skb, why: str) -> Steps:
+        yield Step(self.name, "", Action.SEND, skb.packet, why)
         route = self._lookup(skb)
-        if route is None or route.type not in (RouteType.UNICAST, RouteType.LOCAL):
-            refused = f"{route.type} {route.prefix}" if route is not None else f"there is no route to {skb.dst}"
-            yield Step(self.name, "", Action.UNREACHABLE, packet, f"{refused}: the program is told so at once")
+        refused = self._no_way_out(skb, route)
+        if refused or route is None:
+            yield Step(self.name, "", Action.UNREACHABLE, skb.packet, f"{refused}: it does not leave {self.name}")
             return
         skb.oif = route.device
         if self.host.netfilter.of(skb.version):
@@ -470,14 +474,27 @@ class Namespace:
             if not (yield from self._hook("OUTPUT", skb)):
                 return
             if skb.dst != asked_for or skb.mark != mark:
-                again = self._lookup(skb)
-                if again is None:
-                    yield Step(self.name, "", Action.UNREACHABLE, skb.packet, f"there is no route to {skb.dst}")
+                route = self._lookup(skb)
+                refused = self._no_way_out(skb, route)
+                if refused or route is None:
+                    why = f"{refused}; what the rules made of the packet is lost without a word"
+                    yield Step(self.name, "", Action.DROP, skb.packet, why)
                     return
-                route = again
                 skb.oif = route.device
         yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
         yield from self._leave(skb, route)
+
+    def _no_way_out(self, skb: Skb, route: Route | None) -> str:
+        """Why what the machine itself sends cannot go by this route, or nothing."""
+        if route is None:
+            return f"there is no route to {skb.dst}"
+        if route.type is RouteType.LOCAL:
+            return ""
+        if route.type is not RouteType.UNICAST:
+            return f"{route.type} {route.prefix}"
+        if skb.src.startswith("127.") and route.device != "lo" and not self._routes_localnet(route.device):
+            return f"nothing from {skb.src} may leave by {route.device} (martian; route_localnet is 0)"
+        return ""
 
     # 7. POSTROUTING, neighbour, device
 
@@ -508,15 +525,18 @@ class Namespace:
             yield Step(self.name, link.name, Action.DROP, packet, f"{link.name} is down")
             return
         hop = route.via or skb.dst
-        mac = yield from self._neighbour(link, hop, packet, skb.src)
+        mac = yield from self._neighbour(link, hop, skb.src)
         if mac is None:
-            if skb.iif:
-                yield from self._answer_error(skb, "host-unreachable")
-            yield Step(self.name, link.name, Action.UNREACHABLE, packet, f"nobody on {link.name} answers for {hop}")
+            yield from self._unanswered(link, hop, skb, packet)
             return
         yield from self._send_frame(link, Packet((Ethernet(link.mac, mac), *packet.headers), packet.payload))
 
-    def _neighbour(self, link: Link, address: str, packet: Packet, source: str) -> Generator[Step, None, str | None]:
+    def _unanswered(self, link: Link, hop: str, skb: Skb, packet: Packet) -> Steps:
+        """Nobody answered for the next hop. The sender is told by ICMP even if it is a program here."""
+        yield Step(self.name, link.name, Action.UNREACHABLE, packet, f"nobody on {link.name} answers for {hop}")
+        yield from self._answer_error(skb, "host-unreachable")
+
+    def _neighbour(self, link: Link, address: str, source: str) -> Generator[Step, None, str | None]:
         """The MAC address of a neighbour: known for good, learnt before, or asked for now."""
         mac = self.host.permanent.get((link.name, address)) or self.learnt.get((link.name, address))
         if mac is not None:
@@ -536,7 +556,7 @@ class Namespace:
         if link.kind is LinkKind.BRIDGE:
             ethernet = frame.headers[0]
             assert isinstance(ethernet, Ethernet)
-            yield from self._bridge_forward(link, None, Skb(frame.popped()), ethernet, hooks="")
+            yield from self._bridge_forward(link, None, Skb(frame.popped()), ethernet)
         elif link.kind is LinkKind.VXLAN:
             yield from self._encapsulate(link, frame)
         else:
@@ -621,7 +641,7 @@ class Namespace:
 
     def _track(self, skb: Skb) -> None:
         """Find the packet's connection, or begin one."""
-        if skb.connection is not None:  # seen already: it came back by the loopback device
+        if skb.connection is not None:  # seen already: it came back by the loopback device, or answers such a packet
             return
         if not skb.tracked or not self.host.tracks[skb.version]:
             skb.state = "UNTRACKED"
@@ -651,13 +671,14 @@ class Namespace:
 
     def _confirm(self, skb: Skb) -> None:
         connection = skb.connection
-        if connection is not None and not connection.confirmed:
+        if connection is not None and not connection.confirmed and not skb.reply:
             self.conntrack.confirm(connection)
 
     def _nat(self, hook: str, chain: Chain | None, skb: Skb, connection: Connection) -> Passed:
         """Table nat for a new connection; then the translation that the connection has."""
         source_side = hook in SOURCE_SIDE
-        if not connection.confirmed and not (connection.source_nat if source_side else connection.destination_nat):
+        decided = connection.confirmed or (connection.source_nat if source_side else connection.destination_nat)
+        if not decided and not skb.reply:
             if source_side:
                 connection.source_nat = True
             else:
@@ -800,7 +821,11 @@ class Namespace:
         header = skb.packet.headers[1]
         if kind == "tcp-reset":
             if isinstance(header, TCP) and "R" not in header.flags:
-                self.world.send(self, _reset(skb.ip, header))
+                reset = _reset(skb.ip, header)
+                if skb.bridged is not None:
+                    self.world.send(self._back_by_the_port(*skb.bridged, reset))
+                else:
+                    self._answer(reset, skb)
             return
         yield from self._answer_error(skb, kind.removeprefix("icmp6-").removeprefix("icmp-"))
 
@@ -819,7 +844,24 @@ class Namespace:
         else:
             packet = Packet((IPv6(source, skb.src, "ICMPv6"), icmp))
         yield Step(self.name, skb.iif or skb.oif, Action.ICMP, packet, f"{self.name} tells {skb.src}: {message}")
-        self.world.send(self, packet)
+        self._answer(packet, skb)
+
+    def _answer(self, packet: Packet, about: Skb | None = None) -> None:
+        """Queue an answer of the kernel's own. It shares the connection of the packet that it is about, though that may
+        never get through (`nf_ct_attach`).
+        """
+        skb = Skb(packet)
+        if about is not None and about.connection is not None:
+            skb.connection, skb.reply, skb.state = about.connection, not about.reply, "RELATED"
+        self.world.send(self._output(skb, f"{self.name} answers"))
+
+    def _back_by_the_port(self, port: str, ethernet: Ethernet, reset: Packet) -> Steps:
+        """A reset for a frame that a bridge carries goes back through its port, past all rules and translations: its
+        source is the address that the packet was translated to (`nf_send_reset`).
+        """
+        frame = reset.pushed(Ethernet(ethernet.dst, ethernet.src))
+        yield Step(self.name, port, Action.SEND, frame, f"{self.name} answers through the port the frame came by")
+        yield from self._transmit(self.host.link(port), frame)
 
     def _reassembled(self, packet: Packet) -> Packet | None:
         """Keep a fragment; the whole packet once all are here."""
@@ -912,14 +954,14 @@ def _cut(packet: Packet, mtu: int) -> list[Packet]:
     return pieces
 
 
-def _answer(ip: IPHeader, ports: Ports) -> Packet:
+def _back(ip: IPHeader, ports: Ports) -> Packet:
     if isinstance(ip, IPv4):
         return Packet((IPv4(ip.dst, ip.src, ip.protocol), ports))
     return Packet((IPv6(ip.dst, ip.src, ip.protocol), ports))
 
 
 def _reset(ip: IPHeader, ports: TCP) -> Packet:
-    return _answer(ip, TCP(ports.dport, ports.sport, "R."))
+    return _back(ip, TCP(ports.dport, ports.sport, "R."))
 
 
 def _routed(dst: str, route: Route) -> str:

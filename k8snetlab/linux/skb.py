@@ -10,7 +10,7 @@ Not modelled: priorities, checksums offload, timestamps. Guide section 2.1.
 from __future__ import annotations
 
 from k8snetlab.linux.conntrack import Connection, Tuple
-from k8snetlab.packet import ICMP, SCTP, TCP, UDP, IPHeader, IPv4, IPv6, Packet
+from k8snetlab.packet import ICMP, SCTP, TCP, UDP, Ethernet, IPHeader, IPv4, IPv6, Packet
 
 __all__ = ["Skb"]
 
@@ -22,16 +22,15 @@ class Skb:
     """A packet inside one machine. `packet` starts with its IP header; the other fields are read from it."""
 
     __slots__ = (
-        "connection", "dport", "dst", "iif", "mark", "oif", "packet", "physin", "physout", "protocol", "reply", "sport",
-        "src", "state", "tracked", "version",
+        "bridged", "connection", "dport", "dst", "iif", "mark", "oif", "packet", "protocol", "reply", "sport", "src",
+        "state", "tracked", "version",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, iif: str = "") -> None:
         self.mark = 0
         self.iif = iif
         self.oif = ""
-        self.physin = ""
-        self.physout = ""
+        self.bridged: tuple[str, Ethernet] | None = None  # port and header of its frame, where iptables sees bridges
         self.connection: Connection | None = None
         self.state = ""
         self.reply = False

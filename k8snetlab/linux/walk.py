@@ -25,11 +25,11 @@ from k8snetlab.errors import LabError
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.host import Found, Host, Network
 from k8snetlab.linux.link import Link, LinkKind
-from k8snetlab.linux.netns import Namespace, Steps
+from k8snetlab.linux.netns import PASSING, Namespace, Steps
 from k8snetlab.linux.route import RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, IPv4, IPv6, Packet, Ports
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, IPv4, IPv6, Packet, Ports
 from k8snetlab.trace import FATES, Action, Client, Step, Verdict
 
 __all__ = ["Arrival", "Exchange", "World", "every", "exchange"]
@@ -61,7 +61,7 @@ class World:
         self.choose: Choose = choose or self._by_chance
         self._next: deque[Steps] = deque()
         self.arrivals: list[Arrival] = []
-        self._answers: list[tuple[Namespace, Packet]] = []
+        self._answers: deque[Steps] = deque()
         self._namespaces: dict[str, Namespace] = {}
 
     def _by_chance(self, probability: float) -> bool:
@@ -99,17 +99,16 @@ class World:
         answer = _answer_of(at, skb)
         if skb.protocol == "TCP":
             at.sockets.add(skb.tuple)
-        self._answers.append((at, answer))
+        self.send(at.output(answer, f"{at.name} answers"))
 
-    def send(self, at: Namespace, packet: Packet) -> None:
-        """Queue a packet that a machine sends in answer."""
-        self._answers.append((at, packet))
+    def send(self, steps: Steps) -> None:
+        """Queue what a machine sends in answer."""
+        self._answers.append(steps)
 
     def answer(self) -> Steps:
         """Send what was queued, and what that brings about."""
         while self._answers:
-            at, packet = self._answers.pop(0)
-            yield from at.output(packet, f"{at.name} answers")
+            yield from self._answers.popleft()
             yield from self.run()
 
     # Who is on the cable?
@@ -151,7 +150,7 @@ def _search(network: Network, host: Host, link: Link, address: str, sender: str)
     allowed = network.may_own(address)
     queue: deque[tuple[str, str, tuple[tuple[str, str, str, str], ...]]] = deque()
     if link.kind is LinkKind.BRIDGE:
-        for port in host.ports[link.name]:
+        for port in host.ports[link.name] if link.up else ():
             if port.up and port.peer is not None:
                 queue.append((port.peer.host, port.peer.link, ((host.name, link.name, port.name, ""),)))
     elif link.up and link.peer is not None:
@@ -170,7 +169,7 @@ def _search(network: Network, host: Host, link: Link, address: str, sender: str)
         listening = there.link(arrived.master) if arrived.master else arrived
         if _answers(there, listening, address, sender):
             return Found(name, listening.name, listening.mac, trail)
-        if arrived.master:
+        if arrived.master and listening.up:
             for port in there.ports[arrived.master]:
                 if port.name != device and port.up and port.peer is not None:
                     step = (name, arrived.master, port.name, device)
@@ -205,8 +204,9 @@ def _behind(network: Network, port: Link, mac: str, visited: set[tuple[str, str]
         return False
     if not arrived.master:
         return arrived.mac == mac
-    if there.link(arrived.master).mac == mac:
-        return True
+    bridge = there.link(arrived.master)
+    if not bridge.up or bridge.mac == mac:
+        return bridge.up
     if (there.name, arrived.master) in visited:
         return False
     visited.add((there.name, arrived.master))
@@ -324,10 +324,9 @@ def _ending(
         if isinstance(header, ICMP) and header.about is not None:
             if header.message == "fragmentation-needed":
                 return Verdict.DROPPED, Client.TIMEOUT, reason
-            told = Client.REFUSED if header.message in _REFUSING else Client.UNREACHABLE
             if fate is Verdict.DELIVERED:  # the answer was refused on its way
                 return Verdict.TIMEOUT, Client.TIMEOUT, reason
-            return fate, told, reason
+            return fate, _told(header), reason
         if isinstance(header, TCP) and "R" in header.flags:
             return Verdict.REJECTED, Client.REFUSED, reason
         if isinstance(header, SCTP) and header.chunk == "ABORT":
@@ -337,9 +336,19 @@ def _ending(
         lost = next((step for step in reversed(reply) if step.action in FATES), None)
         where = f"{lost.where}: {lost.why}" if lost is not None else "nothing came back"
         return Verdict.TIMEOUT, Client.TIMEOUT, f"the answer is lost: {where}"
-    if fate is Verdict.UNREACHABLE and last is not None and last.where == client:
-        return fate, Client.UNREACHABLE, reason
+    if last is not None and last.action is Action.UNREACHABLE and (last.where, last.device) == (client, ""):
+        tunnelled = any(isinstance(header, VXLAN) for header in last.packet.headers)
+        return fate, Client.TIMEOUT if tunnelled else Client.UNREACHABLE, reason
     return fate, Client.TIMEOUT, reason
+
+
+def _told(error: ICMP) -> Client:
+    """What a program learns from an ICMP error about its packet."""
+    assert error.about is not None
+    if error.message in _REFUSING:
+        return Client.REFUSED
+    passing = error.message in PASSING and error.about.ip.protocol == "UDP"
+    return Client.TIMEOUT if passing else Client.UNREACHABLE
 
 
 def every(run: Callable[[Choose], T]) -> Iterator[tuple[float, T]]:
