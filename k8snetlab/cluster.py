@@ -6,7 +6,8 @@
 
 A cluster is what was read (manifests), what was chosen (`Options`) and what was done to its machines (overlays).
 Everything else — pods, addresses, slices, devices, routes, rules — is computed from these when it is first asked for,
-and kept. A what-if is another value: nothing here changes.
+and kept. A what-if is another value: nothing here changes. Where only the overlays differ, the other value begins with
+the same compiled machines, so that taking one route away does not compile anything again.
 
 Not modelled: time. What needs it (connections that stay, affinity) lives in `Cluster.session`. Guide sections 1.1 and
 1.2.
@@ -22,8 +23,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from k8snetlab import api, cni, controllers
-from k8snetlab.address import AddressPlan, Prefix, Range
-from k8snetlab.compile import OUTSIDE, Layout, client_address, compiled
+from k8snetlab.address import AddressPlan, Prefix
+from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import BadOption, LabError, Problem, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
@@ -41,7 +42,8 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 class Options(msgspec.Struct, frozen=True):
     """What the manifests do not say. CIDRs are comma separated: one a family, or for nodes one an underlay subnet.
 
-    Empty means the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show.
+    Empty means the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show. `nodes` is
+    the number of workers where the manifests name no Node. `seed` draws the backend that a trace is sent to.
     """
 
     cni: str = "flannel"
@@ -75,9 +77,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         Raises `ManifestError` naming file, line, object and field; `BadOption`, `Overlap`, `AddressInUse` or
         `PoolExhausted` when the cluster cannot be built of them.
         """
-        cluster = cls(api.load(*sources), chosen(Options(), options))
-        _ = cluster.network
-        return cluster
+        return _built(cls(api.load(*sources), chosen(Options(), options)))
 
     # What follows
 
@@ -97,12 +97,17 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         return cni.named(self.options.cni, dict(self.options.cni_options))
 
     @cached_property
-    def network(self) -> Network:
-        """The state of every machine, with the overlays applied in their order."""
+    def compiled(self) -> Network:
+        """The state of every machine as the manifests and options have it, before any overlay."""
         try:
-            network = compiled(self.layout, self.plugin, self.options.proxy)
+            return compiled(self.layout, self.plugin, self.options.proxy)
         except LabError as error:
             raise error.placed(self.manifests.placed) from None
+
+    @cached_property
+    def network(self) -> Network:
+        """The state of every machine, with the overlays applied in their order."""
+        network = self.compiled
         for overlay in self.overlays:
             network = overlay.apply(Terrain(self.objects, self.layout, network))
         return network
@@ -161,7 +166,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def plan(self) -> AddressPlan:
         """All networks of the cluster and who holds which address (guide section 1.2)."""
-        return _address_plan(self)
+        return address_plan(self.layout, self.network)
 
     def diff(self, other: Cluster) -> Difference:
         """What `other` has that this cluster has not, and the other way round, machine by machine."""
@@ -171,38 +176,55 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
     def changed(self, **options: Any) -> Cluster:
         """Another cluster of the same manifests with other options: `changed(cni="bridge")`. Overlays stay."""
-        cluster = Cluster(self.manifests, chosen(self.options, options), self.overlays)
-        _ = cluster.network
-        return cluster
+        return _built(Cluster(self.manifests, chosen(self.options, options), self.overlays))
 
     def applied(self, *sources: Source) -> Cluster:
         """Another cluster with these objects added, or put in the place of their namesakes."""
-        return Cluster(self.manifests.replacing(api.load(*sources)), self.options, self.overlays)
+        return _built(Cluster(self.manifests.replacing(api.load(*sources)), self.options, self.overlays))
 
     def deleted(self, kind: str, name: str) -> Cluster:
         """Another cluster without one object of the manifests: `deleted("Service", "shop/api")`. Raises
         `UnknownName`.
         """
-        return Cluster(self.manifests.without(kind, name), self.options, self.overlays)
+        return _built(Cluster(self.manifests.without(kind, name), self.options, self.overlays))
+
+    def _with_overlays(self, overlays: tuple[Overlay, ...]) -> Cluster:
+        """Another cluster with other overlays on the same compiled machines."""
+        _ = self.compiled
+        other = Cluster(self.manifests, self.options, overlays)
+        vars(other).update({name: vars(self)[name] for name in _BELOW_OVERLAYS if name in vars(self)})
+        return _built(other)
 
     def overlaid(self, name: str, apply: Callable[[Terrain], Network]) -> Cluster:
-        """Another cluster whose machines are changed by a function, after compiling."""
-        return Cluster(self.manifests, self.options, (*self.overlays, Overlay(name, apply)))
+        """Another cluster whose machines are changed by a function, after compiling. The function is applied again
+        wherever `changed` and its kin compile anew.
+        """
+        return self._with_overlays((*self.overlays, Overlay(name, apply)))
 
     def repaired(self, name: str) -> Cluster:
         """Another cluster without the overlays of that name. Raises `UnknownName`."""
         kept = tuple(overlay for overlay in self.overlays if overlay.name != name)
         if len(kept) == len(self.overlays):
             raise UnknownName("overlay", name, (overlay.name for overlay in self.overlays))
-        return Cluster(self.manifests, self.options, kept)
+        return self._with_overlays(kept)
 
     def without(self, host: str, entry: Entry) -> Cluster:
-        """Another cluster in which one machine lacks a route, rule, neighbour, FDB entry, link or listener."""
+        """Another cluster in which one machine lacks a route, rule, neighbour, FDB entry, link or listener.
+
+        Raises `UnknownName` where it has none. After a later `changed` it may have none either, which is then well.
+        """
         _ = self.network.without(host, entry)
-        return self.overlaid(f"{host} without {entry}", lambda terrain: terrain.network.without(host, entry))
+
+        def apply(terrain: Terrain) -> Network:
+            try:
+                return terrain.network.without(host, entry)
+            except UnknownName:
+                return terrain.network
+
+        return self.overlaid(f"{host} without {text.entry_line(entry)}", apply)
 
     def with_hosts(self, *hosts: Host) -> Cluster:
-        """Another cluster with these machines in the place of their namesakes."""
+        """Another cluster with these machines, just as they are, in the place of their namesakes."""
         return self.overlaid(", ".join(host.name for host in hosts), lambda terrain: terrain.network.replacing(*hosts))
 
     def sysctl(self, host: str, key: str, value: int) -> Cluster:
@@ -212,7 +234,9 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         self.network.host(host).sysctl(key)
 
         def apply(terrain: Terrain) -> Network:
-            machine = terrain.network.host(host)
+            if host not in terrain.network:
+                return terrain.network
+            machine = terrain.network[host]
             return terrain.network.replacing(msgspec.structs.replace(machine, sysctls={**machine.sysctls, key: value}))
 
         return self.overlaid(f"{host}: {key} = {value}", apply)
@@ -223,6 +247,16 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         )
         overlays = f", changed: {'; '.join(overlay.name for overlay in self.overlays)}" if self.overlays else ""
         return f"<Cluster {self.options.cni}/{self.options.proxy}: {counts}{overlays}>"
+
+
+def _built(cluster: Cluster) -> Cluster:
+    """The cluster itself, after what can be wrong with it would have been said."""
+    _ = cluster.network
+    return cluster
+
+
+_BELOW_OVERLAYS = ("objects", "layout", "plugin", "compiled")
+"""What does not depend on the overlays of a cluster."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -256,22 +290,65 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
 
 
 def chosen(options: Options, given: Mapping[str, Any]) -> Options:
-    """Options with some of them changed. Raises `BadOption` naming what exists."""
+    """Options with some of them changed; another CNI begins with its own defaults. Raises `BadOption` naming what
+    exists.
+    """
     known = Options.__struct_fields__
     for name in given:
         if name not in known:
             raise BadOption(Problem(f"there is no option {name!r}; there are {', '.join(known)}", field=name))
-    values = dict(given)
-    if "cni_options" in values:
-        values["cni_options"] = tuple(sorted((key, str(value)) for key, value in dict(values["cni_options"]).items()))
-    elif "cni" in values and values["cni"] != options.cni:
-        values["cni_options"] = ()
-    for name in ("pod_cidr", "service_cidr", "node_cidr"):
-        if name in values:
-            values[name] = values[name] if isinstance(values[name], str) else ",".join(map(str, values[name]))
-    if not isinstance(values.get("nodes", 1), int) or not 1 <= values.get("nodes", 1) <= 5000:
-        raise BadOption(Problem(f"{values['nodes']!r} is no number of nodes from 1 to 5000", field="nodes"))
+    values = {name: _FITTING.get(name, _word)(name, value) for name, value in given.items()}
+    if values.get("cni", options.cni) != options.cni:
+        values.setdefault("cni_options", ())
     return msgspec.structs.replace(options, **values)
+
+
+MOST_NODES = 5000
+"""As many nodes as Kubernetes itself promises to carry."""
+
+
+def _word(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise BadOption(Problem(f"{value!r} is no text", field=name))
+
+
+def _pairs(name: str, value: object) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(key), str(each)) for key, each in value.items()))
+    raise BadOption(Problem(f"{value!r} is no mapping of options to values", field=name))
+
+
+def _cidrs(name: str, value: object) -> str:
+    """One text, or several texts or prefixes, as one text."""
+    if isinstance(value, str | Prefix):
+        return str(value)
+    if isinstance(value, list | tuple) and all(isinstance(each, str | Prefix) for each in value):
+        return ",".join(map(str, value))
+    raise BadOption(Problem(f"{value!r} is no CIDR and no list of CIDRs", field=name))
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_NODES:
+        return value
+    raise BadOption(Problem(f"{value!r} is no number of nodes from 1 to {MOST_NODES}", field=name))
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise BadOption(Problem(f"{value!r} is no whole number", field=name))
+
+
+_FITTING: Mapping[str, Callable[[str, object], Any]] = {
+    "cni_options": _pairs,
+    "nodes": _count,
+    "pod_cidr": _cidrs,
+    "service_cidr": _cidrs,
+    "node_cidr": _cidrs,
+    "seed": _whole,
+}
+"""What makes an option's value fit, or says that it does not; the others are words."""
 
 
 def _plan(options: Options) -> controllers.Plan:
@@ -285,47 +362,6 @@ def _plan(options: Options) -> controllers.Plan:
 
 def _blocks(text: str, field: str) -> tuple[Prefix, ...]:
     return tuple(Prefix.of(part.strip(), strict=True, field=field) for part in text.split(",") if part.strip())
-
-
-def _address_plan(cluster: Cluster) -> AddressPlan:
-    objects, layout = cluster.objects, cluster.layout
-    ranges: list[Range] = [
-        Range(segment.switch.replace("switch", "underlay"), "underlay", block)
-        for segment in layout.segments
-        for block in segment.blocks
-    ]
-    ranges.extend(Range("pods", "pods", block) for block in objects.networks.pods)
-    ranges.extend(
-        Range(f"pods of {name}", "node pods", block)
-        for name, machine in layout.machines.items()
-        for block in machine.pod_cidrs
-    )
-    ranges.extend(Range("Services", "services", block) for block in objects.networks.services)
-    ranges.extend(Range("outside", "outside", block) for block in OUTSIDE)
-    return AddressPlan(tuple(ranges), dict(_owners(cluster)))
-
-
-def _owners(cluster: Cluster) -> Iterable[tuple[str, str]]:
-    objects, layout = cluster.objects, cluster.layout
-    for segment in layout.segments:
-        for address in segment.gateways:
-            yield address, "the router, the gateway of the nodes"
-    for of in (4, 6):
-        yield client_address(of), "a client outside"
-    for station in layout.stations.values():
-        for address in station.addresses:
-            yield address, f"node {station.name}" if station.name in layout.nodes else station.name
-    for name in layout.nodes:
-        for address, device in cluster.network[name].owned.items():
-            if device not in ("lo", "eth0"):
-                yield address, f"the device {device} of node {name}"
-    for workloads in layout.workloads.values():
-        for pod in workloads:
-            for address in pod.addresses:
-                yield address, f"pod {pod.name}"
-    for service in objects.services:
-        for address in service.cluster_ips:
-            yield address, f"Service {service.namespace}/{service.name}: on no interface anywhere, only in rules"
 
 
 def example(name: str, **options: Any) -> Cluster:

@@ -1,24 +1,26 @@
 """What changed between two networks?
 
-Two clusters are two values, and so are their machines: compare the entries of each kind, machine by machine. Rules
-are compared as the text that `iptables-save` prints.
+Two clusters are two values, and so are their machines: compare the entries of each kind, machine by machine, in the
+words of the real tools. A route is the same route while it has the same table, prefix and metric, and so on; what else
+differs of it has changed.
 
-Not modelled: the order of rules (a moved rule is no difference). Guide sections 2.1 and 3.1.
+Not modelled: the order of netfilter rules, and how often the same rule stands in a chain (a moved rule is no
+difference). Guide sections 2.1 and 3.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 import msgspec
 
 from k8snetlab.linux.host import Host, Network
-from k8snetlab.linux.link import Link
 from k8snetlab.linux.netfilter import Tables
 from k8snetlab.linux.route import Route
-from k8snetlab.linux.text import _route, bridge_fdb, ip_neigh
+from k8snetlab.linux.text import bridge_fdb, entry_line, ip_neigh
 
 __all__ = ["Change", "Difference", "How", "difference"]
 
@@ -44,8 +46,21 @@ class Change(msgspec.Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         sign = {How.ADDED: "+", How.REMOVED: "-", How.CHANGED: "~"}[self.how]
-        was = f"  (was {self.before})" if self.how is How.CHANGED else ""
+        was = f"  (was {_other_words(self.before, self.text)})" if self.how is How.CHANGED else ""
         return f"{sign} {self.kind}: {self.text}{was}"
+
+
+def _other_words(before: str, after: str) -> str:
+    """The words of `before` without those at the start and the end that `after` has too."""
+    old, new = before.split(), after.split()
+    start = _alike(old, new)
+    end = _alike(old[start:][::-1], new[start:][::-1])
+    return " ".join(old[start : len(old) - end]) or "without it"
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words at the start are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -146,28 +161,17 @@ def _of_host(before: Host, after: Host) -> Iterable[Change]:
 def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
     """Every entry of a host by kind and by what makes it the same entry, as text."""
     return {
-        "link": {link.name: _link(link) for link in host.links},
+        "link": {link.name: entry_line(link) for link in host.links},
         "address": {f"{a} dev {link.name}": f"{a} dev {link.name}" for link in host.links for a in link.addresses},
-        "route": {_route_key(route): _route(route) for route in host.routes},
+        "route": {_route_key(route): entry_line(route) for route in host.routes},
+        "rule": {f"{rule.family} {entry_line(rule)}": entry_line(rule) for rule in host.rules},
         "neighbour": _lines(ip_neigh(host)),
         "fdb": _lines(bridge_fdb(host)),
-        "listener": {
-            f"{s.protocol} {s.address or '*'}:{s.port}": f"{s.protocol} {s.address or '*'}:{s.port}"
-            for s in host.listeners
-        },
+        "listener": {line: line for line in map(entry_line, host.listeners)},
         "sysctl": {key: f"{key} = {value}" for key, value in host.sysctls.items()},
         "iptables": _rules(host.netfilter.ipv4),
         "ip6tables": _rules(host.netfilter.ipv6),
     }
-
-
-def _link(link: Link) -> str:
-    parts = [link.name, str(link.kind), f"mtu {link.mtu}", "up" if link.up else "down", link.mac]
-    if link.master:
-        parts.append(f"master {link.master}{' hairpin' if link.hairpin else ''}")
-    if link.vxlan is not None:
-        parts.append(f"vni {link.vxlan.vni} port {link.vxlan.port}")
-    return " ".join(parts)
 
 
 def _route_key(route: Route) -> str:
@@ -179,6 +183,9 @@ def _lines(text: str) -> dict[str, str]:
 
 
 def _rules(tables: Tables) -> dict[str, str]:
-    return {
-        f"{rule.table} {rule.text}": f"{rule.table}: {rule.text}" for table in tables.values() for rule in table.rules
-    }
+    """Rules by their text, and the policies of base chains."""
+    found = {f"{table.name} :{chain.name}": f"{table.name}: :{chain.name} {chain.policy}"
+             for table in tables.values() for chain in table.chains.values() if chain.policy}  # fmt: skip
+    for table in tables.values():
+        found.update({f"{rule.table} {rule.text}": f"{rule.table}: {rule.text}" for rule in table.rules})
+    return found

@@ -31,6 +31,7 @@ from k8snetlab.compile.layout import (
     client_address,
     pod_host,
 )
+from k8snetlab.compile.plan import address_plan
 from k8snetlab.compile.underlay import client, led_through, router_device
 from k8snetlab.errors import BadOption, Overlap, Problem
 from k8snetlab.linux.host import Host, Network, Part, assembled
@@ -38,8 +39,8 @@ from k8snetlab.linux.link import loopback
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
-    "APISERVER", "CLIENT", "KUBELET", "OUTSIDE", "PROXIES", "ROUTER", "Layout", "Segment", "client", "client_address",
-    "compiled", "led_through", "pod_host", "router_device",
+    "APISERVER", "CLIENT", "KUBELET", "OUTSIDE", "PROXIES", "ROUTER", "Layout", "Segment", "address_plan", "client",
+    "client_address", "compiled", "led_through", "pod_host", "router_device",
 ]  # fmt: skip
 
 KUBELET = Listener("TCP", 10250, program="kubelet")

@@ -18,14 +18,15 @@ from collections.abc import Iterable, Iterator
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
-from k8snetlab.linux.host import Host
-from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind
-from k8snetlab.linux.netfilter import HOOKS, Chain, Tables
+from k8snetlab.linux.host import Entry, Host
+from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
+from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import Route, RouteType, RoutingRule
 
 __all__ = [
     "bridge_fdb",
     "conntrack_list",
+    "entry_line",
     "ip_addr",
     "ip_link",
     "ip_link_details",
@@ -241,7 +242,11 @@ def _selector(cidr: str) -> str:
 def ip_neigh(host: Host) -> str:
     """`ip neigh`: the permanent neighbours. Learnt ones come and go with traffic and are not part of the state."""
     entries = sorted(host.neighbours, key=lambda entry: family(entry.ip))
-    return _text(f"{entry.ip} dev {entry.device} lladdr {entry.mac} PERMANENT" for entry in entries)
+    return _text(_neighbour(entry) for entry in entries)
+
+
+def _neighbour(entry: Neighbour) -> str:
+    return f"{entry.ip} dev {entry.device} lladdr {entry.mac} PERMANENT"
 
 
 def bridge_fdb(host: Host) -> str:
@@ -255,6 +260,38 @@ def _fdb(entry: FdbEntry, host: Host) -> str:
     if entry.device in host.ports:
         return f"{entry.mac} dev {entry.dst} master {entry.device} static"
     return f"{entry.mac} dev {entry.device} dst {entry.dst} self permanent"
+
+
+# One entry
+
+
+def entry_line(entry: Entry) -> str:
+    """One entry of a machine on one line, in the words of its tool."""
+    match entry:
+        case Rule():
+            return f"-t {entry.table} {entry.text}"
+        case Route():
+            return _route(entry)
+        case RoutingRule():
+            return _rule(entry).replace("\t", " ")
+        case Neighbour():
+            return _neighbour(entry)
+        case FdbEntry():
+            return f"{entry.mac} dev {entry.device}" + (f" dst {entry.dst}" if entry.dst else "")
+        case Link():
+            return _link(entry)
+        case _:
+            return f"{entry.protocol} {entry.address or '*'}:{entry.port}"
+
+
+def _link(link: Link) -> str:
+    parts = (
+        f"{link.name} {link.kind} {link.mac} mtu {link.mtu} {'up' if link.up else 'down'}",
+        f"master {link.master}{' hairpin' if link.hairpin else ''}" if link.master else "",
+        f"vni {link.vxlan.vni} local {link.vxlan.local} port {link.vxlan.port}" if link.vxlan else "",
+        f"to {link.peer.host} {link.peer.link}" if link.peer else "",
+    )
+    return " ".join(part for part in parts if part)
 
 
 # conntrack -L
