@@ -177,7 +177,7 @@ def _show_objects(cluster: k8s.Cluster, kind: str, node: str | None, namespace: 
     try:
         table = cluster.get(kind, namespace)
     except UnknownName:
-        raise UnknownName("kind of thing to show,", kind, (*SHOWABLE, *OTHER_WORDS)) from None
+        raise UnknownName("kind of thing to show,", kind, SHOWABLE) from None
     if node is not None:
         _only(table.kind == "pods", "--node", f"{table.kind} are not of one node")
         name = cluster.objects.node(node.removeprefix("node/")).name
