@@ -1,9 +1,9 @@
 """What would `kubectl get` print?
 
 A `Table` holds objects and prints columns. The columns are those of kubectl's wide output as far as they concern the
-network.
+network; a node's pod range and zone, which kubectl hides in other commands, stand beside its address.
 
-Not modelled: ages, restarts, images. Guide section 1.1.
+Not modelled: ages, restarts, images, the columns of kinds that the network does not see. Guide section 1.1.
 """
 
 from __future__ import annotations
@@ -102,64 +102,76 @@ def _labels(labels: Mapping[str, str]) -> str:
     return _none(",".join(f"{key}={value}" for key, value in sorted(labels.items())))
 
 
-def _phase(pod: api.Pod) -> str:
-    return "Terminating" if pod.terminating else str(pod.status.phase)
+_ENDED = {api.PodPhase.SUCCEEDED: "Completed", api.PodPhase.FAILED: "Error"}
+
+
+def _status(pod: api.Pod) -> str:
+    phase = pod.status.phase or api.PodPhase.PENDING
+    return "Terminating" if pod.terminating else _ENDED.get(phase, str(phase))
+
+
+def _ready(pod: api.Pod) -> str:
+    """Ready containers of all that stay. Where no status says which, they are ready as the pod is."""
+    count = sum(1 for _ in pod.listeners())
+    if pod.completed:
+        return f"0/{count}"
+    said = pod.status.container_statuses
+    if isinstance(said, list | tuple) and not pod.ready:
+        return f"{sum(1 for each in said if isinstance(each, Mapping) and each.get('ready') is True)}/{count}"
+    return f"{count if pod.ready else 0}/{count}"
+
+
+def _slice_ports(piece: api.EndpointSlice) -> str:
+    return ",".join("*" if port.port is None else str(port.port) for port in piece.ports) or "<unset>"
+
+
+def _endpoints(piece: api.EndpointSlice) -> str:
+    """Addresses; kubectl does not say which of them are not ready, and shows three only."""
+    told = (each.address if each.ready else f"{each.address} (not ready)" for each in piece.endpoints)
+    return ",".join(told) or "<unset>"
 
 
 _NAME: tuple[Column, ...] = (("NAMESPACE", lambda o: o.namespace), ("NAME", lambda o: o.name))
 
-KINDS: Mapping[str, tuple[str, tuple[Column, ...]]] = {
+KINDS: Mapping[str, tuple[Column, ...]] = {
     "pods": (
-        "pods",
-        (
-            *_NAME,
-            ("READY", lambda o: "yes" if o.ready else "no"),
-            ("STATUS", _phase),
-            ("IP", lambda o: _none(",".join(o.ips))),
-            ("NODE", lambda o: _none(o.node_name)),
-        ),
+        *_NAME,
+        ("READY", _ready),
+        ("STATUS", _status),
+        ("IP", lambda o: _none(",".join(o.ips))),
+        ("NODE", lambda o: _none(o.node_name)),
     ),
     "services": (
-        "services",
-        (
-            *_NAME,
-            ("TYPE", lambda o: str(o.spec.type)),
-            ("CLUSTER-IP", lambda o: _none(",".join(o.spec.cluster_ips))),
-            ("EXTERNAL-IP", _external),
-            ("PORT(S)", _ports),
-            ("SELECTOR", lambda o: _labels(o.spec.selector)),
-        ),
+        *_NAME,
+        ("TYPE", lambda o: str(o.spec.type)),
+        ("CLUSTER-IP", lambda o: _none(",".join(o.spec.cluster_ips))),
+        ("EXTERNAL-IP", _external),
+        ("PORT(S)", _ports),
+        ("SELECTOR", lambda o: _labels(o.spec.selector)),
     ),
     "nodes": (
-        "nodes",
-        (
-            ("NAME", lambda o: o.name),
-            ("STATUS", lambda o: "Ready" if o.ready else "NotReady"),
-            ("INTERNAL-IP", lambda o: _none(",".join(o.addresses))),
-            ("POD-CIDR", lambda o: _none(",".join(o.pod_cidrs))),
-            ("ZONE", lambda o: _none(o.zone)),
-        ),
+        ("NAME", lambda o: o.name),
+        ("STATUS", lambda o: "Ready" if o.ready else "NotReady"),
+        ("INTERNAL-IP", lambda o: _none(",".join(o.addresses))),
+        ("POD-CIDR", lambda o: _none(",".join(o.pod_cidrs))),
+        ("ZONE", lambda o: _none(o.zone)),
     ),
     "endpointslices": (
-        "endpoint_slices",
-        (
-            *_NAME,
-            ("ADDRESSTYPE", lambda o: str(o.address_type)),
-            ("PORTS", lambda o: _none(",".join(str(port.port) for port in o.ports))),
-            ("ENDPOINTS", lambda o: _none(",".join(_endpoint(each) for each in o.endpoints))),
-        ),
+        *_NAME,
+        ("ADDRESSTYPE", lambda o: str(o.address_type)),
+        ("PORTS", _slice_ports),
+        ("ENDPOINTS", _endpoints),
     ),
 }
-"""What can be listed: the attribute of the objects, and the columns."""
+"""The columns of the kinds that have more than a name."""
 
-_ALIASES = {
-    "pod": "pods", "po": "pods", "service": "services", "svc": "services", "node": "nodes", "no": "nodes",
-    "endpointslice": "endpointslices", "eps": "endpointslices", "slices": "endpointslices", "slice": "endpointslices",
+_SHORT = {
+    "po": "pods", "svc": "services", "no": "nodes", "slice": "endpointslices", "slices": "endpointslices",
+    "cj": "cronjobs", "cm": "configmaps", "deploy": "deployments", "ds": "daemonsets", "ing": "ingresses",
+    "netpol": "networkpolicies", "ns": "namespaces", "rs": "replicasets", "sa": "serviceaccounts",
+    "sts": "statefulsets",
 }  # fmt: skip
-
-
-def _endpoint(endpoint: api.Endpoint) -> str:
-    return endpoint.address if endpoint.ready else f"{endpoint.address} (not ready)"
+"""kubectl's short names of kinds, and ours for EndpointSlices."""
 
 
 def _names(cls: type[api.Object]) -> tuple[str, str]:
@@ -172,17 +184,11 @@ def _names(cls: type[api.Object]) -> tuple[str, str]:
 
 def table(objects: Resolved, kind: str, namespace: str | None) -> Table:
     """The objects of one kind, of all namespaces or of one. Raises `UnknownName` for a kind without a table."""
-    wanted = _ALIASES.get(kind.lower(), kind.lower())
-    if wanted in KINDS:
-        attribute, columns = KINDS[wanted]
-        found: tuple[api.Object, ...] = getattr(objects, attribute)
-    else:
-        cls = next((each for each in api.KINDS.values() if wanted in _names(each)), None)
-        if cls is None:
-            raise UnknownName("kind", kind, KINDS)
-        found = objects.of(cls)
-        columns = _NAME if cls.namespaced else _NAME[1:]
-    rows = sorted(
-        (row for row in found if namespace in (None, row.namespace)), key=lambda row: (row.namespace, row.name)
-    )
-    return Table(wanted, columns, tuple(rows))
+    wanted = _SHORT.get(kind.lower(), kind.lower())
+    cls = next((each for each in api.KINDS.values() if wanted in _names(each)), None)
+    if cls is None:
+        raise UnknownName("kind", kind, (_names(each)[1] for each in api.KINDS.values()))
+    name = _names(cls)[1]
+    columns = KINDS.get(name, _NAME if cls.namespaced else _NAME[1:])
+    found = (row for row in objects.of(cls) if namespace in (None, row.namespace))
+    return Table(name, columns, tuple(sorted(found, key=lambda row: (row.namespace, row.name))))
