@@ -53,9 +53,10 @@ class Networks(msgspec.Struct, frozen=True):
     services: tuple[Prefix, ...]
 
     def zones(self) -> tuple[tuple[Prefix, ...], ...]:
-        """The underlay subnets by zone: the first block of each family, the second of each, and so on."""
+        """The underlay subnets by zone: the first block of each family, the second of each, and so on. A dump whose
+        families have not as many subnets each shows only some of them here."""
         by_family = [[block for block in self.nodes if block.family == each] for each in self.families]
-        return tuple(zip(*by_family, strict=True))
+        return tuple(zip(*by_family, strict=False))
 
 
 def networks_of(manifests: api.Manifests, plan: Plan) -> Networks:
@@ -119,7 +120,7 @@ def _holding(shown: Sequence[Prefix], usual: Prefix) -> Prefix:
 def _node_blocks(nodes: Sequence[api.Node], plan: Plan, families: Sequence[int]) -> tuple[Prefix, ...]:
     said = list(plan.node_cidrs)
     if not said and nodes:
-        return _around(address for node in nodes for address in node.addresses) or _usual_nodes(families, 1)
+        return _around(nodes) or _usual_nodes(families, 1)
     zones = max((sum(block.family == each for block in said) for each in families), default=0) or 1
     for each in families:
         count = sum(block.family == each for block in said)
@@ -142,14 +143,16 @@ def _usual_nodes(families: Sequence[int], zones: int) -> tuple[Prefix, ...]:
     return tuple(blocks)
 
 
-def _around(addresses: Iterable[str]) -> tuple[Prefix, ...]:
-    """The usual underlay where it holds the addresses, else the /24 or /64 around each."""
-    blocks: dict[Prefix, None] = {}
-    for address in addresses:
-        usual = Prefix.of(NODES[family(address)])
-        block = usual if usual.contains(address) else Prefix.of(f"{address}/{24 if family(address) == 4 else 64}")
-        blocks[block] = None
-    return tuple(blocks)
+def _around(nodes: Iterable[api.Node]) -> tuple[Prefix, ...]:
+    """The /24 or /64 around each address where every zone has its own; else the usual underlay for those it holds."""
+    zones: dict[Prefix, set[str]] = {}
+    for node in nodes:
+        for address in node.addresses:
+            zones.setdefault(Prefix.of(f"{address}/{24 if family(address) == 4 else 64}"), set()).add(node.zone)
+    if len(set().union(*zones.values())) > 1 and all(len(each) == 1 for each in zones.values()):
+        return tuple(zones)
+    usual = {of: Prefix.of(block) for of, block in NODES.items()}
+    return tuple(dict.fromkeys(usual[block.family] if usual[block.family].covers(block) else block for block in zones))
 
 
 def _cluster_ips(manifests: api.Manifests) -> Iterable[str]:
