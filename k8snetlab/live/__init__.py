@@ -1,0 +1,26 @@
+"""Does the real kernel agree?
+
+The state that the walk uses is applied to the Linux kernel of this machine, in namespaces: real devices, real routes,
+real rules, real packets.
+
+    with live.Lab(shop) as lab:
+        sights = lab.probe(probes)
+    compared = live.compare(shop.network, probes, sights)
+
+Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `bridge` (iproute2), `iptables-restore`
+(iptables) and `conntrack`; it may be an ordinary user who asks. `capabilities()` says what is missing and why.
+
+Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`.
+"""
+
+from __future__ import annotations
+
+from k8snetlab.live.capability import Capability, capabilities, missing
+from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
+from k8snetlab.live.lab import Lab, Printed
+from k8snetlab.live.probes import Probe, Sight
+
+__all__ = [
+    "Capability", "Compared", "Lab", "Outcome", "Printed", "Probe", "Sight", "capabilities", "compare", "missing",
+    "predicted",
+]  # fmt: skip

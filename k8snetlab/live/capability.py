@@ -1,0 +1,120 @@
+"""What can this machine do?
+
+The lab needs namespaces of its own, a few programs, and a kernel with certain parts. Each is tried for real, in
+namespaces made for the purpose, and what is missing is said with its reason and with what brings it. Nothing is
+assumed from version numbers, and nothing missing is imitated: what cannot be tried here is skipped, with that reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+
+import msgspec
+
+from k8snetlab.errors import LabError
+from k8snetlab.linux.host import Network
+from k8snetlab.live.lab import Lab, unshare
+
+__all__ = ["Capability", "capabilities", "missing"]
+
+PROGRAMS = {
+    "unshare": "util-linux",
+    "ip": "iproute2",
+    "bridge": "iproute2",
+    "iptables-restore": "iptables",
+    "ip6tables-restore": "iptables",
+    "conntrack": "conntrack",
+}
+"""The programs that the lab runs, and Debian's packages that bring them."""
+
+RULES = """*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -m comment --comment "rules" -m conntrack --ctstate NEW -m addrtype --dst-type LOCAL -j REJECT
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -p tcp -m tcp --dport 80 -m statistic --mode random --probability 0.5 -j DNAT --to-destination {to}
+-A PREROUTING -m recent --name seen --set --rsource -j MARK --set-xmark 0x4000/0x4000
+-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully
+COMMIT
+"""
+"""Rules with every match and target that kube-proxy and the CNIs use."""
+
+LINKS = """link add name a type bridge
+link add name b type veth peer name c
+link add name d type vxlan id 1 local 192.0.2.1 dev b dstport 8472 nolearning
+"""
+
+
+class Capability(msgspec.Struct, frozen=True):
+    """One thing that a machine can do or not: `reason` says how that is known; `package` is Debian's that brings it."""
+
+    name: str
+    present: bool
+    reason: str
+    package: str = ""
+
+    def __str__(self) -> str:
+        install = f" (package {self.package})" if self.package and not self.present else ""
+        return f"{self.name}: {'yes' if self.present else 'no'}, {self.reason}{install}"
+
+
+@cache
+def capabilities() -> tuple[Capability, ...]:
+    """What the lab needs, tried on this machine: programs, namespaces, and parts of the kernel. Tried once only."""
+    if sys.platform != "linux":
+        return (Capability("linux", present=False, reason=f"this is {sys.platform}"),)
+    programs = tuple(_program(name, package) for name, package in PROGRAMS.items())
+    if not all(each.present for each in programs):
+        return programs
+    namespaces = _namespaces()
+    if not namespaces.present:
+        return (*programs, namespaces)
+    try:
+        with Lab(Network({})) as lab:
+            return (*programs, namespaces, *_kernel(lab))
+    except LabError as error:
+        return (*programs, namespaces, Capability("agent", present=False, reason=str(error)))
+
+
+def missing() -> str:
+    """Why this machine cannot hold a lab, or nothing. Counters alone are no reason: rules work without them."""
+    return "; ".join(str(each) for each in capabilities() if not each.present and each.name != "counters")
+
+
+def _program(name: str, package: str) -> Capability:
+    path = shutil.which(name)
+    return Capability(name, path is not None, path or "not on this machine", package)
+
+
+def _namespaces() -> Capability:
+    tried = subprocess.run([*unshare(os.geteuid()), "true"], capture_output=True, text=True, check=False)  # noqa: S603
+    who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    reason = f"as {who}, by unshare" if not tried.returncode else f"as {who}: {tried.stderr.strip()}"
+    return Capability("namespaces", not tried.returncode, reason)
+
+
+def _kernel(lab: Lab) -> Iterator[Capability]:
+    """The parts of the kernel, tried in the lab's own namespace."""
+    yield _tried(lab, "devices", ["ip", "-batch", "-"], LINKS, "veth, bridge and vxlan")
+    four, six = (RULES.format(to=to) for to in ("192.0.2.1:80", "[2001:db8::1]:80"))
+    yield _tried(lab, "iptables", ["iptables-restore"], four, "every match and target that the lab uses")
+    yield _tried(lab, "ip6tables", ["ip6tables-restore"], six, "every match and target that the lab uses")
+    yield _tried(lab, "conntrack table", ["conntrack", "-L"], "", "it can be read")
+    path = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    yield _tried(lab, "bridge netfilter", ["cat", path], "", "iptables sees frames that cross a bridge")
+    yield _tried(lab, "settings", ["cat", "/proc/sys/net/ipv6/conf/all/forwarding"], "", "IPv6 is there")
+    refused = lab.counters_refused()
+    yield Capability("counters", not refused, refused or "nfacct objects can be made")
+
+
+def _tried(lab: Lab, name: str, command: list[str], text: str, says: str) -> Capability:
+    printed = lab.run("", *command, text=text)
+    said = printed.err.strip() or printed.out.strip()
+    return Capability(name, printed.status == 0, says if printed.status == 0 else f"{command[0]}: {said}")

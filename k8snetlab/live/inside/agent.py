@@ -1,0 +1,134 @@
+"""How does the lab come into being, and vanish without a trace?
+
+This process is started as the first of its own network, mount and process namespaces. It lays an empty /run over the
+machine's, reads one JSON object a line, does what it says, and answers with one line. Everything it makes lives in
+those namespaces: when it ends — told to, its standard input closed, or killed — the kernel ends every process it
+started and takes back every namespace, device and file. There is nothing to clean up, and two labs never meet.
+
+    {"do": "run", "jobs": [[NAMESPACE, [PROGRAM, …], INPUT], …]}      programs, side by side → [[status, out, err], …]
+    {"do": "write", "values": [[NAMESPACE, PATH, VALUE], …]}          sysctls, without a program → [[number, error], …]
+    {"do": "accounts", "names": [[NAMESPACE, NAME], …]}               nfacct counters → [[number, error], …]
+    {"do": "listen", "sockets": [[NAMESPACE, NAME, PROTOCOL, PORT, ADDRESS], …]}
+    {"do": "probe", "probes": [[NAMESPACE, PROTOCOL, ADDRESS, PORT, SIZE, WHOLE, SECONDS], …]}
+
+An answer is `{"ok": …}` or `{"error": "…"}`. See `unshare(1)`, `user_namespaces(7)`, `pid_namespaces(7)`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .accounts import create
+from .namespaces import Namespaces, mount_tmpfs
+from .prober import Probe, probe
+from .responder import Wanted, serve
+
+__all__ = ["main"]
+
+_SIDE_BY_SIDE = 8
+_SECONDS = 60
+
+
+class _Agent:
+    def __init__(self) -> None:
+        self.namespaces = Namespaces()
+        self.responder = 0
+
+    def run(self, jobs: list[tuple[str, list[str], str]]) -> list[tuple[int, str, str]]:
+        """Start the programs, a few at a time, each in its namespace; wait for all."""
+        answers: list[tuple[int, str, str]] = []
+        running: deque[subprocess.Popen[str]] = deque()
+        for namespace, command, text in jobs:
+            if len(running) >= _SIDE_BY_SIDE:
+                answers.append(_finished(running.popleft()))
+            self.namespaces.enter(namespace)
+            running.append(_started(command, text))
+        self.namespaces.enter("")
+        return answers + [_finished(each) for each in running]
+
+    def write(self, values: list[tuple[str, str, str]]) -> list[tuple[int, str]]:
+        """Write kernel settings; the numbers of those that could not be written, with the reason."""
+        failed: list[tuple[int, str]] = []
+        for number, (namespace, path, value) in enumerate(values):
+            try:
+                self.namespaces.enter(namespace)
+                with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - thousands of them
+                    file.write(value)
+            except OSError as error:
+                failed.append((number, error.strerror or str(error)))
+        self.namespaces.enter("")
+        return failed
+
+    def accounts(self, names: list[tuple[str, str]]) -> list[tuple[int, str]]:
+        """Create counters that rules ask for; the numbers of those that could not be created, with the reason."""
+        failed: list[tuple[int, str]] = []
+        for number, (namespace, name) in enumerate(names):
+            try:
+                self.namespaces.enter(namespace)
+                create(name)
+            except OSError as error:
+                failed.append((number, error.strerror or str(error)))
+        self.namespaces.enter("")
+        return failed
+
+    def listen(self, sockets: list[list[Any]]) -> int:
+        """Serve these sockets, and no longer those before; how many there are."""
+        if self.responder:
+            os.kill(self.responder, signal.SIGKILL)
+            os.waitpid(self.responder, 0)
+        self.responder = serve([Wanted(*each) for each in sockets], self.namespaces)
+        self.namespaces.enter("")
+        return len(sockets)
+
+    def probe(self, probes: list[list[Any]]) -> list[tuple[str, str]]:
+        """Send the probes; how each ended, and what was answered."""
+        return list(probe([Probe(*each) for each in probes], self.namespaces))
+
+
+def _started(command: list[str], text: str) -> subprocess.Popen[str]:
+    """A program whose standard input is `text`: a file in memory, so that nobody has to wait to hand it over."""
+    with os.fdopen(os.memfd_create("input"), "w+") as file:
+        file.write(text)
+        file.seek(0)
+        return subprocess.Popen(  # noqa: S603 - the lab's own commands
+            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+
+def _finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        err += f"killed after {_SECONDS} seconds"
+    return process.returncode, out, err
+
+
+def main() -> None:
+    """Obey until standard input ends."""
+    mount_tmpfs("/run")
+    agent = _Agent()
+    does: dict[str, Callable[..., Any]] = {
+        "run": agent.run, "write": agent.write, "accounts": agent.accounts, "listen": agent.listen,
+        "probe": agent.probe,
+    }  # fmt: skip
+    _say({"ok": {"pid": os.getpid()}})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            _say({"ok": does[asked.pop("do")](**asked)})
+        except Exception as error:  # whatever it is, the other side must hear of it
+            _say({"error": f"{type(error).__name__}: {error}"})
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,265 @@
+"""How does a cluster come to life on this machine's kernel?
+
+    with live.Lab(shop) as lab:
+        seen = lab.probe([live.Probe("shop/web-0", "10.96.0.1", 443)])
+        print(lab.run("node-1", "ip", "route"))
+        lab.apply(broken.network)
+
+A `Lab` starts one agent in namespaces of its own (as root, or as an ordinary user in a user namespace), hands it the
+commands that make every machine of the network, and asks it to probe. Leaving the `with` block ends the agent, and
+with it everything; so does the end of this process, however it comes.
+
+`apply` turns the machines into changed ones by what differs: a what-if costs milliseconds. What machines have learnt
+so far — neighbours, connections — is forgotten, as a walk begins without any.
+
+Not built: link failures, several underlay interfaces, SCTP sockets. See `unshare(1)`, `namespaces(7)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from k8snetlab.address import family
+from k8snetlab.cluster import Cluster
+from k8snetlab.errors import CannotDo, Problem
+from k8snetlab.linux.host import Network
+from k8snetlab.live.probes import Probe, Sight, seen
+from k8snetlab.live.script import Script, bare, cables, namespace, quiet, script
+
+__all__ = ["Lab", "Printed", "unshare"]
+
+PATIENCE: Mapping[int, float] = {4: 0.5, 6: 1.5}
+"""Seconds after which a probe counts as unanswered, by family: longer than an ARP request that nobody answers. In IPv6
+a REJECT is heard at the second SYN, a second later: the first error finds the socket locked by the connect that is
+still under way (`LockDroppedIcmps`)."""
+
+_INSIDE = "import sys; sys.path.insert(0, sys.argv.pop()); from inside.agent import main; main()"
+
+
+class Printed(msgspec.Struct, frozen=True):
+    """What a program printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Lab:
+    """The machines of a cluster, or of any network, in namespaces of this kernel. `network` is what they are now.
+
+    Raises `CannotDo` where this machine does not allow it, or where the kernel refuses a command: the message names
+    the machine, the command and what was said.
+    """
+
+    def __init__(self, cluster: Cluster | Network) -> None:
+        self.network = cluster.network if isinstance(cluster, Cluster) else cluster
+        self._agent: subprocess.Popen[bytes] | None = None
+        self.without_counters: tuple[str, ...] = ()
+        """Machines whose rules were applied without their nfacct counters, because the kernel has none."""
+
+    def __enter__(self) -> Self:
+        command = [*unshare(os.geteuid()), sys.executable, "-I", "-S", "-c", _INSIDE, str(Path(__file__).parent)]
+        pipe = subprocess.PIPE
+        self._agent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)  # noqa: S603
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the agent and everything it made."""
+        agent, self._agent = self._agent, None
+        if agent is None:
+            return
+        for pipe in (agent.stdin, agent.stdout, agent.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            agent.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            agent.kill()
+            agent.wait()
+
+    # Building
+
+    def _build(self) -> None:
+        namespaces, links = cables(self.network)
+        self._answer()
+        self._batch([("", ["ip", "-batch", "-"], namespaces)])
+        self._write(quiet(self.network))
+        self._batch([("", ["ip", "-batch", "-"], links)])
+        self._become({host.name: script(bare(host), host) for host in self.network.values()})
+        self._listen()
+
+    def apply(self, network: Network) -> None:
+        """Make the machines what they are in another network with the same machines and cables, and let them forget
+        what they have learnt. Raises `CannotDo` if there are others.
+        """
+        if set(network) != set(self.network):
+            names = ", ".join(sorted(set(network) ^ set(self.network)))
+            raise CannotDo(Problem("the network has other machines: build another lab", object=names))
+        changed = {name: host for name, host in network.items() if host != self.network[name]}
+        self._become({name: script(self.network[name], host) for name, host in changed.items()})
+        listening = any(host.listeners != self.network[name].listeners for name, host in changed.items())
+        self.network = network
+        self.forget()
+        if listening:
+            self._listen()
+
+    def forget(self) -> None:
+        """Let every machine forget learnt neighbours, connections, and what it knows about paths."""
+        jobs: list[tuple[str, list[str], str]] = []
+        for host in self.network.values():
+            jobs.append((namespace(host.name), ["ip", "-batch", "-"], "neigh flush all\nroute flush cache\n"))
+            if any(host.tracks.values()):
+                jobs.append((namespace(host.name), ["conntrack", "-F"], ""))
+        self._batch(jobs)
+
+    def _become(self, scripts: Mapping[str, Script]) -> None:
+        scripts = self._counted(scripts)
+        self._batch([job for name, each in scripts.items() for job in _first(namespace(name), each)])
+        self._batch([job for name, each in scripts.items() for job in _second(namespace(name), each)])
+        self._write((namespace(name), *pair) for name, each in scripts.items() for pair in each.sysctls)
+
+    def _counted(self, scripts: Mapping[str, Script]) -> Mapping[str, Script]:
+        """The scripts, without counters on machines where there can be none."""
+        names = [(namespace(name), account) for name, each in scripts.items() for account in each.accounts]
+        if not names:
+            return scripts
+        refused = {names[number][0] for number, _ in self._ask("accounts", names=names)}
+        self.without_counters = tuple(sorted({*self.without_counters, *refused}))
+        return {name: _without_counters(each) if namespace(name) in refused else each for name, each in scripts.items()}
+
+    def counters_refused(self) -> str:
+        """Why no nfacct counter can be made here, or nothing."""
+        return next((str(why) for _, why in self._ask("accounts", names=[("", "k8snetlab")])), "")
+
+    def _batch(self, jobs: Sequence[tuple[str, list[str], str]]) -> None:
+        if not jobs:
+            return
+        for (where, command, text), (status, out, err) in zip(jobs, self._ask("run", jobs=jobs), strict=True):
+            if status:
+                message = f"{' '.join(command)}: {err.strip() or out.strip()}{_line_of(err, text)}"
+                raise CannotDo(Problem(message, object=where))
+
+    def _write(self, values: Iterable[tuple[str, str, str]]) -> None:
+        wanted = [(where, f"/proc/sys/net/{path}", value) for where, path, value in values]
+        for number, why in self._ask("write", values=wanted):
+            where, path, value = wanted[number]
+            raise CannotDo(Problem(f"{value} cannot be written: {why}", object=where, field=path))
+
+    def _listen(self) -> None:
+        sockets = [
+            (namespace(host.name), host.name, listener.protocol, listener.port, listener.address)
+            for host in self.network.values()
+            for listener in host.listeners
+            if listener.protocol in ("TCP", "UDP")
+        ]
+        self._ask("listen", sockets=sockets)
+
+    # Asking
+
+    def probe(self, probes: Sequence[Probe], patience: float = 0) -> tuple[Sight, ...]:
+        """Send every probe, all at once, and say what each sender saw, in the same order. `patience` is in seconds,
+        and `PATIENCE` unless given.
+        """
+        asked = [
+            (
+                namespace(each.source), each.protocol, each.address, each.port, each.size, each.whole,
+                patience or PATIENCE[family(each.address)],
+            )
+            for each in probes
+        ]  # fmt: skip
+        return tuple(seen(end, words) for end, words in self._ask("probe", probes=asked))
+
+    def run(self, host: str, *command: str, text: str = "") -> Printed:
+        """Run a program on a machine and wait for it: `lab.run("node-1", "ip", "route")`. The empty name is the
+        namespace of the lab itself. Raises `UnknownName`.
+        """
+        if host:
+            self.network.host(host)
+        ((status, out, err),) = self._ask("run", jobs=[(namespace(host), command, text)])
+        return Printed(status, out, err)
+
+    def _ask(self, what: str, **facts: Any) -> Any:
+        agent = self._agent
+        if agent is None or agent.stdin is None:
+            raise CannotDo("the lab is closed: ask inside of its `with` block")
+        with contextlib.suppress(BrokenPipeError):  # what it said before it ended is the better message
+            agent.stdin.write(json.dumps({"do": what, **facts}).encode() + b"\n")
+            agent.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        agent = self._agent
+        assert agent is not None and agent.stdout is not None and agent.stderr is not None
+        line = agent.stdout.readline()
+        if not line:
+            said = agent.stderr.read().decode(errors="replace").strip()
+            raise CannotDo(f"the lab's agent ended: {said.splitlines()[-1] if said else 'it said nothing'}")
+        answer = msgspec.json.decode(line)
+        if "error" in answer:
+            raise CannotDo(f"the lab's agent: {answer['error']}")
+        return answer["ok"]
+
+
+def unshare(user: int) -> list[str]:
+    """The command that gives a program namespaces of its own: an ordinary user needs a user namespace for them."""
+    flags = ["-nmp"] if user == 0 else ["-Urnmp"]
+    return ["unshare", *flags, "--propagation", "private", "--kill-child", "--fork", "--"]
+
+
+def _first(where: str, each: Script) -> Iterable[tuple[str, list[str], str]]:
+    """The programs that need nothing but bare devices."""
+    programs = (
+        (["ip", "-batch", "-"], each.ip),
+        (["iptables-restore", "-w"], each.iptables),
+        (["ip6tables-restore", "-w"], each.ip6tables),
+    )
+    return ((where, command, text) for command, text in programs if text)
+
+
+def _second(where: str, each: Script) -> Iterable[tuple[str, list[str], str]]:
+    """The programs that need tunnels and addresses."""
+    programs = ((["ip", "-6", "-batch", "-"], each.ip6), (["bridge", "-batch", "-"], each.bridge))
+    return ((where, command, text) for command, text in programs if text)
+
+
+def _without_counters(each: Script) -> Script:
+    four, six = (_uncounted(text) for text in (each.iptables, each.ip6tables))
+    return msgspec.structs.replace(each, iptables=four, ip6tables=six)
+
+
+def _uncounted(rules: str) -> str:
+    """The rules without their counters, which never decide anything."""
+    words = "-m nfacct --nfacct-name  "
+    lines = []
+    for line in rules.splitlines(keepends=True):
+        before, found, after = line.partition(words)
+        lines.append(before + after.partition(" ")[2] if found else line)
+    return "".join(lines)
+
+
+def _line_of(said: str, text: str) -> str:
+    """The line of a batch that a message like `Command failed -:7` is about."""
+    number = said.rpartition("-:")[2].strip().split("\n")[0]
+    lines = text.splitlines()
+    return f": {lines[int(number) - 1]}" if number.isdigit() and 0 < int(number) <= len(lines) else ""

@@ -1,0 +1,394 @@
+"""What must be typed to make this machine?
+
+A `Host` is a value; the kernel wants commands. `cables` says how all namespaces, bridges and cables of a network come
+into being, in one call of `ip` for the whole network. `script` then says how one machine becomes another — from bare
+devices to a compiled Host at first, and from a Host to a changed one later — as the input of `ip -batch`,
+`bridge -batch` and `iptables-restore`, one call of each, and as a list of sysctls. Nothing here runs anything.
+
+Hosts are applied as they are. What the kernel would add by itself is refused (routes that come with an address,
+router advertisements), and what is added are settings that keep a lab quick and quiet, and change no path: no rate
+limit and no delay for ICMP and ARP answers, an unanswered ARP request given up after a fraction of a second instead
+of three, no duplicate address detection, no ICMP redirects (`QUIET`, `QUIET_DEVICE`). The IPv6 link-local addresses
+stay: without one a router cannot ask for its neighbours.
+
+Three things the kernel does not let one say as a Host says it: a gateway that no stated route covers is added with
+`onlink`; routes over a device that is down are left out, for there are none; a device whose cable ends nowhere has its
+other end in the lab's own namespace. Two devices with one index, or with 1, which is the loopback's, get another. A
+NIC is one end of a veth, since a lab has no hardware.
+
+See `ip-link(8)`, `ip-address(8)`, `ip-route(8)`, `bridge(8)`, `iptables-restore(8)`, the kernel's ip-sysctl.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from k8snetlab.errors import CannotDo, Problem
+from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
+from k8snetlab.linux.netfilter import TABLES, Nfacct, Tables
+from k8snetlab.linux.route import Route, RouteType, RoutingRule
+from k8snetlab.linux.text import iptables_save
+
+__all__ = ["Script", "bare", "cables", "namespace", "quiet", "script"]
+
+QUIET: Mapping[str, str] = {
+    "ipv4/icmp_ratelimit": "0",
+    "ipv4/icmp_ratemask": "0",
+    "ipv6/icmp/ratelimit": "0",
+    "ipv6/icmp/ratemask": "",
+    "ipv4/conf/all/accept_redirects": "0",
+    "ipv4/conf/default/accept_redirects": "0",
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+    "ipv6/conf/all/accept_redirects": "0",
+    "ipv6/conf/default/accept_redirects": "0",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/all/accept_dad": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/default/router_solicitations": "0",
+}
+"""Settings of every namespace, below /proc/sys/net: quick and quiet."""
+
+QUIET_DEVICE: Mapping[str, str] = {
+    "retrans_time_ms": "40",
+    "mcast_solicit": "2",
+    "ucast_solicit": "2",
+    "proxy_delay": "0",
+    "unres_qlen_bytes": "16777216",
+}
+"""Settings of every device's neighbour table, in both families."""
+
+_ALIKE = 1000
+"""Added to the index of one end of a cable whose ends have the same. The kernel would take such a device for one
+without a lower half, and be up to a second late in noticing that the cable is plugged in (`linkwatch_urgent_event`).
+"""
+
+_FIRST = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+"""Written before all others, because the kernel changes other settings along with them."""
+
+
+class Script(msgspec.Struct, frozen=True):
+    """How one machine becomes what it should be: the input of each program, empty where it need not be called.
+
+    `ip6` are the lines that `ip` takes for IPv6 only when told so on its command line. `accounts` are the counters
+    that rules name.
+    """
+
+    ip: str = ""
+    ip6: str = ""
+    bridge: str = ""
+    iptables: str = ""
+    ip6tables: str = ""
+    sysctls: tuple[tuple[str, str], ...] = ()
+    accounts: tuple[str, ...] = ()
+
+
+def namespace(host: str) -> str:
+    """The name of a machine's namespace, which may hold no slash: `shop/web-0` → `shop_web-0`. No name in Kubernetes
+    has an underscore, so no two machines share one.
+    """
+    return host.replace("/", "_")
+
+
+# The whole network: namespaces, bridges, cables
+
+
+def cables(network: Network) -> tuple[str, str]:
+    """Two inputs of `ip -batch`: one that makes every namespace, and one that makes every bridge and cable in them.
+
+    Devices have their name, index, MAC and MTU, and are down. Tunnels come later, with `script`.
+    """
+    links = [(host, link) for host in network.values() for link in host.links]
+    made = [line for host, link in links for line in _made(network, host, link)]
+    made.sort(key=lambda line: " index " not in line)  # those that do not mind come last
+    return _lines(f"netns add {namespace(name)}" for name in network), _lines(made)
+
+
+def _made(network: Network, host: Host, link: Link) -> Iterator[str]:
+    if link.kind is LinkKind.BRIDGE:
+        yield f"link add {_device(host, link)} type bridge"
+    elif link.kind in (LinkKind.NIC, LinkKind.VETH):
+        other = _other_end(network, host, link)
+        if other is None:
+            yield f"link add {_device(host, link)} type veth peer up"
+        elif (host.name, link.name) < (other[0].name, other[1].name):
+            moved = _ALIKE if link.index == other[1].index else 0
+            yield f"link add {_device(host, link)} type veth peer {_device(*other, moved)}"
+
+
+def _device(host: Host, link: Link, moved: int = 0) -> str:
+    taken = [held.index for held in host.links].count(link.index) > 1 or link.index <= 1
+    index = "" if taken else f"index {link.index + moved} "
+    return f"name {link.name} {index}address {link.mac} mtu {link.mtu} netns {namespace(host.name)}"
+
+
+def _other_end(network: Network, host: Host, link: Link) -> tuple[Host, Link] | None:
+    """The machine and device at the other end of a cable, if they agree that there is one."""
+    if link.peer is None or link.peer.host not in network:
+        return None
+    there = network[link.peer.host]
+    end = next((held for held in there.links if held.name == link.peer.link), None)
+    if end is None or end.peer is None or (end.peer.host, end.peer.link) != (host.name, link.name):
+        return None
+    return there, end
+
+
+def bare(host: Host) -> Host:
+    """A machine as `cables` leaves it: its devices without tunnels, down and without addresses; nothing else."""
+    links = tuple(
+        msgspec.structs.replace(link, up=False, master="", hairpin=False, addresses=())
+        for link in host.links
+        if link.kind is not LinkKind.VXLAN
+    )
+    return Host(host.name, host.kind, links)
+
+
+def quiet(network: Network) -> Iterator[tuple[str, str, str]]:
+    """The settings that keep a lab quick: namespace, path below /proc/sys/net, value."""
+    for name in network:
+        for path, value in QUIET.items():
+            yield namespace(name), path, value
+
+
+# One machine
+
+
+def script(before: Host, after: Host) -> Script:
+    """How a machine becomes another one. Raises `CannotDo` where it would need other devices."""
+    _same_devices(before, after)
+    old, new = dict(_effective(before)), dict(_effective(after))
+    gone = [*(entry for entry in before.neighbours if entry not in after.neighbours)]
+    ip = (
+        *(f"route del {_route(before, route)}" for line, route in old.items() if _is_gone(line, route, new, after)),
+        *(f"neigh del {entry.ip} dev {entry.device}" for entry in gone if _is_up(after, entry.device)),
+        *(line for link in after.links for line in _link(_held(before, link), link)),
+        *(_added(after, route) for line, route in new.items() if line not in old),
+        *(_neighbour(entry) for entry in after.neighbours if not _kept(before, after, entry)),
+        *_rules(before, after, 4),
+    )
+    fdb = (
+        *(f"fdb del {_fdb(before, entry)}" for entry in before.fdb if entry not in after.fdb),
+        *(f"fdb append {_fdb(after, entry)}" for entry in after.fdb if entry not in before.fdb),
+    )
+    four = _restore(before.netfilter.ipv4, after.netfilter.ipv4)
+    six = _restore(before.netfilter.ipv6, after.netfilter.ipv6)
+    return Script(
+        ip=_lines(ip),
+        ip6=_lines(_rules(before, after, 6)),
+        bridge=_lines(fdb),
+        iptables=four,
+        ip6tables=six,
+        sysctls=tuple(_sysctls(before, after)),
+        accounts=tuple(_accounts(after)) if four or six else (),
+    )
+
+
+def _same_devices(before: Host, after: Host) -> None:
+    fresh = {link.name for link in after.links if link.kind is LinkKind.VXLAN and _held(before, link) is None}
+    held = {(link.name, link.mac, link.peer) for link in before.links}
+    wanted = {(link.name, link.mac, link.peer) for link in after.links if link.name not in fresh}
+    if held != wanted:
+        names = sorted({name for name, _, _ in held ^ wanted})
+        message = "the machine would need other devices or cables: build another lab"
+        raise CannotDo(Problem(message, object=after.name, field=", ".join(names)))
+
+
+def _held(host: Host, link: Link) -> Link | None:
+    return next((held for held in host.links if held.name == link.name), None)
+
+
+def _is_up(host: Host, device: str) -> bool:
+    return any(link.name == device and link.up for link in host.links)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+# Devices and addresses
+
+
+def _link(before: Link | None, after: Link) -> Iterator[str]:
+    """A device: made if it is a tunnel, then its addresses, its bridge, its MTU, and last up or down."""
+    name = after.name
+    if before is None:
+        yield _tunnel(after)
+        before = msgspec.structs.replace(after, up=False, master="", hairpin=False, addresses=())
+    for address in before.addresses:
+        if address not in after.addresses:
+            yield f"address del {address} dev {name}"
+    untold = after.kind is LinkKind.BRIDGE and not before.up  # a bridge follows its ports unless told otherwise
+    if after.mtu != before.mtu or untold:
+        yield f"link set dev {name} mtu {after.mtu}"
+    if after.master != before.master:
+        yield f"link set dev {name} master {after.master}" if after.master else f"link set dev {name} nomaster"
+    if after.hairpin != before.hairpin:
+        yield f"link set dev {name} type bridge_slave hairpin {'on' if after.hairpin else 'off'}"
+    if after.up != before.up:
+        yield f"link set dev {name} {'up' if after.up else 'down'}"
+    for address in after.addresses:
+        if address not in before.addresses and not _own_of_loopback(after, address):
+            yield f"address add {_address(after, address)}"
+
+
+def _tunnel(link: Link) -> str:
+    of = link.vxlan
+    if of is None:
+        raise CannotDo(Problem("a tunnel device that does not say where it leads", field=link.name))
+    learning = "learning" if of.learning else "nolearning"
+    return (
+        f"link add name {link.name} index {link.index} address {link.mac} mtu {link.mtu} type vxlan "
+        f"id {of.vni} local {of.local} dev {of.device} dstport {of.port} {learning}"
+    )
+
+
+def _own_of_loopback(link: Link, address: Address) -> bool:
+    return link.kind is LinkKind.LOOPBACK and address.scope == "host"
+
+
+def _address(link: Link, address: Address) -> str:
+    """An address that brings no route along; in IPv6 it can be used at once."""
+    broadcast = address.family == 4 and address.length < 31 and link.kind is not LinkKind.LOOPBACK
+    more = " brd +" if broadcast else " nodad" if address.family == 6 else ""
+    return f"{address} dev {link.name} scope {address.scope}{more} noprefixroute"
+
+
+# Routes
+
+
+def _effective(host: Host) -> Iterator[tuple[str, Route]]:
+    """The routes that there can be, those on the cable first: not over a device that is down, and no second one with
+    the same destination and metric.
+    """
+    found: dict[tuple[int, str, str, int], Route] = {}
+    for route in sorted(host.routes, key=lambda route: bool(route.via)):
+        if not route.device or _is_up(host, route.device):
+            found.setdefault((route.family, route.table, str(route.block()), route.metric), route)
+    return ((repr(route), route) for route in found.values())
+
+
+def _is_gone(line: str, route: Route, new: Mapping[str, Route], after: Host) -> bool:
+    """Whether a route must be deleted: with a device that goes down it goes by itself."""
+    return line not in new and (not route.device or _is_up(after, route.device))
+
+
+def _added(host: Host, route: Route) -> str:
+    onlink = " onlink" if route.via and (route.onlink or not _covered(host, route)) else ""
+    return f"route add {_route(host, route)}{onlink}"
+
+
+def _covered(host: Host, route: Route) -> bool:
+    """Whether a stated route says that the gateway is on the cable."""
+    table = host.tables.get(("main", route.family))
+    found = table.lookup(route.via) if table is not None else None
+    return found is not None and not found.via and found.device == route.device
+
+
+def _route(host: Host, route: Route) -> str:
+    refused = route.type is not RouteType.UNICAST
+    parts = (
+        f"{route.type}" if refused else "",
+        str(route.block()),
+        f"via {route.via}" if route.via else "",
+        f"dev {route.device}" if route.device else "",
+        f"proto {route.protocol}",
+        f"scope {route.scope}" if route.family == 4 and not refused else "",
+        f"src {route.source}" if route.source else "",
+        _metric(route),
+        f"table {route.table}" if route.table != "main" else "",
+        f"mtu {route.mtu}" if route.mtu else "",
+    )
+    return " ".join(part for part in parts if part)
+
+
+def _metric(route: Route) -> str:
+    metric = route.metric or (256 if route.family == 6 and route.protocol == "kernel" else 0)
+    return f"metric {metric}" if metric else ""
+
+
+def _rules(before: Host, after: Host, of: int) -> Iterator[str]:
+    old = [rule for rule in before.rules if rule.family == of]
+    new = [rule for rule in after.rules if rule.family == of]
+    yield from (f"rule del {_rule(rule)}" for rule in old if rule not in new)
+    yield from (f"rule add {_rule(rule)}" for rule in new if rule not in old)
+
+
+def _rule(rule: RoutingRule) -> str:
+    parts = (
+        "not" if rule.invert else "",
+        f"from {rule.source or 'all'}",
+        f"to {rule.to}" if rule.to else "",
+        f"fwmark {rule.mark:#x}/{rule.mask:#x}" if rule.mark else "",
+        f"iif {rule.iif}" if rule.iif else "",
+        f"lookup {rule.table} pref {rule.priority}",
+    )
+    return " ".join(part for part in parts if part)
+
+
+# Neighbours and FDB
+
+
+def _kept(before: Host, after: Host, entry: Neighbour) -> bool:
+    """Whether a permanent neighbour is there already; a device that went down has lost all of its."""
+    return not _is_up(after, entry.device) or (entry in before.neighbours and _is_up(before, entry.device))
+
+
+def _neighbour(entry: Neighbour) -> str:
+    return f"neigh replace {entry.ip} lladdr {entry.mac} dev {entry.device} nud permanent"
+
+
+def _fdb(host: Host, entry: FdbEntry) -> str:
+    if entry.device in host.ports:
+        return f"{entry.mac} dev {entry.dst} master static"
+    return f"{entry.mac} dev {entry.device} dst {entry.dst} self permanent"
+
+
+# Rules of netfilter
+
+
+def _restore(before: Tables, after: Tables) -> str:
+    """The input of `iptables-restore`, which replaces the tables it names; empty where nothing changes."""
+    new = iptables_save(after)
+    if new == iptables_save(before):
+        return ""
+    return new + _lines(line for name in before if name not in after for line in _emptied(name))
+
+
+def _emptied(table: str) -> Iterator[str]:
+    yield f"*{table}"
+    yield from (f":{hook} ACCEPT [0:0]" for hook in TABLES[table])
+    yield "COMMIT"
+
+
+def _accounts(host: Host) -> list[str]:
+    """The counters that the rules name; they must be there before the rules are."""
+    tables = (*host.netfilter.ipv4.values(), *host.netfilter.ipv6.values())
+    matches = (match for table in tables for rule in table.rules for match in rule.matches)
+    return sorted({match.name for match in matches if isinstance(match, Nfacct)})
+
+
+# Settings
+
+
+def _sysctls(before: Host, after: Host) -> Iterator[tuple[str, str]]:
+    """Paths below /proc/sys/net and values: what the machine states, and what keeps its new devices quiet."""
+    keys = sorted(after.sysctls, key=lambda key: (key not in _FIRST, key))
+    for key in keys:
+        if before.sysctls.get(key) != after.sysctls[key]:
+            yield _path(key), str(after.sysctls[key])
+    if not before.sysctls:
+        for link in after.links:
+            for of in ("ipv4", "ipv6"):
+                for name, value in QUIET_DEVICE.items():
+                    yield f"{of}/neigh/{link.name}/{name}", value
+
+
+def _path(key: str) -> str:
+    """`net.ipv4.conf.flannel.1.rp_filter` → `ipv4/conf/flannel.1/rp_filter`: names of devices have dots too."""
+    parts = key.removeprefix("net.").split(".")
+    if len(parts) > 4 and parts[1] in ("conf", "neigh"):
+        parts[2:-1] = [".".join(parts[2:-1])]
+    return "/".join(parts)
