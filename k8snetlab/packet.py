@@ -90,7 +90,7 @@ class IPv4(msgspec.Struct, frozen=True):
 
 
 class IPv6(msgspec.Struct, frozen=True):
-    """RFC 8200: 40 bytes, 48 with a fragment header. Routers never fragment it (`df` is always true on the way)."""
+    """RFC 8200: 40 bytes, 48 with a fragment header. Routers never cut it; `df` says whether its sender may not."""
 
     layer: ClassVar[str] = "ipv6"
     version: ClassVar[int] = 6

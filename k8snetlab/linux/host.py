@@ -160,6 +160,15 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             found.setdefault((entry.device, entry.mac), []).append(entry)
         return {key: tuple(entries) for key, entries in found.items()}
 
+    @cached_property
+    def tunnels(self) -> Mapping[tuple[int, int], tuple[Link, ...]]:
+        """The tunnel devices that are up, by the family and the UDP port of the socket they hold."""
+        found: dict[tuple[int, int], list[Link]] = {}
+        for link in self.links:
+            if link.vxlan is not None and link.up:
+                found.setdefault((family(link.vxlan.local), link.vxlan.port), []).append(link)
+        return {key: tuple(links) for key, links in found.items()}
+
     def sysctl(self, key: str) -> int:
         """A kernel setting, e.g. `net.ipv4.ip_forward`. A Host that does not state it is misbuilt: `LabError`."""
         try:

@@ -72,6 +72,9 @@ PASSING = frozenset({"net-unreachable", "host-unreachable", "no-route", "addr-un
 """Errors that end a TCP handshake, but are not reported to a UDP socket (`icmp_err_convert`)."""
 
 _NO_LINES: Iterator[Line] = iter(())
+TAGGED = 18
+"""Bytes that a frame that arrives may have beyond the MTU: an Ethernet header and a VLAN tag (`is_skb_forwardable`)."""
+
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 _UDP_VXLAN_SPORT = 49152
 
@@ -81,6 +84,7 @@ class Namespace:
 
     __slots__ = (
         "conntrack",
+        "cuts",
         "fragments",
         "host",
         "learnt",
@@ -100,7 +104,8 @@ class Namespace:
         self.ports: dict[tuple[str, str], str] = {}  # (bridge, MAC) -> port
         self.recent: dict[str, dict[str, float]] = {}
         self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
-        self.fragments: dict[tuple[str, str, int], list[Packet]] = {}
+        self.cuts = 0  # packets that were fragmented here: the identification of the last one
+        self.fragments: dict[tuple[str, str, str, int], list[Packet]] = {}
 
     # What matches ask (netfilter.Surroundings)
 
@@ -129,7 +134,7 @@ class Namespace:
         if not link.up:
             yield Step(self.name, device, Action.DROP, frame, f"{device} is down")
             return
-        if frame.length > link.mtu + 18:
+        if frame.length > link.mtu + TAGGED:
             why = f"{frame.length - 14} bytes do not fit the MTU of {device}, {link.mtu}; nobody is told"
             yield Step(self.name, device, Action.DROP, frame, why)
             return
@@ -143,7 +148,7 @@ class Namespace:
 
     # 2. The bridge
 
-    def _bridge_receive(self, port: Link, frame: Packet) -> Steps:
+    def _bridge_receive(self, port: Link, frame: Packet, mark: int = 0) -> Steps:
         bridge = self.host.link(port.master)
         ethernet = frame.headers[0]
         assert isinstance(ethernet, Ethernet)
@@ -152,6 +157,7 @@ class Namespace:
             return
         self.ports[bridge.name, ethernet.src] = port.name
         skb = Skb(frame.popped(), bridge.name)
+        skb.mark = mark
         target = ethernet.dst
         if self._filters_bridges(skb.version):
             skb.bridged = (port.name, ethernet)
@@ -178,7 +184,7 @@ class Namespace:
         without being routed, or the bridge itself. Empty if it ends here (`br_nf_pre_routing_finish`).
         """
         route = self._lookup(skb)
-        if route is None or route.device != bridge.name:
+        if route is None or route.device != bridge.name or self._not_a_router(skb):
             return bridge.mac
         mac = yield from self._neighbour(bridge, route.via or skb.dst, skb.src)
         if mac is None:
@@ -204,7 +210,12 @@ class Namespace:
             if not (yield from self._hook("POSTROUTING", skb)):
                 return
             frame = skb.packet.pushed(ethernet)
-        yield from self._transmit(self.host.link(name), frame)
+        out = self.host.link(name)
+        if skb.cut:
+            for piece in (yield from self._cut(out, skb, out.mtu)):
+                yield from self._transmit(out, piece.pushed(ethernet), skb.mark)
+        else:
+            yield from self._transmit(out, frame, skb.mark)
 
     def _bridge_port(self, bridge: Link, mac: str) -> str | None:
         """The port a MAC was last seen at; until then that of its static entry, or where a flooded frame is taken."""
@@ -308,35 +319,32 @@ class Namespace:
             return
         if not (yield from self._hook("INPUT", skb)):
             return
-        tunnel = self._tunnel(skb)
-        if tunnel is not None:
-            yield from self._decapsulate(tunnel, skb)
+        ends = self.host.tunnels.get((skb.version, skb.dport), ()) if skb.protocol == "UDP" else ()
+        yield from self._decapsulate(ends, skb) if ends else self._deliver(skb)
+
+    def _decapsulate(self, ends: tuple[Link, ...], skb: Skb) -> Steps:
+        """Tunnel devices hold the port, whatever address the packet came to; its network identifier says which."""
+        headers = skb.packet.headers
+        vni = headers[2].vni if len(headers) > 2 and isinstance(headers[2], VXLAN) else 0
+        link = next((end for end in ends if end.vxlan is not None and end.vxlan.vni == vni), None)
+        if link is None:
+            why = f"no tunnel of {self.name} on port {skb.dport} has network identifier {vni}"
+            yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
             return
-        yield from self._deliver(skb)
-
-    def _tunnel(self, skb: Skb) -> Link | None:
-        if skb.protocol != "UDP" or len(skb.packet.headers) < 3:
-            return None
-        header = skb.packet.headers[2]
-        if not isinstance(header, VXLAN):
-            return None
-        for link in self.host.links:
-            vxlan = link.vxlan
-            if vxlan and link.up and vxlan.port == skb.dport and vxlan.vni == header.vni and vxlan.local == skb.dst:
-                return link
-        return None
-
-    def _decapsulate(self, link: Link, skb: Skb) -> Steps:
         frame = skb.packet.popped(3)
         ethernet = frame.headers[0]
         assert isinstance(ethernet, Ethernet)
         less = skb.packet.length - frame.length + ethernet.length
         why = f"{link.name} takes the outer headers off: {less} bytes less"
         yield Step(self.name, link.name, Action.DECAPSULATE, frame, why)
-        if ethernet.dst not in (link.mac, BROADCAST):
+        if link.master:
+            self.world.later(self._bridge_receive(link, frame, skb.mark))
+        elif ethernet.dst in (link.mac, BROADCAST):
+            inner = Skb(frame.popped(), link.name)
+            inner.mark = skb.mark  # a mark goes through a tunnel, though not over a cable
+            self.world.later(self._ip_receive(inner))
+        else:
             yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
-            return
-        self.world.later(self._ip_receive(Skb(frame.popped(), link.name)))
 
     def _deliver(self, skb: Skb) -> Steps:
         ports = skb.packet.headers[1]
@@ -410,7 +418,7 @@ class Namespace:
     # 5. For others: TTL, MTU, FORWARD
 
     def _forward(self, skb: Skb, route: Route) -> Steps:
-        ip = skb.ip
+        ip, largest = skb.ip, skb.cut or skb.packet.length
         if ip.ttl <= 1:
             yield from self._answer_error(skb, "time-exceeded")
             why = "its time to live is used up: probably it goes round in circles"
@@ -418,9 +426,10 @@ class Namespace:
             return
         link = self.host.link(route.device)
         mtu = route.mtu or link.mtu
-        if ip.df and skb.packet.length > mtu:
+        if largest > mtu and (ip.df or ip.version == 6):
             yield from self._answer_error(skb, "fragmentation-needed", mtu)
-            why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}, and it may not be cut (DF)"
+            not_cut = "it may not be cut (DF)" if ip.version == 4 else "routers do not cut IPv6"
+            why = f"{largest} bytes do not fit the MTU of {link.name}, {mtu}, and {not_cut}"
             yield Step(self.name, link.name, Action.DROP, skb.packet, why)
             return
         skb.put(Packet((_with_ttl(ip, ip.ttl - 1), *skb.packet.headers[1:]), skb.packet.payload))
@@ -507,18 +516,26 @@ class Namespace:
             return
         link = self.host.link(route.device)
         mtu = route.mtu or link.mtu
-        if skb.packet.length <= mtu:
+        if skb.packet.length <= mtu and not skb.cut:
             yield from self._to_neighbour(link, route, skb, skb.packet)
             return
         if skb.ip.df:
             why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu} (message too long)"
             yield Step(self.name, link.name, Action.DROP, skb.packet, why)
             return
-        pieces = _cut(skb.packet, mtu)
-        why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
-        yield Step(self.name, link.name, Action.FRAGMENT, skb.packet, why)
-        for piece in pieces:
+        for piece in (yield from self._cut(link, skb, mtu)):
             yield from self._to_neighbour(link, route, skb, piece)
+
+    def _cut(self, link: Link, skb: Skb, mtu: int) -> Generator[Step, None, tuple[Packet, ...]]:
+        """Fragments that fit a device; of a packet that conntrack put together, such as it was before."""
+        if not _is_fragment(skb.ip):
+            self.cuts += 1
+        pieces = fragments(skb.packet, min(mtu, skb.cut or mtu), self.cuts)
+        why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
+        if skb.packet.length <= mtu:
+            why = f"conntrack put it together, so it is cut into {len(pieces)} fragments as before"
+        yield Step(self.name, link.name, Action.FRAGMENT, skb.packet, why)
+        return pieces
 
     def _to_neighbour(self, link: Link, route: Route, skb: Skb, packet: Packet) -> Steps:
         if not link.up:
@@ -529,12 +546,19 @@ class Namespace:
         if mac is None:
             yield from self._unanswered(link, hop, skb, packet)
             return
-        yield from self._send_frame(link, Packet((Ethernet(link.mac, mac), *packet.headers), packet.payload))
+        ethernet = Ethernet(link.mac, mac)
+        if link.kind is LinkKind.BRIDGE:
+            own = Skb(packet)
+            own.mark = skb.mark
+            yield from self._bridge_forward(link, None, own, ethernet)
+        else:
+            yield from self._transmit(link, packet.pushed(ethernet), skb.mark)
 
     def _unanswered(self, link: Link, hop: str, skb: Skb, packet: Packet) -> Steps:
         """Nobody answered for the next hop. The sender is told by ICMP even if it is a program here."""
         yield Step(self.name, link.name, Action.UNREACHABLE, packet, f"nobody on {link.name} answers for {hop}")
-        yield from self._answer_error(skb, "host-unreachable")
+        if not packet.ip.offset:
+            yield from self._answer_error(skb, "host-unreachable")
 
     def _neighbour(self, link: Link, address: str, source: str) -> Generator[Step, None, str | None]:
         """The MAC address of a neighbour: known for good, learnt before, or asked for now."""
@@ -551,25 +575,16 @@ class Namespace:
         )
         return answer.sender_mac
 
-    def _send_frame(self, link: Link, frame: Packet) -> Steps:
-        """Hand a frame to a device."""
-        if link.kind is LinkKind.BRIDGE:
-            ethernet = frame.headers[0]
-            assert isinstance(ethernet, Ethernet)
-            yield from self._bridge_forward(link, None, Skb(frame.popped()), ethernet)
-        elif link.kind is LinkKind.VXLAN:
-            yield from self._encapsulate(link, frame)
-        else:
-            yield from self._transmit(link, frame)
-
-    def _transmit(self, link: Link, frame: Packet) -> Steps:
-        """Put a frame on the cable."""
+    def _transmit(self, link: Link, frame: Packet, mark: int = 0) -> Steps:
+        """Put a frame on the cable, or into the tunnel."""
         peer = link.peer
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
         elif frame.length - 14 > link.mtu:
             why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
+        elif link.kind is LinkKind.VXLAN:
+            yield from self._encapsulate(link, frame, mark)
         elif peer is None or peer.host not in self.world.network:
             yield Step(
                 self.name, link.name, Action.LOST, frame, f"nothing is plugged in at the other end of {link.name}"
@@ -578,7 +593,7 @@ class Namespace:
             yield Step(self.name, link.name, Action.TRANSMIT, frame, f"to {peer.host} {peer.link}")
             self.world.later(self.world.at(peer.host).receive(peer.link, frame))
 
-    def _encapsulate(self, link: Link, frame: Packet) -> Steps:
+    def _encapsulate(self, link: Link, frame: Packet, mark: int) -> Steps:
         vxlan = link.vxlan
         ethernet = frame.headers[0]
         assert vxlan is not None and isinstance(ethernet, Ethernet)
@@ -598,7 +613,9 @@ class Namespace:
             outer,
             f"{ethernet.dst} is on {remote}: {outer.length - frame.length + 14} bytes more",
         )
-        self.world.later(self.output(outer, f"{link.name} sends the frame to {remote} in UDP"))
+        skb = Skb(outer)
+        skb.mark = mark  # the outer packet inherits it: rules may meet the same mark twice
+        self.world.later(self._output(skb, f"{link.name} sends the frame to {remote} in UDP"))
 
     # Netfilter and conntrack
 
@@ -630,11 +647,16 @@ class Namespace:
 
     def _reassemble(self, skb: Skb, who: str) -> Passed:
         """Put a fragment to the others; whether the packet is whole now, and goes on."""
-        whole = self._reassembled(skb.packet)
+        key = (skb.src, skb.dst, skb.protocol, skb.ip.id)
+        held = self.fragments.setdefault(key, [])
+        held.append(skb.packet)
+        whole = reassembled(held)
         if whole is None:
             why = f"{who} keeps it until the other fragments are here"
             yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, why)
             return False
+        del self.fragments[key]
+        skb.cut = max(piece.length for piece in held)
         skb.put(whole)
         yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, f"{who} has all fragments")
         return True
@@ -818,7 +840,7 @@ class Namespace:
     # Answers by the kernel
 
     def _reject(self, skb: Skb, kind: str) -> Steps:
-        header = skb.packet.headers[1]
+        header = skb.packet.headers[1] if not skb.ip.offset else None
         if kind == "tcp-reset":
             if isinstance(header, TCP) and "R" not in header.flags:
                 reset = _reset(skb.ip, header)
@@ -830,9 +852,11 @@ class Namespace:
         yield from self._answer_error(skb, kind.removeprefix("icmp6-").removeprefix("icmp-"))
 
     def _answer_error(self, skb: Skb, message: str, mtu: int = 0) -> Steps:
-        """Queue an ICMP error to the sender of a packet; no error is ever answered with an error (RFC 1122, 3.2.2)."""
-        header = skb.packet.headers[1] if len(skb.packet.headers) > 1 else None
-        if isinstance(header, ICMP) and header.about is not None:
+        """Queue an ICMP error to the sender of a packet; never about an error, nor about a fragment but the first (RFC
+        1122, 3.2.2).
+        """
+        header = skb.packet.headers[1] if not skb.ip.offset else None
+        if header is None or (isinstance(header, ICMP) and header.about is not None):
             return
         source = skb.dst if self.is_local(skb.dst) else self.source_for(skb.src)
         if not source:
@@ -862,24 +886,6 @@ class Namespace:
         frame = reset.pushed(Ethernet(ethernet.dst, ethernet.src))
         yield Step(self.name, port, Action.SEND, frame, f"{self.name} answers through the port the frame came by")
         yield from self._transmit(self.host.link(port), frame)
-
-    def _reassembled(self, packet: Packet) -> Packet | None:
-        """Keep a fragment; the whole packet once all are here."""
-        ip = packet.ip
-        held = self.fragments.setdefault((ip.src, ip.dst, ip.id), [])
-        held.append(packet)
-        held.sort(key=lambda piece: piece.ip.offset)
-        if held[-1].ip.more or held[0].ip.offset:
-            return None
-        end = 0
-        for piece in held:
-            if piece.ip.offset != end:
-                return None
-            end += piece.length - piece.ip.length
-        del self.fragments[ip.src, ip.dst, ip.id]
-        first = held[0].ip
-        header = _with_fragment(first, 0, more=False)
-        return Packet((header, *held[0].headers[1:]), b"".join(piece.payload for piece in held))
 
 
 def quoted(packet: Packet) -> Packet:
@@ -925,33 +931,48 @@ def _with_ttl(ip: IPHeader, ttl: int) -> IPHeader:
     return IPv6(ip.src, ip.dst, ip.protocol, ttl, ip.df, ip.id, ip.offset, ip.more)
 
 
-def _with_fragment(ip: IPHeader, offset: int, *, more: bool) -> IPHeader:
+def _with_fragment(ip: IPHeader, offset: int, *, more: bool, ident: int) -> IPHeader:
     if isinstance(ip, IPv4):
-        return IPv4(ip.src, ip.dst, ip.protocol, ip.ttl, ip.df, ip.id, offset, more)
-    return IPv6(ip.src, ip.dst, ip.protocol, ip.ttl, ip.df, ip.id, offset, more)
+        return IPv4(ip.src, ip.dst, ip.protocol, ip.ttl, ip.df, ident, offset, more)
+    return IPv6(ip.src, ip.dst, ip.protocol, ip.ttl, ip.df, ident, offset, more)
 
 
 def _is_fragment(ip: IPHeader) -> bool:
     return ip.more or ip.offset > 0
 
 
-def _cut(packet: Packet, mtu: int) -> list[Packet]:
-    """Fragments of at most `mtu` bytes. Headers after the IP header ride in the first one; offsets count from its
-    end.
+def fragments(packet: Packet, mtu: int, ident: int) -> tuple[Packet, ...]:
+    """The packet in pieces of at most `mtu` bytes, under one identification; a fragment keeps the one it has.
+
+    Headers after the IP header ride in the first piece, which is as long as they are at least; offsets count from its
+    end. All but the last hold a multiple of eight bytes (RFC 791, RFC 8200).
     """
     ip = packet.ip
+    cut = _with_fragment(ip, ip.offset, more=True, ident=ip.id if _is_fragment(ip) else ident)
     whole = packet.length - ip.length
-    room = (mtu - ip.length) // 8 * 8
     inner = whole - len(packet.payload)
-    pieces: list[Packet] = []
-    for offset in range(0, whole, room):
-        length = min(room, whole - offset)
-        header = _with_fragment(ip, offset, more=offset + length < whole)
-        if offset == 0:
-            pieces.append(Packet((header, *packet.headers[1:]), packet.payload[: length - inner]))
-        else:
-            pieces.append(Packet((header,), packet.payload[offset - inner : offset - inner + length]))
-    return pieces
+    first = max((mtu - cut.length) // 8 * 8, (inner + 7) // 8 * 8)
+    pieces = [Packet((cut, *packet.headers[1:]), packet.payload[: first - inner])]
+    room = (mtu - cut.length) // 8 * 8
+    for offset in range(first, whole, room):
+        more = ip.more or offset + room < whole
+        header = _with_fragment(ip, ip.offset + offset, more=more, ident=cut.id)
+        pieces.append(Packet((header,), packet.payload[offset - inner : offset - inner + room]))
+    return tuple(pieces)
+
+
+def reassembled(pieces: list[Packet]) -> Packet | None:
+    """The packet that these fragments are, or `None` while some are missing."""
+    held = sorted(pieces, key=lambda piece: piece.ip.offset)
+    end = 0
+    for piece in held:
+        if piece.ip.offset != end:
+            return None
+        end += piece.length - piece.ip.length
+    if held[-1].ip.more:
+        return None
+    header = _with_fragment(held[0].ip, 0, more=False, ident=0)
+    return Packet((header, *held[0].headers[1:]), b"".join(piece.payload for piece in held))
 
 
 def _back(ip: IPHeader, ports: Ports) -> Packet:

@@ -241,7 +241,7 @@ def _mss(at: Namespace, towards: str) -> int:
 
 def _packet(src: str, dst: str, protocol: str, ports: Ports, payload: bytes, *, df: bool) -> Packet:
     if ":" in dst:
-        return Packet((IPv6(src, dst, protocol), ports), payload)
+        return Packet((IPv6(src, dst, protocol, df=df), ports), payload)
     return Packet((IPv4(src, dst, protocol, df=df), ports), payload)
 
 
@@ -275,7 +275,7 @@ def exchange(
     """Send one packet from a machine to `address` and `port`, and let the answer come back.
 
     `protocol` is `TCP`, `UDP`, `SCTP` or `ICMP` (an echo request); `source` and `sport` are the kernel's choice
-    unless given.
+    unless given. With `df` a packet that is too long is refused rather than cut (for IPv6, by the sender itself).
     """
     at = world.at(client)
     source = source or at.source_for(address)
