@@ -13,7 +13,7 @@ and one small simulated kernel walks packets through that state. Nothing is scri
 goes another way.
 
 Read on in this order: `linux.netns` (the path of a packet), `linux.netfilter`, `services.iptables`, `cni.flannel`,
-`compile`, `cluster`. Drawings, widgets and exercises are leaves: `k8s.draw`, `k8s.explore`, `k8s.course` are loaded
+`compile`, `cluster`. Drawings, the real kernel, widgets and exercises are leaves: `k8s.draw`, `k8s.live`, `k8s.explore`, `k8s.course`; loaded
 when first used.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
     "contract", "example",
 ]  # fmt: skip
 
-_LEAVES = ("course", "draw", "explore")
+_LEAVES = ("course", "draw", "explore", "live")
 
 
 def __getattr__(name: str) -> Any:

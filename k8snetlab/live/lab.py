@@ -34,7 +34,7 @@ from k8snetlab.cluster import Cluster
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Network
 from k8snetlab.live.probes import Probe, Sight, seen
-from k8snetlab.live.script import Script, bare, cables, namespace, quiet, script
+from k8snetlab.live.script import Script, bare, cables, namespace, quiet, quiet_devices, script
 
 __all__ = ["Lab", "Printed", "unshare"]
 
@@ -107,6 +107,7 @@ class Lab:
         self._write(quiet(self.network))
         self._batch([("", ["ip", "-batch", "-"], links)])
         self._become({host.name: script(bare(host), host) for host in self.network.values()})
+        self._write(quiet_devices(self.network))
         self._listen()
 
     def apply(self, network: Network) -> None:

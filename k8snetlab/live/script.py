@@ -32,7 +32,7 @@ from k8snetlab.linux.netfilter import TABLES, Nfacct, Tables
 from k8snetlab.linux.route import Route, RouteType, RoutingRule
 from k8snetlab.linux.text import iptables_save
 
-__all__ = ["Script", "bare", "cables", "namespace", "quiet", "script"]
+__all__ = ["Script", "bare", "cables", "namespace", "quiet", "quiet_devices", "script"]
 
 QUIET: Mapping[str, str] = {
     "ipv4/icmp_ratelimit": "0",
@@ -151,6 +151,15 @@ def quiet(network: Network) -> Iterator[tuple[str, str, str]]:
     for name in network:
         for path, value in QUIET.items():
             yield namespace(name), path, value
+
+
+def quiet_devices(network: Network) -> Iterator[tuple[str, str, str]]:
+    """The settings of every device that keep a lab quick, once the devices are there."""
+    for host in network.values():
+        for link in host.links:
+            for of in ("ipv4", "ipv6"):
+                for name, value in QUIET_DEVICE.items():
+                    yield namespace(host.name), f"{of}/neigh/{link.name}/{name}", value
 
 
 # One machine
@@ -374,16 +383,11 @@ def _accounts(host: Host) -> list[str]:
 
 
 def _sysctls(before: Host, after: Host) -> Iterator[tuple[str, str]]:
-    """Paths below /proc/sys/net and values: what the machine states, and what keeps its new devices quiet."""
+    """Paths below /proc/sys/net and values, of what the machine states."""
     keys = sorted(after.sysctls, key=lambda key: (key not in _FIRST, key))
     for key in keys:
         if before.sysctls.get(key) != after.sysctls[key]:
             yield _path(key), str(after.sysctls[key])
-    if not before.sysctls:
-        for link in after.links:
-            for of in ("ipv4", "ipv6"):
-                for name, value in QUIET_DEVICE.items():
-                    yield f"{of}/neigh/{link.name}/{name}", value
 
 
 def _path(key: str) -> str:
