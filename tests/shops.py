@@ -61,6 +61,8 @@ spec:
   nodeName: {node}
   containers:
     - {{name: {app}, image: example, ports: [{{name: http, containerPort: 8080}}]}}
+  {spec}
+status: {{{status}}}
 ---
 """
 
@@ -68,16 +70,20 @@ SERVICE = """
 apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{selector: {{app: {app}}}, ports: [{{name: http, port: 80, targetPort: 8080}}], {more}}}
+spec: {{selector: {{app: {app}}}, ports: [{{name: http, port: 80, targetPort: {target}}}], {more}}}
 ---
 """
 
 
-def pod(name: str, node: str = "node-1", app: str = "web", namespace: str = "default") -> str:
-    """A pod on a node, listening on 8080, which is called http."""
-    return POD.format(name=name, node=node, app=app, namespace=namespace)
+def pod(
+    name: str, node: str = "node-1", app: str = "web", namespace: str = "default", spec: str = "", status: str = ""
+) -> str:
+    """A pod on a node, listening on 8080, which is called http. `spec` is one more line, `status` its fields."""
+    return POD.format(name=name, node=node, app=app, namespace=namespace, spec=spec, status=status)
 
 
-def service(name: str, more: str = "type: ClusterIP", app: str = "web", namespace: str = "default") -> str:
-    """A Service of the pods with that label `app`, 80 to 8080; `more` goes into its spec."""
-    return SERVICE.format(name=name, more=more, app=app, namespace=namespace)
+def service(
+    name: str, more: str = "type: ClusterIP", app: str = "web", namespace: str = "default", target: int = 8080
+) -> str:
+    """A Service of the pods with that label `app`, port 80 to `target`; `more` goes into its spec."""
+    return SERVICE.format(name=name, more=more, app=app, namespace=namespace, target=target)
