@@ -175,13 +175,13 @@ class ICMP(msgspec.Struct, frozen=True):
 
     @property
     def sport(self) -> int:
-        """The identifier of an echo: conntrack uses it as it uses ports."""
-        return self.ident
+        """The identifier of an echo request: to conntrack it is what a source port is."""
+        return 0 if self.message == "echo-reply" else self.ident
 
     @property
     def dport(self) -> int:
-        """The same identifier: it does not change with the direction."""
-        return self.ident
+        """The identifier of an echo reply, where the answer goes."""
+        return self.ident if self.message == "echo-reply" else 0
 
     @property
     def is_error(self) -> bool:

@@ -7,8 +7,8 @@ packets only, and why an answer is translated back without any rule.
 
 An ICMP error belongs to the connection of the packet it quotes, and is translated with it (RELATED).
 
-Not modelled: helpers (FTP, SIP), zones, expectations, TCP window tracking, table size limits. Guide sections 2.1 and
-2.2; `conntrack(8)`.
+Not modelled: helpers (FTP, SIP), zones, expectations, the states and windows of TCP, time-outs (a connection stays
+until it is forgotten), table size limits, connection marks. Guide sections 2.1 and 2.2; `conntrack(8)`.
 """
 
 from __future__ import annotations
@@ -81,8 +81,10 @@ class Conntrack:
         self._by_tuple[connection.original] = connection
         self._by_tuple[connection.reply] = connection
 
-    def free_port(self, reply: Tuple) -> Tuple:
-        """The reply tuple, with its destination port moved up until no other connection answers to it."""
+    def free(self, reply: Tuple) -> Tuple:
+        """The reply tuple, with its destination port moved up until no other connection is answered by it. (The kernel
+        takes a port by chance.)
+        """
         if reply not in self._by_tuple:
             return reply
         for port in [*range(reply.dport + 1, 65536), *range(1024, reply.dport)]:

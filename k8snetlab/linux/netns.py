@@ -50,7 +50,7 @@ from k8snetlab.linux.netfilter import (
 from k8snetlab.linux.route import Route, RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
-from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, IPHeader, IPv4, IPv6, Packet, Ports
+from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, Ports
 from k8snetlab.trace import Action, Step
 
 if TYPE_CHECKING:
@@ -351,11 +351,12 @@ class Namespace:
         if isinstance(ports, ICMP):
             yield from self._icmp_in(skb, ports)
             return
-        if skb.tuple in self.sockets:
+        opening = isinstance(ports, TCP) and ports.flags == "S"
+        if skb.tuple in self.sockets and not opening:
             yield Step(self.name, skb.iif, Action.DELIVER, skb.packet, f"an open connection of {self.name} expects it")
             self.world.arrived(self, skb, None)
             return
-        if isinstance(ports, TCP) and ports.flags != "S":
+        if isinstance(ports, TCP) and not opening:
             yield from self._no_connection(skb, ports)
             return
         listener = self._listener(skb)
@@ -442,7 +443,7 @@ class Namespace:
     def source_for(self, dst: str) -> str:
         """The address a socket gets that connects to `dst`; empty where there is no route."""
         if self.host.is_local(dst):
-            return dst
+            return "127.0.0.1" if dst.startswith("127.") else dst
         route = self.host.find(dst)
         if route is None or route.type is not RouteType.UNICAST:
             return ""
@@ -627,8 +628,8 @@ class Namespace:
             elif phase == "confirm":
                 self._confirm(skb)
             elif phase == "nat":
-                if skb.connection is not None and not (yield from self._nat(hook, chain, skb, skb.connection)):
-                    return False
+                if skb.connection is not None:
+                    yield from self._nat(hook, chain, skb, skb.connection)
             elif phase == "defrag":
                 if _is_fragment(skb.ip) and not (yield from self._reassemble(skb, "conntrack")):
                     return False
@@ -672,14 +673,15 @@ class Namespace:
         if isinstance(header, ICMP) and header.about is not None:
             key = Skb(header.about).tuple.mirrored()
             found = self.conntrack.find(key)
-            skb.connection = found
-            skb.state = "RELATED" if found is not None else "INVALID"
-            skb.reply = found is not None and key != found.original
+            if found is not None and skb.dst == key.dst:
+                skb.connection, skb.state, skb.reply = found, "RELATED", key != found.original
+            else:
+                skb.state = "INVALID"
             return
         key = skb.tuple
         found = self.conntrack.find(key)
         if found is None:
-            if isinstance(header, TCP) and header.flags not in ("S", ".", "P."):
+            if not _may_begin(header):
                 skb.state = "INVALID"
                 return
             skb.connection = Connection(key)
@@ -696,53 +698,62 @@ class Namespace:
         if connection is not None and not connection.confirmed and not skb.reply:
             self.conntrack.confirm(connection)
 
-    def _nat(self, hook: str, chain: Chain | None, skb: Skb, connection: Connection) -> Passed:
+    def _nat(self, hook: str, chain: Chain | None, skb: Skb, connection: Connection) -> Steps:
         """Table nat for a new connection; then the translation that the connection has."""
         source_side = hook in SOURCE_SIDE
         decided = connection.confirmed or (connection.source_nat if source_side else connection.destination_nat)
+        rule: Rule | None = None
         if not decided and not skb.reply:
-            if source_side:
-                connection.source_nat = True
-            else:
-                connection.destination_nat = True
-            before = connection.reply
-            rule = None
             if chain is not None:
                 rule, steps = self._traverse("nat", chain, skb)
                 yield from steps
-            if rule is not None:
-                connection.reply = self._bound(hook, rule.target, skb, before)
-            elif source_side:  # no rule, but no two connections may be answered by the same tuple
-                connection.reply = self.conntrack.free_port(before)
-            connection.translated = connection.reply != connection.original.mirrored()
-            if rule is not None and connection.reply != before:
-                self._translate(hook, skb, connection)
-                action = Action.SNAT if source_side else Action.DNAT
-                yield Step(self.name, skb.oif or skb.iif, action, skb.packet, _because(rule), rule)
-                return True
-        if connection.translated and self._translate(hook, skb, connection):
-            why = "a known connection: conntrack translates it as its first packet was"
-            if skb.state == "RELATED":
-                why = "the error is about a known connection: it is translated like that connection"
-            elif skb.reply:
-                why += ", backwards"
-            yield Step(self.name, skb.oif or skb.iif, Action.CONNTRACK, skb.packet, why)
-        return True
+            self._bind(hook, rule, skb, connection)
+        if not connection.translated or not self._translate(hook, skb, connection):
+            return
+        if rule is not None and isinstance(rule.target, DECIDING):
+            action = Action.SNAT if source_side else Action.DNAT
+            yield Step(self.name, skb.oif or skb.iif, action, skb.packet, _because(rule), rule)
+            return
+        why = "a known connection: conntrack translates it as its first packet was"
+        if not decided:
+            why = "another connection has this source port already: conntrack takes a free one"
+        elif skb.state == "RELATED":
+            why = "the error is about a known connection: it is translated like that connection"
+        elif skb.reply:
+            why += ", backwards"
+        yield Step(self.name, skb.oif or skb.iif, Action.CONNTRACK, skb.packet, why)
+
+    def _bind(self, hook: str, rule: Rule | None, skb: Skb, connection: Connection) -> None:
+        """Decide one side of a new connection's translation; no two connections may have the same answers."""
+        if rule is not None:
+            connection.reply = self._bound(hook, rule.target, skb, connection.reply)
+        if hook in SOURCE_SIDE:
+            connection.reply = self.conntrack.free(connection.reply)
+            connection.source_nat = True
+        else:
+            connection.destination_nat = True
+        connection.translated = connection.reply != connection.original.mirrored()
 
     def _bound(self, hook: str, target: Target, skb: Skb, reply: Tuple) -> Tuple:
         """The reply tuple of a connection as the target of its deciding rule wants it."""
         if isinstance(target, Dnat):
             return reply._replace(src=target.address, sport=target.port or reply.sport)
         if isinstance(target, Redirect):
-            here = "127.0.0.1" if hook == "OUTPUT" else self._select(skb.iif, skb.src)
-            return reply._replace(src=here, sport=target.port)
+            return reply._replace(src=self._own_address(hook, skb), sport=target.port)
         if isinstance(target, Snat | Masquerade):
             address = target.address if isinstance(target, Snat) else self._masquerade_source(skb)
             wanted = reply._replace(dst=address)
             if target.random_fully and skb.protocol in ("TCP", "UDP", "SCTP"):
                 wanted = wanted._replace(dport=self.world.random.randrange(1024, 65536))
-            return self.conntrack.free_port(wanted)
+            return wanted
         return reply
+
+    def _own_address(self, hook: str, skb: Skb) -> str:
+        """Where REDIRECT leads: the first address of the device that the packet came by, or the loopback address."""
+        if hook == "OUTPUT":
+            return "127.0.0.1" if skb.version == 4 else "::1"
+        own = (address.ip for address in self.host.link(skb.iif).addresses if address.family == skb.version)
+        return next(own, skb.dst)
 
     def _masquerade_source(self, skb: Skb) -> str:
         route = self._lookup(skb)
@@ -914,6 +925,8 @@ def rewritten(packet: Packet, ip: IPHeader, *, src: str = "", sport: int = 0, ds
         ports = UDP(sport or header.sport, dport or header.dport)
     elif isinstance(header, SCTP):
         ports = SCTP(sport or header.sport, dport or header.dport, header.chunk)
+    elif isinstance(header, ICMP):
+        ports = ICMP(header.message, header.mtu, sport or dport or header.ident, header.about)
     else:
         return Packet((_with_addresses(ip, src=src, dst=dst), *packet.headers[1:]), packet.payload)
     return Packet((_with_addresses(ip, src=src, dst=dst), ports, *packet.headers[2:]), packet.payload)
@@ -973,6 +986,15 @@ def reassembled(pieces: list[Packet]) -> Packet | None:
         return None
     header = _with_fragment(held[0].ip, 0, more=False, ident=0)
     return Packet((header, *held[0].headers[1:]), b"".join(piece.payload for piece in held))
+
+
+def _may_begin(header: Header) -> bool:
+    """Whether conntrack takes the packet for the first of a connection: a TCP connection may be picked up in the
+    middle, but not by its second packet, its end or a reset; an answer to a ping begins nothing.
+    """
+    if isinstance(header, TCP):
+        return header.flags in ("S", ".", "P.")
+    return not isinstance(header, ICMP) or header.message == "echo-request"
 
 
 def _back(ip: IPHeader, ports: Ports) -> Packet:

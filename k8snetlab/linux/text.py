@@ -335,7 +335,7 @@ def _connection(connection: Connection) -> str:
 def _tuple(of: Tuple, icmp_type: int) -> str:
     addresses = f"src={of.src} dst={of.dst}"
     if of.protocol in _ECHO:
-        return f"{addresses} type={icmp_type} code=0 id={of.sport}"
+        return f"{addresses} type={icmp_type} code=0 id={of.sport or of.dport}"
     return f"{addresses} sport={of.sport} dport={of.dport}"
 
 

@@ -290,7 +290,7 @@ def exchange(
     elif protocol in ("ICMP", "ICMPv6"):
         ports = ICMP("echo-request", 0, sport)
         protocol = "ICMP" if family(address) == 4 else "ICMPv6"
-        port = sport
+        port = 0
     else:
         raise LabError(f"{protocol} is not a protocol that a packet can be sent by: TCP, UDP, SCTP, ICMP")
     nowhere = "0.0.0.0" if family(address) == 4 else "::"
