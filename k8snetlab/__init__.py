@@ -13,8 +13,8 @@ and one small simulated kernel walks packets through that state. Nothing is scri
 goes another way.
 
 Read on in this order: `linux.netns` (the path of a packet), `linux.netfilter`, `services.iptables`, `cni.flannel`,
-`compile`, `cluster`. Drawings, the real kernel, widgets and exercises are leaves: `k8s.draw`, `k8s.live`, `k8s.explore`, `k8s.course`; loaded
-when first used.
+`compile`, `cluster`. Drawings, the real kernel, widgets and exercises are leaves: `k8s.draw`, `k8s.live`,
+`k8s.explore` and `k8s.course` are loaded when first used.
 """
 
 from __future__ import annotations
