@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from k8snetlab.cluster import Cluster
+from k8snetlab.errors import BadOption, UnknownName
+from k8snetlab.flows import Session
+from k8snetlab.trace import Action
+from tests.shops import bookshop, pod, service
+
+
+@cache
+def sticky() -> Cluster:
+    """A Service with ClientIP affinity of 100 seconds, three backends, and two clients on one node."""
+    affinity = "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 100}}"
+    backends = "".join(pod(f"web-{number}", node=f"node-{number}") for number in (1, 2, 3))
+    return Cluster.load(backends, pod("a", app="client"), pod("b", app="client"), service("web", affinity))
+
+
+def drawn(session: Session, who: str = "default/a") -> str:
+    """The backend that the next connection gets."""
+    backend = session.trace(who, "svc/default/web:80").backend
+    assert backend is not None
+    return backend.pod
+
+
+def test_affinity_keeps_the_backend() -> None:
+    """Whoever was drawn first takes every connection of that client."""
+    session = sticky().session(seed=1)
+    assert len({drawn(session) for _ in range(12)}) == 1
+
+
+def test_affinity_ends_after_its_time_out() -> None:
+    """A client that stays away for longer is drawn anew: over many pauses every backend is met."""
+    session = sticky().session(seed=1)
+    met = set()
+    for _ in range(20):
+        met.add(drawn(session))
+        session.advance(101)
+    assert met == {"web-1", "web-2", "web-3"}
+
+
+def test_every_connection_keeps_affinity_alive() -> None:
+    """The time-out counts from the last connection, not from the first."""
+    session = sticky().session(seed=1)
+    first = drawn(session)
+    for _ in range(10):
+        session.advance(99)
+        assert drawn(session) == first
+
+
+def test_affinity_is_one_for_each_client() -> None:
+    """Another client is drawn for himself: over many sessions the two differ somewhere."""
+    pairs = [
+        (session := sticky().session(seed=seed), drawn(session), drawn(session, "default/b")) for seed in range(12)
+    ]
+    assert any(one != other for _, one, other in pairs)
+
+
+def test_without_affinity_every_connection_is_drawn() -> None:
+    """A session alone makes nobody stick."""
+    session = bookshop().session(seed=1)
+    backends = {session.trace("shop/web-0", "svc/shop/api:80").backend for _ in range(20)}
+    assert len(backends) == 3
+
+
+def test_a_trace_outside_of_a_session_remembers_nothing() -> None:
+    """The affinity of a session is not that of the cluster."""
+    session = sticky().session(seed=1)
+    drawn(session)
+    seeds = {sticky().trace("default/a", "svc/default/web:80", seed=seed).backend for seed in range(20)}
+    assert len(seeds) == 3
+
+
+def test_connections_stay_in_conntrack() -> None:
+    """Each connection is a line on the node that translated it, as `conntrack -L` prints it."""
+    session = sticky().session(seed=1)
+    for _ in range(3):
+        drawn(session)
+    lines = session.conntrack("node-1").splitlines()
+    assert len([line for line in lines if "dport=80 " in line and "ESTABLISHED" in line]) == 3
+
+
+def test_neighbours_are_learnt_once() -> None:
+    """The second packet asks nobody for a MAC address."""
+    session = bookshop().session()
+    actions = [[step.action for step in session.trace("shop/web-0", "shop/web-1:8080").steps] for _ in range(2)]
+    assert Action.ARP in actions[0] and Action.ARP not in actions[1]
+
+
+def test_the_outcome_of_a_session_is_what_happened() -> None:
+    """Other choices are not walked: they would have to undo what was before."""
+    [outcome] = bookshop().session().trace("shop/web-0", "svc/shop/api:80").outcomes
+    assert outcome.probability == 1.0
+
+
+def test_the_same_seed_gives_the_same_session() -> None:
+    """Step for step."""
+    one, other = bookshop().session(seed=3), bookshop().session(seed=3)
+    for _ in range(4):
+        assert one.trace("shop/web-0", "api:80").steps == other.trace("shop/web-0", "api:80").steps
+
+
+def test_time_runs_forward() -> None:
+    """From the moment given, by the seconds given."""
+    session = bookshop().session(now=1000.0)
+    session.advance(2.5)
+    assert session.now == 1002.5
+    with pytest.raises(BadOption, match="time does not run backwards"):
+        session.advance(-1)
+
+
+def test_a_session_has_the_cables_it_began_with() -> None:
+    """A client that is not in the network cannot join; the one outside is there."""
+    session = bookshop().session()
+    assert session.trace("external", "svc/shop/web:80").backend is not None
+    with pytest.raises(BadOption, match="a session has the cables it began with"):
+        session.trace("external:198.51.100.7", "svc/shop/web:80")
+
+
+def test_conntrack_of_a_machine_that_is_not_there() -> None:
+    """The message says which are."""
+    with pytest.raises(UnknownName, match="there is no machine 'node-9'"):
+        bookshop().session().conntrack("node-9")
