@@ -6,7 +6,7 @@ errors that a program would get decide which:
 
     OPEN         connected, or a datagram was answered
     REFUSED      ECONNREFUSED: a reset, or port unreachable
-    UNREACHABLE  ENETUNREACH, EHOSTUNREACH, EACCES and others that say: no way there
+    UNREACHABLE  ENETUNREACH, EHOSTUNREACH, EACCES and others that say: no way there (UDP hears of the lasting ones)
     TIMEOUT      nothing came; or the own machine dropped the packet (EPERM) or found it too long (EMSGSIZE), which
                  only UDP is told
 """

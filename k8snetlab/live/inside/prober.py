@@ -4,8 +4,9 @@ A probe is a real connect (TCP) or a real datagram (UDP) from a machine to an ad
 way at once: sockets that do not block, and one `epoll`. A probe ends with what the kernel told the program — an error
 by name — or with the words of whoever answered, or with `TIMEOUT` after the patience it was given.
 
-UDP sockets are connected and ask for every error (IP_RECVERR), because otherwise the kernel keeps "host unreachable"
-to itself. A datagram's first byte says whether it may be cut on its way. See `ip(7)`, `udp(7)`, `connect(2)`.
+UDP sockets are connected, so that they hear of refusals; "host unreachable", which may pass, the kernel keeps to itself
+unless a program asks for every error (IP_RECVERR), which few do, and probes do not. A datagram's first byte says
+whether it may be cut on its way. See `ip(7)`, `udp(7)`, `connect(2)`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from .namespaces import Namespaces
 __all__ = ["Ended", "Probe", "probe"]
 
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
 _PMTUDISC_DONT, _PMTUDISC_DO = 0, 2
 _AT_ONCE = 1024
 _TICK = 0.01
@@ -50,12 +50,13 @@ class Ended(NamedTuple):
 
 
 class _Under(NamedTuple):
-    """A probe that is under way."""
+    """A probe that is under way; `otherwise` is its end if nothing more is heard."""
 
     held: socket.socket
     number: int
     deadline: float
     connecting: bool
+    otherwise: str
 
 
 def probe(probes: list[Probe], namespaces: Namespaces) -> list[Ended]:
@@ -85,7 +86,7 @@ def probe(probes: list[Probe], namespaces: Namespaces) -> list[Ended]:
         now = time.monotonic()
         for file in [file for file, each in under.items() if each.deadline < now]:
             late = under.pop(file)
-            ended[late.number] = Ended("TIMEOUT" if late.connecting or _is_udp(late.held) else "OPEN", "")
+            ended[late.number] = Ended(late.otherwise, "")
             late.held.close()
     poll.close()
     namespaces.enter("")
@@ -99,24 +100,32 @@ def _begin(question: Probe, number: int, namespaces: Namespaces) -> _Under | End
     held = namespaces.socket(question.namespace, socket.AF_INET6 if six else socket.AF_INET, kind)
     try:
         if udp:
-            _ask_for_errors(held, six, question.whole)
+            _may_be_cut(held, six, question.whole)
         failed = held.connect_ex((question.address, question.port))
         if failed not in (0, errno.EINPROGRESS):
             return _failed(held, failed)
-        if udp:
-            held.send((b"1" if question.whole else b"0").ljust(question.size, b"."))
+        otherwise = _sent(held, question) if udp else "TIMEOUT"
     except OSError as error:
         return _failed(held, error.errno or 0)
-    return _Under(held, number, time.monotonic() + question.patience, connecting=not udp)
+    return _Under(held, number, time.monotonic() + question.patience, not udp, otherwise)
 
 
-def _ask_for_errors(held: socket.socket, six: bool, whole: bool) -> None:  # noqa: FBT001 - facts of the probe
+def _sent(held: socket.socket, question: Probe) -> str:
+    """Send the datagram; what its end is if nothing is heard. A rule that drops it here says so at once (EPERM), but
+    one that rejects it says that first.
+    """
+    try:
+        held.send((b"1" if question.whole else b"0").ljust(question.size, b"."))
+    except PermissionError as error:
+        return _name(error.errno or 0)
+    return "TIMEOUT"
+
+
+def _may_be_cut(held: socket.socket, six: bool, whole: bool) -> None:  # noqa: FBT001 - facts of the probe
     discover = _PMTUDISC_DO if whole else _PMTUDISC_DONT
     if six:
-        held.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         held.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, discover)
     else:
-        held.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
         held.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discover)
 
 
@@ -126,7 +135,7 @@ def _look(at: _Under) -> _Under | Ended:
     if failed and at.connecting:
         return Ended(_name(failed), "")
     if at.connecting:
-        return at._replace(connecting=False)
+        return at._replace(connecting=False, otherwise="OPEN")
     if failed:
         return Ended(_name(failed) if _is_udp(at.held) else "OPEN", "")
     try:
