@@ -104,9 +104,7 @@ def every_outcome(terrain: Terrain, question: Question, seed: int) -> Callable[[
     return lambda: merged(outcome_of(terrain.objects, chance, result) for chance, result in every(again))
 
 
-def told(
-    objects: Resolved, question: Question, result: Exchange, explore: Callable[[], tuple[Outcome, ...]]
-) -> Trace:
+def told(objects: Resolved, question: Question, result: Exchange, explore: Callable[[], tuple[Outcome, ...]]) -> Trace:
     """An exchange as a trace."""
     target = question.target
     request = Request(
