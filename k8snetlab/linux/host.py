@@ -176,15 +176,16 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         except KeyError:
             raise LabError(Problem("the machine does not state this sysctl", object=self.name, field=key)) from None
 
-    def without(self, entry: Entry) -> Host:
+    def without(self, entry: Entry, family: int = 0) -> Host:
         """The same machine with one route, rule, neighbour, FDB entry, link or listener less. A bridge that goes sets
-        its ports free. Raises `UnknownName`.
+        its ports free. A netfilter rule may stand alike in the tables of both families: it goes from those of `family`,
+        if that is given, else from the first that have it. Raises `UnknownName`.
         """
         if isinstance(entry, Rule):
-            of = 4 if _has(self.netfilter, 4, entry) else 6
-            if not _has(self.netfilter, of, entry):
-                raise UnknownName("rule", entry.text, field=self.name)
-            return msgspec.structs.replace(self, netfilter=self.netfilter.without(of, entry))
+            for of in (family,) if family else (4, 6):
+                if _has(self.netfilter, of, entry):
+                    return msgspec.structs.replace(self, netfilter=self.netfilter.without(of, entry))
+            raise UnknownName("rule", entry.text, field=self.name)
         field = _FIELDS[type(entry)]
         held: tuple[Entry, ...] = getattr(self, field)
         if entry not in held:
@@ -338,9 +339,11 @@ class Network(Mapping[str, Host]):
         held = {**self._held, **{host.name: host for host in hosts}}
         return Network(held, self._owners, self._asked.union(host.name for host in hosts))
 
-    def without(self, name: str, entry: Entry) -> Network:
-        """Another network, in which one machine has one entry less; of a link, the other end of its cable notices."""
-        changed = [self.host(name).without(entry)]
+    def without(self, name: str, entry: Entry, family: int = 0) -> Network:
+        """Another network, in which one machine has one entry less (`Host.without`); of a link, the other end of its
+        cable notices.
+        """
+        changed = [self.host(name).without(entry, family)]
         if isinstance(entry, Link) and entry.peer is not None and entry.peer.host in self:
             changed.append(self[entry.peer.host].unplugged(entry.peer.link))
         return self.replacing(*changed)

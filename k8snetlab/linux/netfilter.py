@@ -508,8 +508,9 @@ class Chain(msgspec.Struct, frozen=True, dict=True):
         return groups.get(getattr(skb, field), rest) if field else rest
 
     def without(self, rule: Rule) -> Chain:
-        """The chain with one rule less."""
-        return Chain(self.name, tuple(held for held in self.rules if held != rule), self.policy)
+        """The chain with one rule less: the first that equals it, as `iptables -D` does."""
+        at = self.rules.index(rule)
+        return Chain(self.name, (*self.rules[:at], *self.rules[at + 1 :]), self.policy)
 
 
 def _line(rule: Rule) -> Line:

@@ -299,13 +299,14 @@ def exchange(
         why = f"{client} has no route to {address}, or no address of its own towards it: the program is told at once"
         step = Step(client, "", Action.UNREACHABLE, packet, why)
         return Exchange("", sport, Verdict.UNREACHABLE, Client.UNREACHABLE, why, (step,), (), None)
-    at.sockets.add(Tuple(protocol, address, port, source, sport))
+    expected = Tuple(protocol, address, port, source, sport)
+    at.sockets.add(expected)
     world.arrivals.clear()
     steps = (*at.output(packet, f"a program on {client} sends to {address}:{port}"), *world.run())
     taken = next((arrival for arrival in world.arrivals if arrival.listener is not None or flags != "S"), None)
     world.arrivals.clear()
     reply = tuple(world.answer())
-    back = next((a for a in world.arrivals if a.host == client and a.listener is None), None)
+    back = next((a for a in world.arrivals if a.host == client and _concerns(a.packet, expected)), None)
     fate, told, reason = _ending(client, steps, reply, taken, back)
     return Exchange(source, sport, fate, told, reason, steps, reply, taken, back.packet if back else None)
 
@@ -324,8 +325,6 @@ def _ending(
         if isinstance(header, ICMP) and header.about is not None:
             if header.message == "fragmentation-needed":
                 return Verdict.DROPPED, Client.TIMEOUT, reason
-            if fate is Verdict.DELIVERED:  # the answer was refused on its way
-                return Verdict.TIMEOUT, Client.TIMEOUT, reason
             return fate, _told(header), reason
         if isinstance(header, TCP) and "R" in header.flags:
             return Verdict.REJECTED, Client.REFUSED, reason
@@ -340,6 +339,14 @@ def _ending(
         tunnelled = any(isinstance(header, VXLAN) for header in last.packet.headers)
         return fate, Client.TIMEOUT if tunnelled else Client.UNREACHABLE, reason
     return fate, Client.TIMEOUT, reason
+
+
+def _concerns(packet: Packet, expected: Tuple) -> bool:
+    """Whether a packet is what the client's socket waits for: its answer, or an error about what it sent."""
+    header = packet.headers[1]
+    if isinstance(header, ICMP) and header.about is not None:
+        return Skb(header.about).tuple.mirrored() == expected
+    return Skb(packet).tuple == expected
 
 
 def _told(error: ICMP) -> Client:
