@@ -370,15 +370,16 @@ def example(name: str, **options: Any) -> Cluster:
     Raises `UnknownName` naming what there is.
     """
     root = examples_folder()
-    for candidate in (
-        root / name,
-        root / f"{name}.yaml",
-        root / "manifests" / name,
-        root / "manifests" / f"{name}.yaml",
-    ):
-        if candidate.exists() and root in candidate.resolve().parents:
-            return Cluster.load(candidate, **options)
+    for folder in (root, root / "manifests"):
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate in _files_and_folders(root):
+                return Cluster.load(candidate, **options)
     raise UnknownName("example", name, _examples(root))
+
+
+def _files_and_folders(root: Path) -> set[Path]:
+    """What can be loaded under a folder; several files that each stand alone are no example."""
+    return {path for path in root.rglob("*") if path.suffix == ".yaml" or path.is_dir()} - {root / "manifests"}
 
 
 def _examples(root: Path) -> Iterable[str]:

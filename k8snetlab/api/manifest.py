@@ -182,6 +182,8 @@ class _Reading:
             self._take_document(_Document("", source))
         elif isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
             self._take_text("<text>", source.encode())
+        elif source == "":
+            self.problems.append(Problem("is neither text nor the name of a file or folder: it is empty"))
         elif str(source) == "-":
             self._take_text("<stdin>", sys.stdin.buffer.read(JSON_LIMIT + 1))
         else:

@@ -52,7 +52,7 @@ def assigned(block: Prefix, pods: Iterable[str], kept: Mapping[str, str] | None 
     taken: dict[str, str] = {}
     for pod, address in kept.items():
         if address in taken:
-            raise AddressInUse(address, (taken[address], pod), field="status.podIP")
+            raise AddressInUse(address, (f"Pod {taken[address]}", f"Pod {pod}"), field="status.podIP")
         taken[address] = pod
     found: dict[str, str] = {}
     last = ""
@@ -60,7 +60,7 @@ def assigned(block: Prefix, pods: Iterable[str], kept: Mapping[str, str] | None 
         if pod in kept:
             found[pod] = kept[pod]
             continue
-        last = found[pod] = next_free(block, taken, pod, last)
+        last = found[pod] = next_free(block, taken, f"Pod {pod}", last)
         taken[last] = pod
     return found
 

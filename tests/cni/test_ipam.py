@@ -36,7 +36,7 @@ def test_two_pods_that_keep_one_address_are_an_error() -> None:
     with pytest.raises(AddressInUse) as caught:
         assigned(BLOCK, ["a", "b"], {"a": "10.244.1.9", "b": "10.244.1.9"})
     assert caught.value.address == "10.244.1.9"
-    assert caught.value.owners == ("a", "b")
+    assert caught.value.owners == ("Pod a", "Pod b")
 
 
 def test_an_address_given_back_is_used_again_only_after_a_whole_turn() -> None:
@@ -49,7 +49,7 @@ def test_a_small_range_runs_out() -> None:
     """A /29 has six addresses for hosts; one is the gateway's."""
     small = Prefix.of("10.244.1.0/29")
     assert len(assigned(small, "abcde")) == 5
-    with pytest.raises(PoolExhausted, match=r"f: no address is left in 10.244.1.0/29: all 5 are in use"):
+    with pytest.raises(PoolExhausted, match=r"Pod f: no address is left in 10.244.1.0/29: all 5 are in use"):
         assigned(small, "abcdef")
 
 
