@@ -60,8 +60,9 @@ class Decoded(msgspec.Struct, frozen=True):
 def decode(data: Mapping[str, object]) -> Decoded:
     """Read one object from plain data.
 
-    >>> decode({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}, "spec": {"port":
-    80}}).problems[0].field 'spec.port'
+    >>> api = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}, "spec": {"port": 80}}
+    >>> decode(api).problems[0].field
+    'spec.port'
     """
     version, kind = data.get("apiVersion"), data.get("kind")
     if problem := _kind_problem(version, kind):
