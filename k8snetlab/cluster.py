@@ -208,16 +208,17 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
             raise UnknownName("overlay", name, (overlay.name for overlay in self.overlays))
         return self._with_overlays(kept)
 
-    def without(self, host: str, entry: Entry) -> Cluster:
-        """Another cluster in which one machine lacks a route, rule, neighbour, FDB entry, link or listener.
+    def without(self, host: str, entry: Entry, *, family: int = 0) -> Cluster:
+        """Another cluster in which one machine lacks a route, rule, neighbour, FDB entry, link or listener. A netfilter
+        rule that stands alike in the tables of both families goes from those of `family` (4 or 6), else of IPv4.
 
         Raises `UnknownName` where it has none. After a later `changed` it may have none either, which is then well.
         """
-        _ = self.network.without(host, entry)
+        _ = self.network.without(host, entry, family)
 
         def apply(terrain: Terrain) -> Network:
             try:
-                return terrain.network.without(host, entry)
+                return terrain.network.without(host, entry, family)
             except UnknownName:
                 return terrain.network
 
@@ -384,7 +385,7 @@ def _files_and_folders(root: Path) -> set[Path]:
 
 def _examples(root: Path) -> Iterable[str]:
     for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name != "manifests":
+        if path.is_dir() and path.name not in ("evidence", "manifests"):
             yield path.name
     for path in sorted(root.glob("manifests/*.yaml")):
         yield path.stem

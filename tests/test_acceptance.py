@@ -119,10 +119,11 @@ USED: dict[str, Callable[[Cluster, Trace], Iterator[tuple[str, Entry]]]] = {
 }
 
 
-def used(network: str, kind: str) -> list[tuple[str, Entry]]:
+def used(network: str, kind: str, families: str = "IPv4") -> list[tuple[str, Entry]]:
     """Every entry of a kind on the path of a trace across nodes, each once."""
+    cluster = bookshop(network, families)
     found: list[tuple[str, Entry]] = []
-    for each in USED[kind](bookshop(network), across(bookshop(network))):
+    for each in USED[kind](cluster, across(cluster)):
         if each not in found:
             found.append(each)
     return found
@@ -131,10 +132,10 @@ def used(network: str, kind: str) -> list[tuple[str, Entry]]:
 def entries() -> list[Any]:
     """A case for each entry on the paths of two networks."""
     return [
-        pytest.param(network, where, entry, id=f"{network}-{kind}-{number}-{where}")
-        for network in ("flannel", "bridge")
+        pytest.param(network, families, where, entry, id=f"{network}-{families}-{kind}-{number}-{where}")
+        for network, families in (("flannel", "IPv4"), ("bridge", "IPv4"), ("flannel", "IPv6"))
         for kind in USED
-        for number, (where, entry) in enumerate(used(network, kind))
+        for number, (where, entry) in enumerate(used(network, kind, families))
     ]
 
 
@@ -143,28 +144,26 @@ def told(trace: Trace) -> object:
     return trace.fate, trace.client, trace.reason, trace.steps, trace.reply
 
 
-@pytest.mark.parametrize(("network", "where", "entry"), entries())
-def test_without_any_entry_of_its_path_the_packet_goes_another_way(network: str, where: str, entry: Entry) -> None:
+@pytest.mark.parametrize(("network", "families", "where", "entry"), entries())
+def test_without_any_entry_of_its_path_the_packet_goes_another_way(
+    network: str, families: str, where: str, entry: Entry
+) -> None:
     """The machine lacks one entry, no other machine is compiled again, and the trace is another."""
-    cluster = bookshop(network)
+    cluster = bookshop(network, families)
     whole = across(cluster)
     _ = cluster.network["node-1"], cluster.network["node-2"], cluster.network["node-3"]
-    poorer = cluster.without(where, entry)
-    again = across_again(poorer, whole)
+    poorer = cluster.without(where, entry, family=whole.request.family)
+    again = across_again(cluster, poorer, whole)
     assert told(again) != told(whole)
     assert all(poorer.network[name] is cluster.network[name] for name in ("node-1", "node-2", "node-3", "switch")
                if name != where)  # fmt: skip
 
 
-def across_again(cluster: Cluster, whole: Trace) -> Trace:
-    """The same question with the seed that gave the first answer."""
-    seeds = (seed for seed in range(100) if told(bookshop_trace(cluster, seed)) == told(whole))
-    return cluster.trace(whole.request.source, whole.request.target, seed=next(seeds))
-
-
-def bookshop_trace(cluster: Cluster, seed: int) -> Trace:
-    """The question of `across` on the whole cluster of the same network."""
-    return bookshop(cluster.options.cni).trace("shop/web-0", "svc/shop/api:80", seed=seed)
+def across_again(cluster: Cluster, poorer: Cluster, whole: Trace) -> Trace:
+    """The same question in a cluster that lacks something, with the seed that gave the first answer."""
+    asked = whole.request.source, whole.request.target
+    seed = next(seed for seed in range(100) if told(cluster.trace(*asked, seed=seed)) == told(whole))
+    return poorer.trace(*asked, seed=seed)
 
 
 def test_the_path_has_every_kind_of_entry() -> None:
@@ -177,7 +176,7 @@ def test_the_path_has_every_kind_of_entry() -> None:
 def test_without_the_other_end_of_the_tunnel_nothing_arrives(kind: str) -> None:
     """A tunnel that lost an entry on the way there delivers nothing, and says why."""
     where, entry = used("flannel", kind)[0]
-    trace = across_again(bookshop().without(where, entry), across(bookshop()))
+    trace = across_again(bookshop(), bookshop().without(where, entry), across(bookshop()))
     assert trace.backend is None
     assert trace.reason.startswith(where)
 
