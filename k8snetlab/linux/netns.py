@@ -479,6 +479,10 @@ class Namespace:
             yield Step(self.name, "", Action.UNREACHABLE, skb.packet, f"{refused}: it does not leave {self.name}")
             return
         skb.oif = route.device
+        too_long = self._too_long(skb, route)
+        if too_long:  # said by the socket, before any rule is asked
+            yield Step(self.name, route.device, Action.DROP, skb.packet, too_long)
+            return
         if self.host.netfilter.of(skb.version):
             asked_for, mark = skb.dst, skb.mark
             if not (yield from self._hook("OUTPUT", skb)):
@@ -506,12 +510,24 @@ class Namespace:
             return f"nothing from {skb.src} may leave by {route.device} (martian; route_localnet is 0)"
         return ""
 
+    def _too_long(self, skb: Skb, route: Route) -> str:
+        """Why a packet that may not be cut does not leave by this route, or nothing."""
+        if not skb.ip.df or route.type is RouteType.LOCAL:
+            return ""
+        mtu = route.mtu or self.host.link(route.device).mtu
+        if skb.packet.length <= mtu:
+            return ""
+        return f"{skb.packet.length} bytes do not fit the MTU of {route.device}, {mtu} (message too long)"
+
     # 7. POSTROUTING, neighbour, device
 
     def _leave(self, skb: Skb, route: Route) -> Steps:
         if not (yield from self._hook("POSTROUTING", skb)):
             return
         if route.type is RouteType.LOCAL:
+            if not self.host.loops:
+                yield Step(self.name, "lo", Action.DROP, skb.packet, "lo is down: even own addresses are out of reach")
+                return
             skb.iif, skb.oif = "lo", ""
             yield from self._ip_receive(skb)
             return
@@ -520,9 +536,9 @@ class Namespace:
         if skb.packet.length <= mtu and not skb.cut:
             yield from self._to_neighbour(link, route, skb, skb.packet)
             return
-        if skb.ip.df:
-            why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu} (message too long)"
-            yield Step(self.name, link.name, Action.DROP, skb.packet, why)
+        too_long = self._too_long(skb, route)
+        if too_long:
+            yield Step(self.name, link.name, Action.DROP, skb.packet, too_long)
             return
         for piece in (yield from self._cut(link, skb, mtu)):
             yield from self._to_neighbour(link, route, skb, piece)
