@@ -7,20 +7,23 @@ real rules, real packets.
         sights = lab.probe(probes)
     compared = live.compare(shop.network, probes, sights)
 
+or, everything at once, `live.prove(shop)`; `live.evidence(shop)` is such a proof from the records.
+
 Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `bridge` (iproute2), `iptables-restore`
 (iptables) and `conntrack`; it may be an ordinary user who asks. `capabilities()` says what is missing and why.
 
-Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`.
+Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`, `proof`.
 """
 
 from __future__ import annotations
 
-from k8snetlab.live.capability import Capability, capabilities, missing
+from k8snetlab.live.capability import Capability, capabilities, lacking, missing, tried
 from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
 from k8snetlab.live.lab import Lab, Printed
 from k8snetlab.live.probes import Probe, Sight
+from k8snetlab.live.proof import MOST, Proof, evidence, prove
 
 __all__ = [
-    "Capability", "Compared", "Lab", "Outcome", "Printed", "Probe", "Sight", "capabilities", "compare", "missing",
-    "predicted",
+    "MOST", "Capability", "Compared", "Lab", "Outcome", "Printed", "Probe", "Proof", "Sight", "capabilities", "compare",
+    "evidence", "lacking", "missing", "predicted", "prove", "tried",
 ]  # fmt: skip

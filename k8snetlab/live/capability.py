@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import msgspec
@@ -20,7 +20,7 @@ from k8snetlab.errors import LabError
 from k8snetlab.linux.host import Network
 from k8snetlab.live.lab import Lab, unshare
 
-__all__ = ["Capability", "capabilities", "missing"]
+__all__ = ["Capability", "capabilities", "lacking", "missing", "tried"]
 
 PROGRAMS = {
     "unshare": "util-linux",
@@ -68,6 +68,11 @@ class Capability(msgspec.Struct, frozen=True):
 @cache
 def capabilities() -> tuple[Capability, ...]:
     """What the lab needs, tried on this machine: programs, namespaces, and parts of the kernel. Tried once only."""
+    return tried()
+
+
+def tried() -> tuple[Capability, ...]:
+    """The same, tried now."""
     if sys.platform != "linux":
         return (Capability("linux", present=False, reason=f"this is {sys.platform}"),)
     programs = tuple(_program(name, package) for name, package in PROGRAMS.items())
@@ -84,8 +89,13 @@ def capabilities() -> tuple[Capability, ...]:
 
 
 def missing() -> str:
-    """Why this machine cannot hold a lab, or nothing. Counters alone are no reason: rules work without them."""
-    return "; ".join(str(each) for each in capabilities() if not each.present and each.name != "counters")
+    """Why this machine cannot hold a lab, or nothing."""
+    return "; ".join(map(str, lacking(capabilities())))
+
+
+def lacking(found: Iterable[Capability]) -> tuple[Capability, ...]:
+    """Those that are missing and needed. Counters alone are not: rules work without them."""
+    return tuple(each for each in found if not each.present and each.name != "counters")
 
 
 def _program(name: str, package: str) -> Capability:

@@ -32,7 +32,8 @@ import msgspec
 from k8snetlab.address import family
 from k8snetlab.cluster import Cluster
 from k8snetlab.errors import CannotDo, Problem
-from k8snetlab.linux.host import Network
+from k8snetlab.linux.host import Host, Network, families
+from k8snetlab.linux.netfilter import Recent
 from k8snetlab.live.probes import Probe, Sight, seen
 from k8snetlab.live.script import Script, bare, cables, namespace, quiet, quiet_devices, script
 
@@ -126,13 +127,21 @@ class Lab:
             self._listen()
 
     def forget(self) -> None:
-        """Let every machine forget learnt neighbours, connections, and what it knows about paths."""
+        """Let every machine forget learnt neighbours, connections, affinity, and what it knows about paths. Lists of
+        affinity belong to the machine's root: an ordinary user's lab keeps them.
+        """
         jobs: list[tuple[str, list[str], str]] = []
+        lists: list[tuple[str, str, str]] = []
         for host in self.network.values():
-            jobs.append((namespace(host.name), ["ip", "-batch", "-"], "neigh flush all\nroute flush cache\n"))
+            where = namespace(host.name)
+            jobs.append((where, ["ip", "-batch", "-"], "neigh flush all\nroute flush cache\n"))
+            if 6 in families(host):
+                jobs.append((where, ["ip", "-6", "-batch", "-"], "route flush cache\n"))
             if any(host.tracks.values()):
-                jobs.append((namespace(host.name), ["conntrack", "-F"], ""))
+                jobs.append((where, ["conntrack", "-F"], ""))
+            lists.extend((where, f"/proc/thread-self/net/xt_recent/{name}", "/") for name in _affinity(host))
         self._batch(jobs)
+        self._ask("write", values=lists)
 
     def _become(self, scripts: Mapping[str, Script]) -> None:
         scripts = self._counted(scripts)
@@ -226,6 +235,13 @@ def unshare(user: int) -> list[str]:
     """The command that gives a program namespaces of its own: an ordinary user needs a user namespace for them."""
     flags = ["-nmp"] if user == 0 else ["-Urnmp"]
     return ["unshare", *flags, "--propagation", "private", "--kill-child", "--fork", "--"]
+
+
+def _affinity(host: Host) -> list[str]:
+    """The lists of who was seen, by name."""
+    tables = (*host.netfilter.ipv4.values(), *host.netfilter.ipv6.values())
+    matches = (match for table in tables for rule in table.rules for match in rule.matches)
+    return sorted({match.name for match in matches if isinstance(match, Recent)})
 
 
 def _first(where: str, each: Script) -> Iterable[tuple[str, list[str], str]]:

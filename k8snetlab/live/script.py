@@ -226,9 +226,8 @@ def _link(before: Link | None, after: Link) -> Iterator[str]:
     if before is None:
         yield _tunnel(after)
         before = msgspec.structs.replace(after, up=False, master="", hairpin=False, addresses=())
-    for address in before.addresses:
-        if address not in after.addresses:
-            yield f"address del {address} dev {name}"
+    held, wanted = _kept_addresses(before, after), _addresses(after)
+    yield from (f"address del {address} dev {name}" for address in held if address not in wanted)
     untold = after.kind is LinkKind.BRIDGE and not before.up  # a bridge follows its ports unless told otherwise
     if after.mtu != before.mtu or untold:
         yield f"link set dev {name} mtu {after.mtu}"
@@ -238,9 +237,20 @@ def _link(before: Link | None, after: Link) -> Iterator[str]:
         yield f"link set dev {name} type bridge_slave hairpin {'on' if after.hairpin else 'off'}"
     if after.up != before.up:
         yield f"link set dev {name} {'up' if after.up else 'down'}"
-    for address in after.addresses:
-        if address not in before.addresses and not _own_of_loopback(after, address):
-            yield f"address add {_address(after, address)}"
+    yield from (f"address add {_address(after, address)}" for address in wanted if address not in held)
+
+
+def _addresses(link: Link) -> list[Address]:
+    """The addresses that must be said: the loopback has its own by itself, and a device that is down has none of
+    IPv6.
+    """
+    own = link.kind is LinkKind.LOOPBACK
+    return [a for a in link.addresses if (link.up or a.family == 4) and not (own and a.scope == "host")]
+
+
+def _kept_addresses(before: Link, after: Link) -> list[Address]:
+    """The addresses that a device still has, once it is up or down as it shall be."""
+    return [address for address in _addresses(before) if after.up or address.family == 4]
 
 
 def _tunnel(link: Link) -> str:
@@ -252,10 +262,6 @@ def _tunnel(link: Link) -> str:
         f"link add name {link.name} index {link.index} address {link.mac} mtu {link.mtu} type vxlan "
         f"id {of.vni} local {of.local} dev {of.device} dstport {of.port} {learning}"
     )
-
-
-def _own_of_loopback(link: Link, address: Address) -> bool:
-    return link.kind is LinkKind.LOOPBACK and address.scope == "host"
 
 
 def _address(link: Link, address: Address) -> str:
