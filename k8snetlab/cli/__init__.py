@@ -14,6 +14,7 @@ standard error too, so that what comes out of standard output is the answer and 
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
 | `paint`     | colours, where a person looks at a terminal                                  |
+| `prove`     | the same on the real kernel, compared                                        |
 | `doctor`    | what this machine can do                                                     |
 | `lab`       | the course in JupyterLab                                                     |
 
@@ -34,6 +35,7 @@ from typer.core import TyperGroup
 import k8snetlab as k8s
 from k8snetlab.cli import output, questions
 from k8snetlab.cli.output import Format
+from k8snetlab.cli.prove import prove
 from k8snetlab.errors import LabError, Problem
 
 __all__ = ["app", "main"]
@@ -169,6 +171,13 @@ app.command(
     )
 )(questions.diff)
 app.command(epilog=_examples("k8snetlab contract -f app/ --cni bridge"))(questions.contract)
+app.command(
+    epilog=_examples(
+        "k8snetlab prove -f app/",
+        "k8snetlab prove -f app/ --cni bridge -o json",
+        "k8snetlab prove -f app/ --evidence proof.json",
+    )
+)(prove)
 
 
 def main() -> None:

@@ -21,7 +21,10 @@ import typer
 from k8snetlab.errors import Problem
 from k8snetlab.trace.table import WIDTH
 
-__all__ = ["Format", "WRONG_INPUT", "columns", "document", "note", "on_a_terminal", "raw", "refuse", "say"]
+__all__ = [
+    "Format", "WRONG_INPUT", "columns", "document", "explain", "note", "on_a_terminal", "raw", "refuse", "say",
+    "written",
+]  # fmt: skip
 
 WRONG_INPUT = 2
 NARROWEST = 72
@@ -61,8 +64,13 @@ def raw(octets: bytes) -> None:
 
 def document(kind: str, content: Mapping[str, Any]) -> None:
     """Print a JSON document of a kind that `k8snetlab.schemas` describes."""
+    raw(written(kind, content))
+
+
+def written(kind: str, content: Mapping[str, Any]) -> bytes:
+    """A JSON document of a kind that `k8snetlab.schemas` describes."""
     whole = {"schema": "k8snetlab/v1", "kind": kind, **content}
-    raw(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
 
 
 def note(text: str) -> None:
@@ -72,12 +80,17 @@ def note(text: str) -> None:
 
 def refuse(problems: Iterable[Problem], words: Sequence[str]) -> int:
     """Say why there is no answer, as the command line `words` asked for it; gives the exit status."""
-    if asks_for_json(words):
+    explain(problems, Format.JSON if asks_for_json(words) else Format.TEXT)
+    return WRONG_INPUT
+
+
+def explain(problems: Iterable[Problem], as_: Format) -> None:
+    """Say what stands in the way of an answer."""
+    if as_ is Format.JSON:
         document("Error", {"errors": [problem.as_dict() for problem in problems]})
     else:
         for problem in problems:
             typer.echo(f"error: {problem}".encode(), err=True)
-    return WRONG_INPUT
 
 
 def asks_for_json(words: Sequence[str]) -> bool:

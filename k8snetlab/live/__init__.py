@@ -12,7 +12,8 @@ or, everything at once, `live.prove(shop)`; `live.evidence(shop)` is such a proo
 Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `bridge` (iproute2), `iptables-restore`
 (iptables) and `conntrack`; it may be an ordinary user who asks. `capabilities()` says what is missing and why.
 
-Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`, `proof`.
+Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`, `questions`, `proof`,
+`records`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from k8snetlab.live.capability import Capability, capabilities, lacking, missing
 from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
 from k8snetlab.live.lab import Lab, Printed
 from k8snetlab.live.probes import Probe, Sight
-from k8snetlab.live.proof import MOST, Proof, evidence, prove
+from k8snetlab.live.proof import Proof, prove
+from k8snetlab.live.questions import MOST, questions
+from k8snetlab.live.records import evidence
 
 __all__ = [
     "MOST", "Capability", "Compared", "Lab", "Outcome", "Printed", "Probe", "Proof", "Sight", "capabilities", "compare",
-    "evidence", "lacking", "missing", "predicted", "prove", "tried",
+    "evidence", "lacking", "missing", "predicted", "prove", "questions", "tried",
 ]  # fmt: skip

@@ -1,0 +1,98 @@
+"""Is it true?
+
+`k8snetlab prove` builds the cluster on the kernel of this machine, sends real packets, and prints where they did what
+the walk says and where not.
+
+Exit status: 0 they agree everywhere, 1 they disagree somewhere, 2 the input is wrong — and 3, which no other command
+has, this machine cannot hold the cluster: a program, a permission or a part of the kernel is missing, and it says
+which. So a script can tell "not true" from "not tried".
+
+Not modelled: remote machines; what is proven is proven here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+import k8snetlab as k8s
+from k8snetlab.cli import output
+from k8snetlab.cli.options import about_a_cluster
+from k8snetlab.cli.output import Format
+from k8snetlab.errors import CannotDo, Problem
+
+__all__ = ["prove"]
+
+DISAGREES = 1
+CANNOT = 3
+
+Output: TypeAlias = Annotated[Format, typer.Option("--output", "-o", help="Text for people, JSON for programs.")]
+Evidence: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the proof to this file (JSON).")]
+Most: TypeAlias = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="At most so many questions of a kind (2000); every target is called still."),
+]
+
+
+@about_a_cluster
+def prove(cluster: k8s.Cluster, evidence: Evidence = None, most: Most = None, as_: Output = Format.TEXT) -> None:
+    """Build the cluster on the real kernel, send real packets, and compare with the walk.
+
+    Every pod calls every pod; a pod of each node, every node and a client outside call every port of every Service,
+    and every node port. Where load balancing chooses, a question is put many times. Nothing of it is left behind.
+
+    Exit status 0 if all agree, 1 if not, 3 if this machine cannot hold the cluster; `k8snetlab doctor` says why.
+    """
+    try:
+        proof = _proven(cluster, most)
+    except CannotDo as error:
+        output.explain(error.problems, as_)
+        raise typer.Exit(CANNOT) from error
+    if evidence is not None:
+        evidence.write_bytes(output.written("Proof", proof.as_dict()))
+    if as_ is Format.JSON:
+        output.document("Proof", proof.as_dict())
+    else:
+        output.say(f"{proof}\n{proof.machine}")
+    for each in proof.left_out:
+        output.note(each)
+    if not proof.agrees:
+        raise typer.Exit(DISAGREES)
+
+
+def _proven(cluster: k8s.Cluster, most: int | None) -> k8s.live.Proof:
+    lacking = k8s.live.lacking(k8s.live.tried())
+    if lacking:
+        raise CannotDo(Problem(_why(each), object="this machine", field=each.name) for each in lacking)
+    with _progress() as told:
+        return k8s.live.prove(cluster, most or k8s.live.MOST, told)
+
+
+def _why(lacking: k8s.live.Capability) -> str:
+    install = f": install the package {lacking.package}" if lacking.package else ""
+    return f"it cannot hold the cluster: {lacking.reason}{install}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where a person looks at it; it is gone when the answer is there."""
+    if not sys.stderr.isatty():
+        yield lambda done, whole: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    percent = TextColumn("{task.percentage:>3.0f}%")
+    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("walking")
+
+        def told(done: int, whole: int) -> None:
+            bar.update(task, completed=done, total=whole, description="walking" if 2 * done < whole else "sending")
+
+        yield told

@@ -1,0 +1,114 @@
+"""Record what this machine's kernel does, for those who have no such machine.
+
+    python tools/record_evidence.py            write what is missing or no longer true into data/evidence
+    python tools/record_evidence.py --all      write everything anew
+
+Each record is a proof (`k8snetlab prove`) of one cluster: the counts of every kind of question, and of the questions
+those few that the notebooks show. It needs a machine that can hold a lab; `k8snetlab doctor` says what is missing. A
+proof with a disagreement is not written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import k8snetlab as k8s
+from k8snetlab.cli.output import written
+from k8snetlab.linux.host import Entry
+from k8snetlab.live.proof import fingerprint, prove
+from k8snetlab.live.records import evidence, read
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "evidence"
+
+BOTH = {
+    "node_cidr": "172.18.0.0/16,fd00:172::/64",
+    "pod_cidr": "10.244.0.0/16,fd00:10:244::/56",
+    "service_cidr": "10.96.0.0/12,fd00:10:96::/108",
+}
+"""Networks of both families."""
+
+
+class Record(NamedTuple):
+    """A cluster, and the calls that are kept of its proof."""
+
+    cluster: Callable[[], k8s.Cluster]
+    kept: tuple[tuple[str, str], ...]
+
+
+def _neighbours(**options: object) -> k8s.Cluster:
+    return k8s.example("same-node-other-node", **options)
+
+
+def _lacking(kind: str) -> k8s.Cluster:
+    """Notebook 2_1's cluster without one of the three entries by which node-1 finds node-2."""
+    cluster = _neighbours()
+    node = cluster.network["node-1"]
+    route = next(route for route in node.routes if route.via and route.device == "flannel.1")
+    neighbour = next(entry for entry in node.neighbours if entry.ip == route.via)
+    fdb = next(entry for entry in node.fdb if entry.mac == neighbour.mac)
+    entries: Mapping[str, Entry] = {"route": route, "neighbour": neighbour, "fdb": fdb}
+    return cluster.without("node-1", entries[kind])
+
+
+SHOP = (("shop/api-77bfb645fb-2w2jr", "shop/db-0:5432"),)
+PODS = (("default/here-a", "default/here-b:8080"), ("default/here-a", "default/there:8080"))
+ONE_WAY = (("default/here-a", "default/there:8080"), ("default/there", "default/here-a:8080"))
+BALANCED = (("default/client", "svc/default/web:80"), ("default/web-2", "svc/default/web:80"))
+DOORS = tuple(("external", f"node/{node}:{port}") for port in (30081, 30082) for node in ("node-1", "node-3"))
+SICK = tuple(("default/client", f"svc/default/{name}:80") for name in ("orders", "prices", "reviews"))
+
+RECORDS: Mapping[str, Record] = {
+    "bookshop-flannel-vxlan": Record(lambda: k8s.example("bookshop"), SHOP),
+    "bookshop-flannel-host-gw": Record(lambda: k8s.example("bookshop", cni_options={"backend": "host-gw"}), SHOP),
+    "bookshop-bridge": Record(lambda: k8s.example("bookshop", cni="bridge"), SHOP),
+    "bookshop-dual-stack-flannel-vxlan": Record(lambda: k8s.example("bookshop", **BOTH), SHOP),
+    "bookshop-dual-stack-flannel-host-gw": Record(
+        lambda: k8s.example("bookshop", cni_options={"backend": "host-gw"}, **BOTH), SHOP
+    ),
+    "bookshop-dual-stack-bridge": Record(lambda: k8s.example("bookshop", cni="bridge", **BOTH), SHOP),
+    "same-node-other-node": Record(_neighbours, PODS),
+    "same-node-other-node-host-gw": Record(lambda: _neighbours(cni_options={"backend": "host-gw"}), PODS),
+    "same-node-other-node-without-fdb": Record(lambda: _lacking("fdb"), ONE_WAY),
+    "same-node-other-node-without-neighbour": Record(lambda: _lacking("neighbour"), ONE_WAY),
+    "same-node-other-node-without-route": Record(lambda: _lacking("route"), ONE_WAY),
+    "service-three-backends": Record(lambda: k8s.example("service-three-backends"), BALANCED),
+    "service-node-ports": Record(lambda: k8s.example("service-node-ports"), DOORS),
+    "services-that-do-not-work": Record(lambda: k8s.example("services-that-do-not-work"), SICK),
+}
+"""What is recorded, by file name."""
+
+
+def is_true(path: Path, cluster: k8s.Cluster) -> bool:
+    """Whether there is a record of this very state, and the walk agrees with it today."""
+    if not path.exists() or read(path).cluster.fingerprint != fingerprint(cluster.network):
+        return False
+    return evidence(cluster).agrees
+
+
+def main(arguments: list[str]) -> int:
+    """Write the records; exit 1 if the kernel disagrees about one."""
+    FOLDER.mkdir(exist_ok=True)
+    for path in FOLDER.glob("*.json"):
+        if path.stem not in RECORDS:
+            path.unlink()
+    wrong = 0
+    for name, record in RECORDS.items():
+        path = FOLDER / f"{name}.json"
+        cluster = record.cluster()
+        if "--all" not in arguments and is_true(path, cluster):
+            continue
+        proof = prove(cluster)
+        if proof.agrees:
+            path.write_bytes(written("Proof", proof.keeping(*record.kept).as_dict()))
+            print(f"{path.name}: {proof.asked} questions agree")
+        else:
+            print(f"{path.name}: not written\n{proof}", file=sys.stderr)
+            wrong = 1
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
