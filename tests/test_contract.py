@@ -8,7 +8,7 @@ import pytest
 
 from k8snetlab import contract, schemas
 from k8snetlab.cluster import Cluster
-from k8snetlab.contract import BREAKERS, RULES, Report
+from k8snetlab.contract import BREAKERS, RULES, Report, rules
 from k8snetlab.errors import BadOption, UnknownName
 from tests.shops import FAMILIES, NETWORKS, ZONES, bookshop, pod, zones
 
@@ -94,8 +94,8 @@ def test_of_many_pods_on_a_node_two_are_asked() -> None:
 
 def test_in_a_large_cluster_each_pod_asks_some_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of packets stays bounded, and every pod is asked by somebody."""
-    monkeypatch.setattr(contract, "PAIRS", 60)
-    subjects = contract._subjects(bookshop().terrain)
+    monkeypatch.setattr(rules, "PAIRS", 60)
+    subjects = rules.subjects_of(bookshop().terrain)
     assert len(subjects.pairs) <= 60
     assert {each.source.pod for each in subjects.pairs} == {each.pod for each in subjects.everyone}
     assert {each.target.pod for each in subjects.pairs} == {each.pod for each in subjects.everyone}

@@ -15,7 +15,7 @@ Not modelled: time. What needs it (connections that stay, affinity) lives in `Cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,37 +23,23 @@ from typing import Any, TypeAlias
 import msgspec
 
 from k8snetlab import api, cni, controllers
-from k8snetlab.address import AddressPlan, Prefix
+from k8snetlab.address import AddressPlan
+from k8snetlab.cluster.examples import example_path, examples_folder
+from k8snetlab.cluster.machine import SHOWN, Machine
+from k8snetlab.cluster.options import Options, chosen, plan_of
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
-from k8snetlab.errors import BadOption, LabError, Problem, UnknownName
+from k8snetlab.errors import LabError, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.host import Entry, Host, Network
 from k8snetlab.tables import Table, table
 from k8snetlab.trace import Trace
 
-__all__ = ["Cluster", "Machine", "Options", "Overlay", "example"]
+__all__ = ["SHOWN", "Cluster", "Machine", "Options", "Overlay", "example", "examples_folder"]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 """What a cluster is loaded from: a file, a folder, YAML or JSON text, a dict, or an object."""
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What the manifests do not say. CIDRs are comma separated: one a family, or for nodes one an underlay subnet.
-
-    Empty means the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show. `nodes` is
-    the number of workers where the manifests name no Node. `seed` draws the backend that a trace is sent to.
-    """
-
-    cni: str = "flannel"
-    cni_options: tuple[tuple[str, str], ...] = ()
-    proxy: str = "iptables"
-    nodes: int = 3
-    pod_cidr: str = ""
-    service_cidr: str = ""
-    node_cidr: str = ""
-    seed: int = 0
 
 
 class Overlay(msgspec.Struct, frozen=True):
@@ -84,7 +70,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def objects(self) -> controllers.Resolved:
         """Every object as the controllers leave it: pods with nodes and addresses, Services with theirs, slices."""
-        return controllers.resolved(self.manifests, _plan(self.options))
+        return controllers.resolved(self.manifests, plan_of(self.options))
 
     @cached_property
     def layout(self) -> Layout:
@@ -260,141 +246,9 @@ _BELOW_OVERLAYS = ("objects", "layout", "plugin", "compiled")
 """What does not depend on the overlays of a cluster."""
 
 
-class Machine(msgspec.Struct, frozen=True):
-    """A machine of the cluster, to look at with the real tools' eyes."""
-
-    host: Host
-
-    def show(self, what: str) -> str:
-        """The state of one kind, printed like the real tool: one of `SHOWN`. Raises `UnknownName`."""
-        if what not in SHOWN:
-            raise UnknownName("kind of state", what, SHOWN)
-        return SHOWN[what](self.host)
-
-    def __repr__(self) -> str:
-        return f"<Machine {self.host.name}: {len(self.host.links)} links, {len(self.host.routes)} routes>"
-
-
-SHOWN: Mapping[str, Callable[[Host], str]] = {
-    "addresses": text.ip_addr,
-    "links": text.ip_link,
-    "routes": text.ip_route,
-    "routes6": lambda host: text.ip_route(host, 6),
-    "rules": text.ip_rule,
-    "neighbours": text.ip_neigh,
-    "fdb": text.bridge_fdb,
-    "iptables": lambda host: text.iptables_save(host.netfilter.ipv4),
-    "ip6tables": lambda host: text.iptables_save(host.netfilter.ipv6),
-    "sysctls": lambda host: "\n".join(f"{key} = {value}" for key, value in sorted(host.sysctls.items())),
-}
-"""What a machine can show, and how."""
-
-
-def chosen(options: Options, given: Mapping[str, Any]) -> Options:
-    """Options with some of them changed; another CNI begins with its own defaults. Raises `BadOption` naming what
-    exists.
-    """
-    known = Options.__struct_fields__
-    for name in given:
-        if name not in known:
-            raise BadOption(Problem(f"there is no option {name!r}; there are {', '.join(known)}", field=name))
-    values = {name: _FITTING.get(name, _word)(name, value) for name, value in given.items()}
-    if values.get("cni", options.cni) != options.cni:
-        values.setdefault("cni_options", ())
-    return msgspec.structs.replace(options, **values)
-
-
-MOST_NODES = 5000
-"""As many nodes as Kubernetes itself promises to carry."""
-
-
-def _word(name: str, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise BadOption(Problem(f"{value!r} is no text", field=name))
-
-
-def _pairs(name: str, value: object) -> tuple[tuple[str, str], ...]:
-    if isinstance(value, Mapping):
-        return tuple(sorted((str(key), str(each)) for key, each in value.items()))
-    raise BadOption(Problem(f"{value!r} is no mapping of options to values", field=name))
-
-
-def _cidrs(name: str, value: object) -> str:
-    """One text, or several texts or prefixes, as one text."""
-    if isinstance(value, str | Prefix):
-        return str(value)
-    if isinstance(value, list | tuple) and all(isinstance(each, str | Prefix) for each in value):
-        return ",".join(map(str, value))
-    raise BadOption(Problem(f"{value!r} is no CIDR and no list of CIDRs", field=name))
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_NODES:
-        return value
-    raise BadOption(Problem(f"{value!r} is no number of nodes from 1 to {MOST_NODES}", field=name))
-
-
-def _whole(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise BadOption(Problem(f"{value!r} is no whole number", field=name))
-
-
-_FITTING: Mapping[str, Callable[[str, object], Any]] = {
-    "cni_options": _pairs,
-    "nodes": _count,
-    "pod_cidr": _cidrs,
-    "service_cidr": _cidrs,
-    "node_cidr": _cidrs,
-    "seed": _whole,
-}
-"""What makes an option's value fit, or says that it does not; the others are words."""
-
-
-def _plan(options: Options) -> controllers.Plan:
-    return controllers.Plan(
-        nodes=options.nodes,
-        node_cidrs=_blocks(options.node_cidr, "node_cidr"),
-        pod_cidrs=_blocks(options.pod_cidr, "pod_cidr"),
-        service_cidrs=_blocks(options.service_cidr, "service_cidr"),
-    )
-
-
-def _blocks(text: str, field: str) -> tuple[Prefix, ...]:
-    return tuple(Prefix.of(part.strip(), strict=True, field=field) for part in text.split(",") if part.strip())
-
-
 def example(name: str, **options: Any) -> Cluster:
     """An example that comes with the package: `example("bookshop")`, or any file or folder under `data/`.
 
     Raises `UnknownName` naming what there is.
     """
-    root = examples_folder()
-    for folder in (root, root / "manifests"):
-        for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate in _files_and_folders(root):
-                return Cluster.load(candidate, **options)
-    raise UnknownName("example", name, _examples(root))
-
-
-def _files_and_folders(root: Path) -> set[Path]:
-    """What can be loaded under a folder; several files that each stand alone are no example."""
-    return {path for path in root.rglob("*") if path.suffix == ".yaml" or path.is_dir()} - {root / "manifests"}
-
-
-def _examples(root: Path) -> Iterable[str]:
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in ("evidence", "manifests"):
-            yield path.name
-    for path in sorted(root.glob("manifests/*.yaml")):
-        yield path.stem
-
-
-def examples_folder() -> Path:
-    """Where the examples are: beside the package in a clone, inside it in an installed wheel."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "_data", here.parent / "data"):
-        if folder.is_dir():
-            return folder
-    raise LabError("the examples are missing: neither k8snetlab/_data nor data/ is there")
+    return Cluster.load(example_path(name), **options)

@@ -1,0 +1,45 @@
+"""The examples that come with the package: `data/` of a clone, or its copy in an installed wheel.
+
+Every folder beside `manifests/` is one example, and so is every file of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from k8snetlab.errors import LabError, UnknownName
+
+__all__ = ["example_path", "examples_folder"]
+
+MANIFESTS = "manifests"
+EVIDENCE = "evidence"
+"""The folders that are no examples: files that each stand alone, and records of the real kernel."""
+
+
+def example_path(name: str) -> Path:
+    """Where the example of that name is. Raises `UnknownName` naming what there is."""
+    root = examples_folder()
+    loadable = {path for path in root.rglob("*") if path.suffix == ".yaml" or path.is_dir()} - {root / MANIFESTS}
+    for folder in (root, root / MANIFESTS):
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate in loadable:
+                return candidate
+    raise UnknownName("example", name, _names(root))
+
+
+def _names(root: Path) -> Iterator[str]:
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and path.name not in (EVIDENCE, MANIFESTS):
+            yield path.name
+    for path in sorted((root / MANIFESTS).glob("*.yaml")):
+        yield path.stem
+
+
+def examples_folder() -> Path:
+    """Where the examples are: beside the package in a clone, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_data", package.parent / "data"):
+        if folder.is_dir():
+            return folder
+    raise LabError("the examples are missing: neither k8snetlab/_data nor data/ is there")

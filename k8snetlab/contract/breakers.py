@@ -1,0 +1,136 @@
+"""How is each rule broken, and no other?
+
+For each rule a change of the machines' state, as an administrator, a program or a fault might make it: a firewall rule,
+a masquerade rule that is too wide, a program that is down, a route too many. Each is made for every family that pods
+have addresses of.
+
+Not modelled: hardware. Guide section 1.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from k8snetlab.address import Prefix, family
+from k8snetlab.compile import KUBELET, ROUTER, router_device
+from k8snetlab.errors import BadOption
+from k8snetlab.flows import Terrain
+from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.netfilter import (
+    DROP,
+    Comment,
+    CtState,
+    Destination,
+    Masquerade,
+    Netfilter,
+    OutInterface,
+    Patch,
+    Rule,
+    Source,
+    Table,
+    tables,
+)
+from k8snetlab.linux.route import Route
+
+__all__ = ["BREAKERS"]
+
+
+class Spot(NamedTuple):
+    """Where a rule is broken: a node with pods, its range of one family, and the pods' range of the cluster."""
+
+    host: str
+    own: Prefix
+    everyone: Prefix
+
+
+def _spots(terrain: Terrain) -> Iterator[Spot]:
+    """The first node with pods, once for each family."""
+    name = next((name for name, pods in terrain.layout.workloads.items() if pods), None)
+    if name is None:
+        raise BadOption("no pod runs in this cluster, so there is nothing to break")
+    for own in terrain.layout.machines[name].pod_cidrs:
+        yield Spot(name, own, terrain.layout.cni_plan.pod_cidr(own.family))
+
+
+def _ruled(terrain: Terrain, rule: Callable[[Spot], Rule]) -> Network:
+    """The network with one more rule for each family, at the top of a base chain of one machine."""
+    network = terrain.network
+    for spot in _spots(terrain):
+        host = network[spot.host]
+        network = network.replacing(_topped(host, spot.own.family, rule(spot)))
+    return network
+
+
+def _topped(host: Host, of: int, rule: Rule) -> Host:
+    held = dict(host.netfilter.of(of))
+    table = held.get(rule.table) or tables(of, [Patch(rule.table, of)])[rule.table]
+    chain = table.chains[rule.chain]
+    longer = msgspec.structs.replace(chain, rules=(rule, *chain.rules))
+    held[rule.table] = Table(rule.table, table.chains.replacing(longer))
+    both = (held, host.netfilter.ipv6) if of == 4 else (host.netfilter.ipv4, held)
+    return msgspec.structs.replace(host, netfilter=Netfilter(*both))
+
+
+NEW = CtState(("NEW",))
+
+
+def _no_pod_to_pod(terrain: Terrain) -> Network:
+    """A firewall on one node that lets its pods open no connection to pods elsewhere."""
+
+    def rule(spot: Spot) -> Rule:
+        between = (Source(spot.own), Destination(spot.everyone))
+        return Rule("filter", "FORWARD", (*between, Comment("no pod may call another node"), NEW), DROP)
+
+    return _ruled(terrain, rule)
+
+
+def _no_node_to_pod(terrain: Terrain) -> Network:
+    """A firewall on one node that lets the node itself open no connection to pods on other nodes."""
+
+    def rule(spot: Spot) -> Rule:
+        routes = terrain.network[spot.host].routes
+        device = next((route.device for route in routes if route.prefix == str(spot.own)), "lo")
+        elsewhere = (Destination(spot.everyone), OutInterface(device, invert=True))
+        return Rule("filter", "OUTPUT", (*elsewhere, Comment("this machine may not call pods elsewhere"), NEW), DROP)
+
+    return _ruled(terrain, rule)
+
+
+def _hidden_pods(terrain: Terrain) -> Network:
+    """A masquerade rule that is too wide: it hides the node's pods behind the node even from other pods."""
+
+    def rule(spot: Spot) -> Rule:
+        between = (Source(spot.own), Destination(spot.everyone))
+        return Rule("nat", "POSTROUTING", (*between, Comment("masquerade too much")), Masquerade())
+
+    return _ruled(terrain, rule)
+
+
+def _no_kubelet(terrain: Terrain) -> Network:
+    """The kubelet of one node does not listen: no logs, no exec there."""
+    return terrain.network.without(next(_spots(terrain)).host, KUBELET)
+
+
+def _leaky_router(terrain: Terrain) -> Network:
+    """Somebody taught the router the pods' addresses: they can now be reached from outside."""
+    routes: list[Route] = []
+    for name, own, _ in _spots(terrain):
+        station = terrain.layout.stations[name]
+        device = router_device(terrain.layout, station.segment)
+        via = (address for address in station.addresses if family(address) == own.family)
+        routes.extend(Route(str(own), device, address, family=own.family) for address in via)
+    router = terrain.network[ROUTER]
+    return terrain.network.replacing(msgspec.structs.replace(router, routes=(*router.routes, *routes)))
+
+
+BREAKERS: Mapping[str, Callable[[Terrain], Network]] = {
+    "pod-to-pod": _no_pod_to_pod,
+    "node-to-pod": _no_node_to_pod,
+    "same-address": _hidden_pods,
+    "kubelet": _no_kubelet,
+    "outside": _leaky_router,
+}
+"""For each rule the change of the machines' state that breaks it."""
