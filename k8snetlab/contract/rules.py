@@ -9,7 +9,7 @@ Not modelled: other traffic than echo requests and the kubelet's port. Guide sec
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -27,7 +27,8 @@ EVERY = 8
 """Up to so many pods a node are all asked; of more, two stand for the others."""
 
 PAIRS = 5_000
-"""Up to so many pairs of pods are all tried; of more, each pod asks as many others as come to this."""
+"""Up to so many pairs (of two pods, of a node and a pod) are all tried; of more, each asks as many others as come to
+this."""
 
 
 # Who is asked, and what is sent
@@ -71,12 +72,14 @@ class Subjects(msgspec.Struct, frozen=True, dict=True):
             for target in self._asked_by(source)
         )
 
-    def _asked_by(self, source: Address) -> Iterable[Address]:
+    def _asked_by(self, source: Address) -> Sequence[Address]:
         of = family(source.ip)
         others = [each for each in self.everyone if each.pod != source.pod and family(each.ip) == of]
-        most = max(1, PAIRS // len(self.everyone))
-        at = self.everyone.index(source) % max(1, len(others))
-        return (others[at:] + others[:at])[:: -(-len(others) // most) or 1]
+        return _spread(others, self.everyone.index(source), len(self.everyone))
+
+    def asked_by(self, node: str) -> Sequence[Address]:
+        """The addresses that a node asks."""
+        return _spread(self.everyone, list(self.pods).index(node), len(self.pods))
 
     def send(self, source: str, address: str, port: int = 0, protocol: str = "ICMP") -> Exchange:
         """One packet and its answer."""
@@ -91,6 +94,15 @@ class Subjects(msgspec.Struct, frozen=True, dict=True):
         """Nothing for one family, `, by IPv4 and IPv6` for two."""
         found = sorted({family(each.ip) for each in self.everyone})
         return f", by {' and '.join(f'IPv{of}' for of in found)}" if len(found) > 1 else ""
+
+
+def _spread(others: Sequence[Address], turn: int, askers: int) -> Sequence[Address]:
+    """As many of the others as one of so many askers may ask, evenly spread, beginning elsewhere at each turn."""
+    most = max(1, PAIRS // askers)
+    if len(others) <= most:
+        return others
+    at = turn % len(others)
+    return [*others[at:], *others[:at]][:: -(-len(others) // most)]
 
 
 def subjects_of(terrain: Terrain) -> Subjects:
@@ -130,7 +142,7 @@ def _node_to_pod(subjects: Subjects) -> tuple[str, list[str]]:
     count = 0
     for node in subjects.pods:
         own = subjects.terrain.network[node].owned
-        for target, address in subjects.everyone:
+        for target, address in subjects.asked_by(node):
             count += 1
             result = subjects.send(node, address)
             if result.client is not Client.OPEN or result.arrival is None:
