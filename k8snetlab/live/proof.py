@@ -105,7 +105,7 @@ class Answer(msgspec.Struct, frozen=True, rename={"source": "from", "target": "t
         if self.agrees and set(happened) != set(self.predicted):  # which one is chance
             kernel = dict.fromkeys(self.predicted, "one of these")
         else:
-            kernel = {ending: "yes" if ending in happened else "no" for ending in self.predicted}
+            kernel = {ending: "the same" if ending in happened else "not seen" for ending in self.predicted}
         rows = [[str(ending), kernel[ending]] for ending in self.predicted]
         rows += [["nothing like it", str(ending)] for ending in dict.fromkeys(happened) if ending not in self.predicted]
         heads = [[self.source, self.target], *([["", ""]] * len(rows))]

@@ -141,17 +141,13 @@ explorer = k8s.explore.PodToPod(lab)
 explorer
 
 # %% [markdown]
-# One byte too many: 1423 bytes of payload make a packet of 1451, and it says that it must not be cut.
+# One byte too many: 1423 bytes of payload make a packet of 1451, and it says that it must not be cut. The sender's own
+# kernel refuses it at once, because its own device says 1450. That is the harmless case. It becomes nasty when a pod
+# believes in 1500 although the tunnel takes 1450:
 
 # %%
 explorer.size = 1423
-print(explorer.summary())
-
-# %% [markdown]
-# The sender's own kernel refuses it at once, because its own device says 1450. That is the harmless case. It
-# becomes nasty when a pod believes in 1500 although the tunnel takes 1450:
-
-# %%
+print(explorer.summary(), end="\n\n")
 explorer.mtu = "1500"
 print(explorer.summary())
 
@@ -203,6 +199,23 @@ assert back.backend.name == "default/here-a"
 # It arrives, and `here-a` answers; only the answer is lost, on the node that lacks the entry. The client at the other
 # end cannot know the difference, and looks for the fault on the wrong node.
 #
+# ## On the real kernel
+#
+# All of this was walked by a simulated kernel. Is it true? The same state was put on a real one: every machine became
+# a network namespace of Linux, with these devices, routes, neighbours and FDB entries, and real connections were
+# opened. What happened is on record, and `proof.machine` names the kernel. Start Jupyter with `K8SNETLAB_LIVE=1` on a
+# Linux machine, and the next cell does it again there; `k8snetlab doctor` says whether it can.
+#
+# A record is found by the whole state that it is about. A cluster that lacks one entry is another state: the last three
+# tables are those without the FDB entry, the neighbour, the route.
+
+# %%
+proof = k8s.live.evidence(lab)
+broken = [k8s.live.evidence(lab.without("node-1", missing)) for missing in (fdb, neighbour, route)]
+print(proof, *(each.between("default/here-a", "default/there:8080") for each in broken), sep="\n\n")
+assert all(each.agrees for each in (proof, *broken))
+
+# %% [markdown]
 # ## Exercises
 #
 # **1.** What is the largest payload of a UDP datagram from `here-a` to `there` that arrives in one piece? Calculate

@@ -181,16 +181,13 @@ guess.reveal(explorer.trace.client)
 # %% [markdown]
 # A rule in the table `filter` rejects packets for a Service without endpoints. Second: a port that the Service does
 # not have. No rule mentions it, so nothing is rewritten and nothing rejected.
-
-# %%
-wrong_port = lab.trace("default/client", "svc/default/web:8080")
-print(wrong_port.client, "|", wrong_port.reason)
-
-# %% [markdown]
+#
 # Third, the most frequent one: everything looks healthy, and still it does not work. In the next cluster three
 # Services have three ready pods, and each fails in its own way.
 
 # %%
+wrong_port = lab.trace("default/client", "svc/default/web:8080")
+print(wrong_port.client, "|", wrong_port.reason)
 sick = k8s.example("services-that-do-not-work")
 for name in ("orders", "prices", "reviews"):
     print(name, sick.trace("default/client", f"svc/default/{name}:80").client)
@@ -205,6 +202,27 @@ print(sick.get("endpointslices", "default"))
 print(sick.trace("default/client", "svc/default/reviews:80").reason)
 
 # %% [markdown]
+# ## On the real kernel
+#
+# These rules are no picture: they were given to `iptables-restore` on a real Linux kernel, in a network namespace for
+# each machine, and real connections were opened. What happened is on record, and `proof.machine` names the kernel. With
+# `K8SNETLAB_LIVE=1` set, this cell does it again on your machine, if it is Linux (`k8snetlab doctor` says what it needs).
+#
+# Where dice decide, a question was put many times, and whatever happened has to be among what the walk says. The tables
+# are about the three backends, a pod that calls itself, and the two node ports of `node-3`, on which there is no pod.
+
+# %%
+proof, doors = k8s.live.evidence(lab), k8s.live.evidence(gate)
+print(proof, proof.between("default/client", "svc/default/web:80"), sep="\n\n", end="\n\n")
+print(proof.between("default/web-2", "svc/default/web:80"), end="\n\n")
+print(*(doors.between("external", f"node/node-3:{port}") for port in (30081, 30082)), sep="\n\n")
+assert proof.agrees and doors.agrees and k8s.live.evidence(sick).agrees
+
+# %% [markdown]
+# The client met each of the three pods. `web-2` did as well, itself among them, and then it saw the address of the
+# bridge on `node-2`. Through `node-3` the pods see an address of that node; with
+# the policy `Local` nothing reaches them.
+#
 # ## Exercises
 #
 # **1.** A Service has five ready pods. Which probability stands in its *third* rule?
