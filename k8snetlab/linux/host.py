@@ -81,6 +81,11 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         return address in self.owned or (address.startswith("127.") and "127.0.0.1" in self.owned)
 
     @cached_property
+    def loops(self) -> bool:
+        """Whether its loopback device is up, which all packets of the machine to itself go through."""
+        return any(link.kind is LinkKind.LOOPBACK and link.up for link in self.links)
+
+    @cached_property
     def tables(self) -> Mapping[tuple[str, int], RouteTable]:
         """The routing tables by name and family, ready for lookups. Routes of devices that are down do not count."""
         found: dict[tuple[str, int], list[Route]] = {}
