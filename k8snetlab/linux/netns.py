@@ -167,6 +167,7 @@ class Namespace:
             if skb.dst != asked_for:
                 target = yield from self._translated_on(bridge, skb)
             if target == bridge.mac:
+                skb.cut = 0  # on its way up from the bridge, the kernel forgets how long the fragments were
                 yield from self._route_in(skb)
                 return
         elif target == bridge.mac:
@@ -419,7 +420,7 @@ class Namespace:
     # 5. For others: TTL, MTU, FORWARD
 
     def _forward(self, skb: Skb, route: Route) -> Steps:
-        ip, largest = skb.ip, skb.cut or skb.packet.length
+        ip = skb.ip
         if ip.ttl <= 1:
             yield from self._answer_error(skb, "time-exceeded")
             why = "its time to live is used up: probably it goes round in circles"
@@ -427,6 +428,7 @@ class Namespace:
             return
         link = self.host.link(route.device)
         mtu = route.mtu or link.mtu
+        largest = skb.cut or (0 if skb.joined else skb.packet.length)
         if largest > mtu and (ip.df or ip.version == 6):
             yield from self._answer_error(skb, "fragmentation-needed", mtu)
             not_cut = "it may not be cut (DF)" if ip.version == 4 else "routers do not cut IPv6"
@@ -673,7 +675,7 @@ class Namespace:
             yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, why)
             return False
         del self.fragments[key]
-        skb.cut = max(piece.length for piece in held)
+        skb.cut, skb.joined = max(piece.length for piece in held), True
         skb.put(whole)
         yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, f"{who} has all fragments")
         return True

@@ -22,8 +22,8 @@ class Skb:
     """A packet inside one machine. `packet` starts with its IP header; the other fields are read from it."""
 
     __slots__ = (
-        "bridged", "connection", "cut", "dport", "dst", "iif", "mark", "oif", "packet", "protocol", "reply", "sport",
-        "src", "state", "tracked", "version",
+        "bridged", "connection", "cut", "dport", "dst", "iif", "joined", "mark", "oif", "packet", "protocol", "reply",
+        "sport", "src", "state", "tracked", "version",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, iif: str = "") -> None:
@@ -31,7 +31,8 @@ class Skb:
         self.iif = iif
         self.oif = ""
         self.bridged: tuple[str, Ethernet] | None = None  # port and header of its frame, where iptables sees bridges
-        self.cut = 0  # the longest of the fragments that it was put together of
+        self.cut = 0  # the longest of the fragments that it was put together of, while that is known
+        self.joined = False  # whether it was put together here, and so may be cut again
         self.connection: Connection | None = None
         self.state = ""
         self.reply = False
