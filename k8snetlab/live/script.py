@@ -228,8 +228,10 @@ def _link(before: Link | None, after: Link) -> Iterator[str]:
         before = msgspec.structs.replace(after, up=False, master="", hairpin=False, addresses=())
     held, wanted = _kept_addresses(before, after), _addresses(after)
     yield from (f"address del {address} dev {name}" for address in held if address not in wanted)
-    untold = after.kind is LinkKind.BRIDGE and not before.up  # a bridge follows its ports unless told otherwise
-    if after.mtu != before.mtu or untold:
+    if after.kind is LinkKind.BRIDGE and not before.up:  # a bridge follows its ports, unless its MTU was once changed
+        yield f"link set dev {name} mtu {after.mtu - 1}"
+        yield f"link set dev {name} mtu {after.mtu}"
+    elif after.mtu != before.mtu:
         yield f"link set dev {name} mtu {after.mtu}"
     if after.master != before.master:
         yield f"link set dev {name} master {after.master}" if after.master else f"link set dev {name} nomaster"

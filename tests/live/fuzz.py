@@ -289,12 +289,14 @@ def rounds(seed: int, count: int = ROUNDS_A_CLUSTER) -> Iterator[Round]:
 
 def _again(lab: live.Lab, network: Network, compared: tuple[Compared, ...]) -> tuple[Compared, ...]:
     """The same, with each probe that disagrees asked once more by itself, a little later: a machine without a route
-    says so to one sender five times, and then once a second only (`ip_error`), which no lab can change.
+    says so to one sender five times, and then once a second only (`ip_error`), which no lab can change; and one probe
+    may have taught its sender the MTU of a path that another takes.
     """
     told = []
     for each in compared:
         if not each.agrees:
             time.sleep(1.1)
+            lab.forget()
             each = live.compare(network, [each.probe], lab.probe([each.probe]))[0]
         told.append(each)
     return tuple(told)
