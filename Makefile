@@ -11,7 +11,7 @@ NBVAL := --nbval --nbval-cell-timeout=60 -n 2 --dist loadfile -p no:cacheprovide
 test nbval other-pythons: export K8SNETLAB_HOME := $(CURDIR)/artefacts/home
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit nbval rebuild browser other-pythons notebooks constraints bench clean
+.PHONY: help lab test lint unit nbval rebuild browser other-pythons notebooks evidence constraints bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint       style and strict types only'
 	@echo 'make unit       unit tests only'
 	@echo 'make notebooks  build the two editions of every notebook whose source or package changed'
+	@echo 'make evidence   ask the real kernel again where the records are no longer true'
 	@echo 'make bench      print the benchmark table'
 	@echo 'make clean      remove everything that can be made again'
 
@@ -68,6 +69,10 @@ other-pythons: $(VENV)/test.stamp
 notebooks: $(VENV)/test.stamp
 	$(BIN)/python tools/build_notebooks.py
 	$(BIN)/python tools/build_readme.py
+
+# Before the notebooks: they show what is recorded here.
+evidence: $(VENV)/test.stamp
+	$(BIN)/python tools/record_evidence.py
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/speed.py

@@ -2,8 +2,9 @@
 
 The course itself needs Python and JupyterLab only. Some things need more: a browser to look at it, tcpdump to read
 captures, and the programs and the kernel's features with which the same network can be built for real. What is missing
-is said with the package that brings it, and nothing is tried out: programs are looked for on the search path, features
-in the kernel's own list of its symbols (built in) and modules (to be loaded).
+is said with the package that brings it. Programs are looked for on the search path, features in the kernel's own list
+of its symbols (built in) and modules (to be loaded). What `k8snetlab prove` needs is tried out, in namespaces made for
+the purpose: only that says whether this user may do it here.
 
 Not modelled: whether a program is new enough. `kallsyms(5)`, `user_namespaces(7)`.
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+import k8snetlab as k8s
 from k8snetlab.cli import output
 from k8snetlab.tables import aligned
 
@@ -83,7 +85,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "firefox
 
 def examined() -> tuple[Capability, ...]:
     """Every capability, in the order in which a learner meets them."""
-    return (_python(), *_modules(), browser(), *_programs(), _namespaces(), *_features())
+    return (_python(), *_modules(), browser(), *_programs(), _namespaces(), *_features(), *_proof())
 
 
 def _python() -> Capability:
@@ -188,6 +190,21 @@ def _loadable() -> frozenset[str]:
             continue
         found.update(Path(line.partition(":")[0]).name.partition(".")[0].replace("-", "_") for line in lines)
     return frozenset(found)
+
+
+def _proof() -> Iterator[Capability]:
+    """What a cluster on the real kernel needs, as tried; first of all, whether one can be built."""
+    tried = k8s.live.tried()
+    lacking = k8s.live.lacking(tried)
+    name = "a cluster on the real kernel"
+    if lacking:
+        first = lacking[0]
+        yield Capability(name, present=False, reason=f"{first.name}: {first.reason}", package=first.package)
+    else:
+        yield Capability(name, present=True, reason="tried: k8snetlab prove works here")
+    named = {program for program, _ in PROGRAMS.values()}
+    for each in (each for each in tried if each.name not in named):
+        yield Capability(f"real kernel: {each.name}", each.present, each.reason, each.package)
 
 
 def print_table(found: Sequence[Capability]) -> None:
