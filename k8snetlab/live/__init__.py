@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from k8snetlab.live.capability import Capability, capabilities, lacking, missing, tried
 from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
+from k8snetlab.live.kernel_trace import Agreement, Followed, Matched, agreement
 from k8snetlab.live.lab import Lab, Printed
 from k8snetlab.live.probes import Probe, Sight
 from k8snetlab.live.proof import Proof, prove
@@ -27,6 +28,7 @@ from k8snetlab.live.questions import MOST, questions
 from k8snetlab.live.records import evidence
 
 __all__ = [
-    "MOST", "Capability", "Compared", "Lab", "Outcome", "Printed", "Probe", "Proof", "Sight", "capabilities", "compare",
-    "evidence", "lacking", "missing", "predicted", "prove", "questions", "tried",
+    "Agreement", "Capability", "Compared", "Followed", "Lab", "MOST", "Matched", "Outcome", "Printed", "Probe",
+    "Proof", "Sight", "agreement", "capabilities", "compare", "evidence", "lacking", "missing", "predicted",
+    "prove", "questions", "tried",
 ]  # fmt: skip

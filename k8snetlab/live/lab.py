@@ -34,6 +34,8 @@ from k8snetlab.cluster import Cluster
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network, families
 from k8snetlab.linux.netfilter import Recent
+from k8snetlab.live import kernel_trace
+from k8snetlab.live.kernel_trace import Followed, Texts
 from k8snetlab.live.probes import Probe, Sight, seen
 from k8snetlab.live.script import Script, bare, cables, namespace, quiet, quiet_devices, script
 
@@ -67,6 +69,7 @@ class Lab:
         self._agent: subprocess.Popen[bytes] | None = None
         self.without_counters: tuple[str, ...] = ()
         """Machines whose rules were applied without their nfacct counters, because the kernel has none."""
+        self._texts: tuple[Network, Mapping[str, Texts]] | None = None
 
     def __enter__(self) -> Self:
         command = [*unshare(os.geteuid()), sys.executable, "-I", "-S", "-c", _INSIDE, str(Path(__file__).parent)]
@@ -191,14 +194,41 @@ class Lab:
         """Send every probe, all at once, and say what each sender saw, in the same order. `patience` is in seconds,
         and `PATIENCE` unless given.
         """
-        asked = [
-            (
-                namespace(each.source), each.protocol, each.address, each.port, each.size, each.whole,
-                patience or PATIENCE[family(each.address)],
-            )
-            for each in probes
-        ]  # fmt: skip
+        asked = [_question(each, patience or PATIENCE[family(each.address)]) for each in probes]
         return tuple(seen(end, words) for end, words in self._ask("probe", probes=asked))
+
+    def follow(self, probe: Probe) -> Followed:
+        """Send one probe, and let the kernel tell which rules its first packet and the first answer match. What
+        machines have learnt is forgotten before, as a walk begins without any. See `kernel_trace`.
+        """
+        probe = kernel_trace.followable(probe)
+        hosts = {namespace(host.name): host for host in self.network.values() if any(map(host.netfilter.of, (4, 6)))}
+        tunnels = sorted({link.vxlan.port for host in hosts.values() for link in host.links if link.vxlan})
+        known = self._rule_texts(hosts)
+        self.forget()
+        asked = _question(probe, kernel_trace.PATIENCE)
+        nft = ["nft", "-f", "-"]
+        self._batch([(name, nft, kernel_trace.watch(host, probe, tunnels)) for name, host in hosts.items()])
+        try:
+            ((end, words),), events = self._ask("trace", names=list(hosts), probes=[asked])
+        finally:
+            self._batch([(name, nft, kernel_trace.unwatch(host)) for name, host in hosts.items()])
+        names = {name: host.name for name, host in hosts.items()}
+        there, back = kernel_trace.matched(events, names, known, tunnels)
+        return Followed(probe, seen(end, words), there, back)
+
+    def _rule_texts(self, hosts: Mapping[str, Host]) -> Mapping[str, Texts]:
+        """What each machine's rules are called, by namespace; asked for once for each network."""
+        if self._texts is None or self._texts[0] is not self.network:
+            commands = (["nft", "-j", "-a", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"])
+            printed = self._ask("run", jobs=[(name, command, "") for name in hosts for command in commands])
+            outs = [out for _, out, _ in printed]
+            found = {
+                name: kernel_trace.texts(outs[at], {4: outs[at + 1], 6: outs[at + 2]})
+                for at, name in zip(range(0, len(outs), len(commands)), hosts, strict=True)
+            }
+            self._texts = self.network, found
+        return self._texts[1]
 
     def run(self, host: str, *command: str, text: str = "") -> Printed:
         """Run a program on a machine and wait for it: `lab.run("node-1", "ip", "route")`. The empty name is the
@@ -229,6 +259,12 @@ class Lab:
         if "error" in answer:
             raise CannotDo(f"the lab's agent: {answer['error']}")
         return answer["ok"]
+
+
+def _question(probe: Probe, patience: float) -> tuple[str, str, str, int, int, bool, float]:
+    """A probe as the agent wants it."""
+    where = namespace(probe.source)
+    return where, probe.protocol, probe.address, probe.port, probe.size, probe.whole, patience
 
 
 def unshare(user: int) -> list[str]:

@@ -10,6 +10,7 @@ started and takes back every namespace, device and file. There is nothing to cle
     {"do": "accounts", "names": [[NAMESPACE, NAME], …]}               nfacct counters → [[number, error], …]
     {"do": "listen", "sockets": [[NAMESPACE, NAME, PROTOCOL, PORT, ADDRESS], …]}
     {"do": "probe", "probes": [[NAMESPACE, PROTOCOL, ADDRESS, PORT, SIZE, WHOLE, SECONDS], …]}
+    {"do": "trace", "names": [NAMESPACE, …], "probes": …}             the same, and `tracing.Event`s → [ends, events]
 
 An answer is `{"ok": …}` or `{"error": "…"}`. See `unshare(1)`, `user_namespaces(7)`, `pid_namespaces(7)`.
 """
@@ -29,6 +30,7 @@ from .accounts import create
 from .namespaces import Namespaces, mount_tmpfs
 from .prober import Probe, probe
 from .responder import Wanted, serve
+from .tracing import Event, traced
 
 __all__ = ["main"]
 
@@ -91,6 +93,13 @@ class _Agent:
         """Send the probes; how each ended, and what was answered."""
         return list(probe([Probe(*each) for each in probes], self.namespaces))
 
+    def trace(self, names: list[str], probes: list[list[Any]]) -> tuple[list[tuple[str, str]], list[Event]]:
+        """Send the probes; how each ended, and what the kernel told about traced packets in these namespaces."""
+        ended: list[tuple[str, str]] = []
+        events = traced(names, lambda: ended.extend(self.probe(probes)), self.namespaces)
+        self.namespaces.enter("")
+        return ended, events
+
 
 def _started(command: list[str], text: str) -> subprocess.Popen[str]:
     """A program whose standard input is `text`: a file in memory, so that nobody has to wait to hand it over."""
@@ -118,7 +127,7 @@ def main() -> None:
     agent = _Agent()
     does: dict[str, Callable[..., Any]] = {
         "run": agent.run, "write": agent.write, "accounts": agent.accounts, "listen": agent.listen,
-        "probe": agent.probe,
+        "probe": agent.probe, "trace": agent.trace,
     }  # fmt: skip
     _say({"ok": {"pid": os.getpid()}})
     for line in sys.stdin:

@@ -1,0 +1,301 @@
+"""Which rules did the kernel itself run, and does the walk name the same?
+
+`lab.follow(probe)` sets the trace flag on the packets of one probe, on every machine that has rules, and lets the
+kernel tell which of them matched. `agreement` walks the same probe and puts the two side by side:
+
+    followed = lab.follow(live.Probe("shop/web-0", "10.96.0.10", 80))
+    print(live.agreement(lab.network, followed))
+
+Followed are the first packet of the connection and the first answer (the second packet of a handshake, a reset, an
+ICMP error, a datagram), also inside of tunnels. Compared is, for each machine and each of both ways, the ordered list
+of the rules that matched, as `iptables-save` prints them. Rules that did not match, policies and the ends of chains
+are not compared: the walk does not name them. Load balancing is replayed: of all ways in which the walk's choices can
+fall, one must be what the kernel did.
+
+The kernel names a rule by its handle. Its text is the one that stands at the same place of the same chain, in what
+`nft -a list ruleset` and `iptables-save` print; so iptables must be the one that keeps its rules in nf_tables. The
+flag is set in a table of its own, before every other table, which is gone afterwards and never compared; a packet in a
+tunnel is recognised by bytes of the inner packet. nfacct counters, which a kernel may lack, are left out on both sides.
+
+Not followed: later packets of a connection; fragments of tunnel packets; SCTP, ICMP. Guide section 2.2; `nft(8)`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import TypeAlias
+
+import msgspec
+
+from k8snetlab.address import family
+from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.walk import every
+from k8snetlab.live.comparison import walked
+from k8snetlab.live.probes import Probe, Sight
+from k8snetlab.trace import Step
+
+__all__ = [
+    "PATIENCE", "Agreement", "Event", "Followed", "Matched", "Texts", "agreement", "followable", "matched", "texts",
+    "unwatch", "watch",
+]  # fmt: skip
+
+PATIENCE = 0.8
+"""Seconds to wait for the end of a followed probe: a SYN that nobody answered is sent again after one second."""
+
+TABLE = "k8snetlab_trace"
+_ASKED, _ANSWERED = "asked", "answered"
+_FAMILIES: Mapping[int, str] = {4: "ip", 6: "ip6"}
+_OF_PROTOCOL: Mapping[int, int] = {2: 4, 10: 6}
+_TCP, _UDP = 6, 17
+
+Event: TypeAlias = tuple[str, int, str, str, int, int, str, str]
+"""What the agent hears: `inside.tracing.Event`."""
+
+Texts: TypeAlias = Mapping[tuple[int, str, str, int], str]
+"""What `iptables-save` prints for a rule: by family, table, chain and handle."""
+
+
+class Matched(msgspec.Struct, frozen=True):
+    """A rule that matched the packet: on which machine, in which table and chain, and as `iptables-save` prints it."""
+
+    where: str
+    table: str
+    chain: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"-t {self.table} {self.text}"
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """What the kernel told of a probe: the rules that matched its first packet on the way `there`, and the first
+    answer on its way `back`. Only each machine's own order is known.
+    """
+
+    probe: Probe
+    seen: Sight
+    there: tuple[Matched, ...]
+    back: tuple[Matched, ...]
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """The rules that the kernel ran, beside those of the walk that comes closest. `walks` is how many ways there are
+    for the walk's choices to fall.
+    """
+
+    followed: Followed
+    there: tuple[Matched, ...]
+    back: tuple[Matched, ...]
+    walks: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both name the same rules in the same order, on every machine and both ways."""
+        ways = ((self.there, self.followed.there), (self.back, self.followed.back))
+        return all(_by_machine(walk) == _by_machine(kernel) for walk, kernel in ways)
+
+    @property
+    def rules(self) -> int:
+        """How many rules the kernel named."""
+        return len(self.followed.there) + len(self.followed.back)
+
+    def __str__(self) -> str:
+        said = "the walk and the kernel name the same rules" if self.agrees else "the walk and the kernel differ"
+        closest = f", the closest of {self.walks} walks" if self.walks > 1 and not self.agrees else ""
+        lines = [f"{self.followed.probe}: {self.followed.seen}", f"{said} ({self.rules}){closest}"]
+        lines += _columns("there", self.there, self.followed.there)
+        lines += _columns("back", self.back, self.followed.back)
+        return "\n".join(lines)
+
+
+# What the kernel is told
+
+
+def watch(host: Host, probe: Probe, tunnels: Iterable[int]) -> str:
+    """The input of `nft -f` that sets the trace flag on the packets of a probe on a machine; empty if the machine has
+    no rules. `tunnels` are the ports that VXLAN uses.
+    """
+    of = family(probe.address)
+    families = (version for version in _FAMILIES if host.netfilter.of(version))
+    return "".join(_table(version, _conditions(version, of, probe.protocol, tunnels)) for version in families)
+
+
+def unwatch(host: Host) -> str:
+    """The input of `nft -f` that takes back what `watch` did."""
+    return "".join(f"delete table {_FAMILIES[each]} {TABLE}\n" for each in _FAMILIES if host.netfilter.of(each))
+
+
+def _table(version: int, conditions: Sequence[tuple[str, str]]) -> str:
+    chains = (
+        f" chain {way}_{hook} {{\n  type filter hook {hook} priority -301;\n"
+        + "".join(f"  {condition} meta nftrace set 1\n" for kind, condition in conditions if kind == way)
+        + " }\n"
+        for way in (_ASKED, _ANSWERED)
+        for hook in ("prerouting", "output")
+    )
+    return f"table {_FAMILIES[version]} {TABLE} {{\n{''.join(chains)}}}\n"
+
+
+def _conditions(version: int, of: int, protocol: str, tunnels: Iterable[int]) -> list[tuple[str, str]]:
+    """Which packets are followed, and which way each goes; in tables of the other family only those in tunnels."""
+    bare = _bare(of, protocol, tunnels) if version == of else ()
+    return [*bare, *(pair for port in tunnels for pair in _tunnelled(of, protocol, port))]
+
+
+def _bare(of: int, protocol: str, tunnels: Iterable[int]) -> Iterator[tuple[str, str]]:
+    errors = "destination-unreachable, time-exceeded" + (", packet-too-big" if of == 6 else "")
+    yield _ANSWERED, f"{'icmp' if of == 4 else 'icmpv6'} type {{ {errors} }}"
+    if protocol == "TCP":
+        yield _ASKED, "tcp flags & (fin|syn|rst|ack) == syn"
+        yield _ANSWERED, "tcp flags & (syn|ack) == (syn|ack)"
+        yield _ANSWERED, "tcp flags & rst == rst"
+        return
+    yield _ASKED, f"udp dport != {{ {', '.join(map(str, (0, *tunnels)))} }}"  # its bytes say which way it goes
+
+
+def _tunnelled(of: int, protocol: str, port: int) -> Iterator[tuple[str, str]]:
+    """Packets in VXLAN, whose inner IP header begins after the headers of UDP, VXLAN and Ethernet."""
+    ip = 8 + 8 + 14
+    inside, kind = (ip + 20, _byte(ip + 9)) if of == 4 else (ip + 40, _byte(ip + 6))
+    here = f"udp dport {port} {kind}"
+    if of == 4:
+        yield _ANSWERED, f"{here} 1 {_byte(inside)} {{ 3, 11 }}"
+    else:
+        yield _ANSWERED, f"{here} 58 {_byte(inside)} {{ 1, 2, 3 }}"
+    if protocol == "TCP":
+        flags = _byte(inside + 13)
+        yield _ASKED, f"{here} {_TCP} {flags} & 0x17 == 0x02"
+        yield _ANSWERED, f"{here} {_TCP} {flags} & 0x12 == 0x12"
+        yield _ANSWERED, f"{here} {_TCP} {flags} & 0x04 == 0x04"
+        return
+    question = "{ 0x302e, 0x312e }"  # a probe's `0.` or `1.`, as no name begins
+    yield _ASKED, f"{here} {_UDP} @th,{(inside + 8) * 8},16 {question}"
+    yield _ANSWERED, f"{here} {_UDP} @th,{(inside + 8) * 8},16 != {question}"
+
+
+def _byte(at: int) -> str:
+    return f"@th,{at * 8},8"
+
+
+def followable(probe: Probe) -> Probe:
+    """The probe as it can be followed: a datagram must say by two bytes that it is the question."""
+    return msgspec.structs.replace(probe, size=max(probe.size, 2)) if probe.protocol == "UDP" else probe
+
+
+# What the kernel tells
+
+
+def texts(ruleset: str, saved: Mapping[int, str]) -> Texts:
+    """Handle to text, from what `nft -j -a list ruleset` and, for each family, `iptables-save` print: in both, the
+    rules of a chain stand in the same order. Raises `ValueError` where they do not hold as many.
+    """
+    handles: dict[tuple[int, str, str], list[int]] = {}
+    lines: dict[tuple[int, str, str], list[str]] = {}
+    versions = {name: version for version, name in _FAMILIES.items()}
+    for each in json.loads(ruleset)["nftables"]:
+        rule = each.get("rule")
+        if rule and rule["family"] in versions:
+            handles.setdefault((versions[rule["family"]], rule["table"], rule["chain"]), []).append(rule["handle"])
+    for version, text in saved.items():
+        table = ""
+        for line in text.splitlines():
+            if line.startswith("*"):
+                table = line[1:]
+            elif line.startswith("-A "):
+                lines.setdefault((version, table, line.split(" ", 2)[1]), []).append(line)
+    return {
+        (*place, handle): text for place, all_of in lines.items()
+        for handle, text in zip(handles.get(place, ()), all_of, strict=True)
+    }  # fmt: skip
+
+
+def matched(
+    events: Iterable[Event], names: Mapping[str, str], known: Mapping[str, Texts], tunnels: Iterable[int]
+) -> tuple[tuple[Matched, ...], tuple[Matched, ...]]:
+    """The rules that matched on the way there, and on the way back. `names` says which machine a namespace is, and
+    `known` what its rules are called.
+    """
+    ways: dict[str, list[Matched]] = {_ASKED: [], _ANSWERED: []}
+    flagged: dict[str, str] = {}  # the way of the packet that came last to a namespace
+    packets: dict[tuple[str, int], str] = {}  # the way of each packet, by the number that the kernel gives it at a hook
+    ports = frozenset(tunnels)
+    for namespace, protocol, table, chain, handle, number, network, transport in events:
+        own = table == TABLE
+        if own and handle:
+            flagged[namespace] = chain.partition("_")[0]
+        if network:
+            told = _way(_OF_PROTOCOL[protocol], bytes.fromhex(network), bytes.fromhex(transport), ports)
+            packets[namespace, number] = told or flagged[namespace]
+        if handle and not own:
+            where = names[namespace]
+            text = known[namespace].get((_OF_PROTOCOL[protocol], table, chain, handle), f"rule {handle} of nf_tables")
+            ways[packets[namespace, number]].append(Matched(where, table, chain, uncounted(text)))
+    return tuple(ways[_ASKED]), tuple(ways[_ANSWERED])
+
+
+def _way(version: int, network: bytes, transport: bytes, tunnels: frozenset[int]) -> str:
+    """The way a packet goes, by its bytes; empty for a packet in a tunnel, of which too little is told."""
+    protocol = network[9] if version == 4 else network[6]
+    if protocol == _TCP:
+        return _ASKED if transport[13] & 0x17 == 0x02 else _ANSWERED
+    if protocol != _UDP:
+        return _ANSWERED
+    if int.from_bytes(transport[2:4]) in tunnels:
+        return ""
+    return _ASKED if transport[8:10] in (b"0.", b"1.") else _ANSWERED
+
+
+def uncounted(rule: str) -> str:
+    """The rule without its counter."""
+    return re.sub(r" -m nfacct --nfacct-name +\S+", "", rule)
+
+
+# What the walk says
+
+
+def agreement(network: Network, followed: Followed) -> Agreement:
+    """The walk beside what the kernel told: of all ways the choices can fall, the first that agrees, or else the one
+    that has the most rules in common with the kernel, machine by machine.
+    """
+    walks = [result for _, result in every(lambda choose: walked(network, followed.probe, choose))]
+    found = [Agreement(followed, _named(walk.steps), _named(walk.reply), len(walks)) for walk in walks]
+    return next((each for each in found if each.agrees), max(found, key=_in_common))
+
+
+def _named(steps: Iterable[Step]) -> tuple[Matched, ...]:
+    return tuple(
+        Matched(step.where, step.rule.table, step.rule.chain, uncounted(step.rule.text))
+        for step in steps
+        if step.rule is not None
+    )
+
+
+def _in_common(found: Agreement) -> int:
+    ways = ((found.there, found.followed.there), (found.back, found.followed.back))
+    return sum((Counter(walk) & Counter(kernel)).total() for walk, kernel in ways)
+
+
+def _by_machine(rules: Iterable[Matched]) -> dict[str, list[Matched]]:
+    found: dict[str, list[Matched]] = {}
+    for rule in rules:
+        found.setdefault(rule.where, []).append(rule)
+    return found
+
+
+def _columns(way: str, walk: Iterable[Matched], kernel: Iterable[Matched]) -> Iterator[str]:
+    """Every rule that either names, machine by machine, and who names it."""
+    ours, theirs = _by_machine(walk), _by_machine(kernel)
+    for where in dict.fromkeys((*ours, *theirs)):
+        yield f"{way}, {where}"
+        yield "  walk kernel"
+        left, right = ours.get(where, []), theirs.get(where, [])
+        for kind, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+            if kind == "equal":
+                yield from (f"   ×     ×     {rule}" for rule in left[a:b])
+            else:
+                yield from (f"   ×           {rule}" for rule in left[a:b])
+                yield from (f"         ×     {rule}" for rule in right[c:d])
