@@ -51,6 +51,16 @@ link add name b type veth peer name c
 link add name d type vxlan id 1 local 192.0.2.1 dev b dstport 8472 nolearning
 """
 
+TRACED = """table ip k8snetlab_trace {
+  chain flagged { type filter hook prerouting priority -301; @th,240,8 & 0x17 == 0x02 meta nftrace set 1; }
+}
+list chain ip nat POSTROUTING
+"""
+"""A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
+
+SPARED = ("counters", "rule trace")
+"""What a lab can do without: rules work without counters, and packets pass whether or not the kernel tells."""
+
 
 class Capability(msgspec.Struct, frozen=True):
     """One thing that a machine can do or not: `reason` says how that is known; `package` is Debian's that brings it."""
@@ -94,8 +104,8 @@ def missing() -> str:
 
 
 def lacking(found: Iterable[Capability]) -> tuple[Capability, ...]:
-    """Those that are missing and needed. Counters alone are not: rules work without them."""
-    return tuple(each for each in found if not each.present and each.name != "counters")
+    """Those that are missing and needed."""
+    return tuple(each for each in found if not each.present and each.name not in SPARED)
 
 
 def _program(name: str, package: str) -> Capability:
@@ -122,6 +132,10 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     yield _tried(lab, "settings", ["cat", "/proc/sys/net/ipv6/conf/all/forwarding"], "", "IPv6 is there")
     refused = lab.counters_refused()
     yield Capability("counters", not refused, refused or "nfacct objects can be made")
+    if shutil.which("nft"):
+        yield _tried(lab, "rule trace", ["nft", "-f", "-"], TRACED, "the kernel tells which rules a packet matches")
+    else:
+        yield Capability("rule trace", present=False, reason="nft is not on this machine", package="nftables")
 
 
 def _tried(lab: Lab, name: str, command: list[str], text: str, says: str) -> Capability:

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from k8snetlab import live
+from k8snetlab.cluster import Cluster
+from k8snetlab.linux.host import Network
+from k8snetlab.trace import Client
+
+CNIS: list[tuple[str, dict[str, str]]] = [("flannel", {}), ("bridge", {})]
+WEB_1, WEB_2, CLIENT = "default/web-1", "default/web-2", "default/client"
+OUTSIDE = "external"
+
+SHOP = """
+kind: Pod
+apiVersion: v1
+metadata: {name: web-1, labels: {app: web, only: one}}
+spec: {nodeName: node-1, containers: [{name: web, image: web, ports: [{containerPort: 8080}]}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: web-2, labels: {app: web}}
+spec: {nodeName: node-2, containers: [{name: web, image: web, ports: [{containerPort: 8080}]}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: client}
+spec: {nodeName: node-1, containers: [{name: client, image: client}]}
+---
+kind: Service
+apiVersion: v1
+metadata: {name: web}
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+---
+kind: Service
+apiVersion: v1
+metadata: {name: one}
+spec: {ipFamilyPolicy: RequireDualStack, selector: {only: one}, ports: [{port: 80, targetPort: 8080}]}
+---
+kind: Service
+apiVersion: v1
+metadata: {name: local}
+spec:
+  type: NodePort
+  externalTrafficPolicy: Local
+  ipFamilyPolicy: RequireDualStack
+  selector: {only: one}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30081}]
+---
+kind: Service
+apiVersion: v1
+metadata: {name: none}
+spec: {ipFamilyPolicy: RequireDualStack, selector: {app: nobody}, ports: [{port: 80}]}
+"""
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A cluster, and its lab."""
+
+    cluster: Cluster
+    lab: live.Lab
+
+    def follow(self, probe: live.Probe) -> live.Agreement:
+        """The kernel's rules beside the walk's."""
+        return live.agreement(self.lab.network, self.lab.follow(probe))
+
+    def service(self, name: str, version: int = 4) -> str:
+        """The address of a Service."""
+        found = next(service for service in self.cluster.objects.services if service.metadata.name == name)
+        return next(address for address in found.cluster_ips if (":" in address) == (version == 6))
+
+    def node(self, name: str, version: int = 4) -> str:
+        """The address of a node."""
+        found = next(node for node in self.cluster.objects.nodes if node.metadata.name == name)
+        return next(address for address in found.addresses if (":" in address) == (version == 6))
+
+
+@pytest.fixture(scope="module")
+def rule_trace(kernel: None) -> None:
+    """A kernel that tells which rules a packet matches; the test skips, saying why, where it does not."""
+    able = next(each for each in live.capabilities() if each.name == "rule trace")
+    if not able.present:
+        pytest.skip(str(able))
+
+
+@pytest.fixture(scope="module", params=CNIS, ids=["flannel", "bridge"])
+def built(request: pytest.FixtureRequest, rule_trace: None) -> Iterator[Built]:
+    """A Service on two nodes, one on one, one for nobody, in both families, over a tunnel and over routes."""
+    cni, options = request.param
+    cluster = Cluster.load(
+        SHOP,
+        cni=cni,
+        cni_options=options,
+        node_cidr="172.18.0.0/16,fd00:172::/64",
+        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
+        service_cidr="10.96.0.0/12,fd00:10:96::/108",
+    )
+    with live.Lab(cluster) as lab:
+        yield Built(cluster, lab)
+
+
+def check(found: live.Agreement, client: Client, *machines: str) -> None:
+    """The same rules, a known end, and rules on these machines on the way there."""
+    assert found.agrees, str(found)
+    assert found.followed.seen.client is client
+    assert {rule.where for rule in found.followed.there} == set(machines)
+
+
+both_families = pytest.mark.parametrize("version", [4, 6])
+
+
+@both_families
+def test_a_service_on_the_own_node(built: Built, version: int) -> None:
+    """ClusterIP, backend on the client's node: the node's rules and no other's."""
+    found = built.follow(live.Probe(CLIENT, built.service("one", version), 80))
+    check(found, Client.OPEN, "node-1")
+    assert any("-j DNAT" in rule.text for rule in found.followed.there)
+
+
+@both_families
+def test_a_service_on_another_node(built: Built, version: int) -> None:
+    """ClusterIP, backend on another node: the rules of both nodes, in a tunnel too."""
+    found = built.follow(live.Probe(WEB_2, built.service("one", version), 80))
+    check(found, Client.OPEN, "node-1", "node-2")
+
+
+def test_the_walk_is_replayed_with_the_kernels_choice(built: Built) -> None:
+    """Two backends: whichever the kernel chooses, one of the two walks names its rules, and both are met."""
+    probe = live.Probe(CLIENT, built.service("web"), 80)
+    found = [built.follow(probe) for _ in range(12)]
+    assert all(each.agrees and each.walks == 2 for each in found), "\n".join(map(str, found))
+    assert {each.followed.seen.backend for each in found} == {WEB_1, WEB_2}
+
+
+def test_a_pod_reaches_itself_by_its_service(built: Built) -> None:
+    """Hairpin: marked, sent back to where it came from, and masqueraded."""
+    found = built.follow(live.Probe(WEB_1, built.service("one"), 80))
+    check(found, Client.OPEN, "node-1")
+    assert any("MASQUERADE" in rule.text for rule in found.followed.there)
+
+
+@both_families
+def test_a_node_asks_a_service(built: Built, version: int) -> None:
+    """A program on a node: its packet is translated in OUTPUT."""
+    found = built.follow(live.Probe("node-2", built.service("one", version), 80))
+    check(found, Client.OPEN, "node-1", "node-2")
+    first = next(rule for rule in found.followed.there if rule.where == "node-2")
+    assert first.chain == "OUTPUT"
+
+
+@both_families
+def test_a_node_port_from_outside(built: Built, version: int) -> None:
+    """Traffic policy Cluster: any node takes it, masquerades it, and passes it on."""
+    found = built.follow(live.Probe(OUTSIDE, built.node("node-3", version), 30080))
+    check(found, Client.OPEN, "node-3", {WEB_1: "node-1", WEB_2: "node-2"}[found.followed.seen.backend])
+
+
+def test_a_local_node_port_from_outside(built: Built) -> None:
+    """Traffic policy Local: the node with the backend passes it on as it is."""
+    found = built.follow(live.Probe(OUTSIDE, built.node("node-1"), 30081))
+    check(found, Client.OPEN, "node-1")
+    assert not any("MASQUERADE" in rule.text for rule in found.followed.there)
+
+
+def test_a_local_node_port_without_a_backend(built: Built) -> None:
+    """The node without one drops the packet, and the last rule says so."""
+    found = built.follow(live.Probe(OUTSIDE, built.node("node-3"), 30081))
+    check(found, Client.TIMEOUT, "node-3")
+    assert found.followed.there[-1].text.endswith("-j DROP")
+
+
+def test_a_service_without_endpoints(built: Built) -> None:
+    """The rule that rejects is the last, and the answer is followed too, out of the node that gives it."""
+    found = built.follow(live.Probe(CLIENT, built.service("none"), 80))
+    check(found, Client.REFUSED, "node-1")
+    assert "-j REJECT" in found.followed.there[-1].text
+
+
+def test_a_service_without_endpoints_in_the_other_family(built: Built) -> None:
+    """The same in IPv6, where the program hears of it at its second SYN only, which is not followed."""
+    found = built.follow(live.Probe(CLIENT, built.service("none", 6), 80))
+    check(found, Client.TIMEOUT, "node-1")
+    assert "-j REJECT" in found.followed.there[-1].text
+
+
+def test_a_datagram_there_and_back(built: Built) -> None:
+    """UDP to another node: nobody listens, and the refusal comes back through both nodes."""
+    address = built.cluster.network[WEB_2].link("eth0").addresses[0].ip
+    found = built.follow(live.Probe(CLIENT, address, 9, "UDP"))
+    check(found, Client.REFUSED, "node-1", "node-2")
+    assert {rule.where for rule in found.followed.back} == {"node-1", "node-2"}
+
+
+def test_nothing_stays_behind(built: Built) -> None:
+    """The table that sets the flag is gone, and the rules are what they were."""
+    before = built.lab.run("node-1", "nft", "list", "ruleset").out
+    built.follow(live.Probe(CLIENT, built.service("one"), 80))
+    counted = [text.split() for text in (before, built.lab.run("node-1", "nft", "list", "ruleset").out)]
+    assert "k8snetlab" not in counted[1]
+    assert len(counted[0]) == len(counted[1])
+
+
+def test_both_columns_are_shown_where_they_differ(built: Built) -> None:
+    """A walk through a network that lost a rule names one less, and the text says who names which."""
+    followed = built.lab.follow(live.Probe(CLIENT, built.service("one"), 80))
+    network = without_a_rule(built.lab.network, "-j KUBE-FORWARD")
+    found = live.agreement(network, followed)
+    assert not found.agrees
+    lines = str(found).splitlines()
+    assert [line for line in lines if line.startswith("         ×")]
+    assert [line for line in lines if line.startswith("   ×     ×")]
+    assert "the walk and the kernel differ" in lines[1]
+
+
+def without_a_rule(network: Network, ending: str) -> Network:
+    """The network without the first rule of node-1's FORWARD that ends so."""
+    rules = network["node-1"].netfilter.ipv4["filter"].chains["FORWARD"].rules
+    return network.without("node-1", next(rule for rule in rules if rule.text.endswith(ending)))
