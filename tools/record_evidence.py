@@ -18,7 +18,7 @@ from typing import NamedTuple
 import k8snetlab as k8s
 from k8snetlab.cli.output import written
 from k8snetlab.linux.host import Entry
-from k8snetlab.live.proof import fingerprint, prove
+from k8snetlab.live.proving import fingerprint, prove
 from k8snetlab.live.records import evidence, read
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "evidence"

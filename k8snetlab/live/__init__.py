@@ -13,7 +13,7 @@ Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `brid
 (iptables) and `conntrack`; it may be an ordinary user who asks. `capabilities()` says what is missing and why.
 
 Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`, `questions`, `proof`,
-`records`.
+`proving`, `records`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
 from k8snetlab.live.kernel_trace import Agreement, Followed, Matched, agreement
 from k8snetlab.live.lab import Lab, Printed
 from k8snetlab.live.probes import Probe, Sight
-from k8snetlab.live.proof import Proof, prove
+from k8snetlab.live.proof import Proof
+from k8snetlab.live.proving import prove
 from k8snetlab.live.questions import MOST, questions
 from k8snetlab.live.records import evidence
 

@@ -1,51 +1,29 @@
-"""Does the kernel agree about a whole cluster?
+"""What did the kernel say about a whole cluster?
 
-The walk answers every question first (`questions` says which there are). Then the same machines are built on this
-kernel and real packets are sent. What comes out is a `Proof`: every question with what the walk said and what
-happened, and which kernel it was.
+A `Proof` is every question with what the walk says and what happened, and which kernel it was. It is a value: it
+prints as a table, becomes JSON and comes back, and can be asked for one call.
 
-Where load balancing chooses, a question is put many times (`TRIES` for each thing that may happen), and the walk must
-have said everything that is seen. A question that ends in an unexpected TIMEOUT is put once more with more patience: a
-busy machine may answer late; a network that loses packets will lose them again.
+An answer agrees if everything that happened is among what the walk says may happen. Where load balancing chooses, one
+of several things happens, and it is not printed which: what is printed is the same wherever the kernel agrees.
 
-Not proven: what takes longer than one connection — affinity that ends, connections that outlive an endpoint.
+Not kept: the order in which things happened, and times.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from k8snetlab.cluster import Cluster
 from k8snetlab.errors import UnknownName
-from k8snetlab.linux import text
-from k8snetlab.linux.host import Network
-from k8snetlab.linux.netfilter import Netfilter
-from k8snetlab.live.comparison import predicted
-from k8snetlab.live.lab import Lab
-from k8snetlab.live.probes import Probe, Sight
-from k8snetlab.live.questions import MOST, Kind, Question, questions
+from k8snetlab.live.questions import Kind
 from k8snetlab.tables import aligned
 from k8snetlab.trace import Client
 
 __all__ = [
-    "Answer", "Answers", "Ending", "Kernel", "Proof", "Seen", "Subject", "Tally", "endings", "fingerprint", "prove",
+    "Answer", "Answers", "Ending", "Kernel", "Proof", "Seen", "Subject", "Tally",
 ]  # fmt: skip
-
-TRIES = 15
-"""How often a question is put for each thing that may happen: one in three is then missed once in 30 million times."""
-
-AT_ONCE = 2000
-"""So many probes are sent between two reports of progress."""
-
-LONGER = 3.0
-"""Seconds that a question gets which timed out and should not have."""
 
 # The values
 
@@ -106,7 +84,9 @@ class Answer(msgspec.Struct, frozen=True, rename={"source": "from", "target": "t
             kernel = dict.fromkeys(self.predicted, "one of these")
         else:
             kernel = {ending: "the same" if ending in happened else "not seen" for ending in self.predicted}
-        rows = [[str(ending), kernel[ending]] for ending in self.predicted]
+        rows = [[str(ending), kernel[ending]] for ending in self.predicted[:FEW]]
+        if len(self.predicted) > FEW:
+            rows.append([f"… or {len(self.predicted) - FEW} others", ""])
         rows += [["nothing like it", str(ending)] for ending in dict.fromkeys(happened) if ending not in self.predicted]
         heads = [[self.source, self.target], *([["", ""]] * len(rows))]
         return [[*head, *row] for head, row in zip(heads, rows, strict=False)]
@@ -210,6 +190,9 @@ class Proof(msgspec.Struct, frozen=True):
 SHOWN = 20
 """So many disagreements are printed."""
 
+FEW = 6
+"""So many of the things that may happen to one question are printed."""
+
 
 class Answers(msgspec.Struct, frozen=True):
     """Answers that print as one table."""
@@ -234,111 +217,3 @@ def _answers(answers: Sequence[Answer]) -> str:
 
 def _names(answers: Sequence[Answer]) -> list[str]:
     return [f"{each.source} → {each.target}" for each in answers]
-
-
-# Asking
-
-
-def _silent(done: int, whole: int) -> None:
-    """Nobody is told."""
-
-
-def prove(cluster: Cluster, most: int = MOST, told: Callable[[int, int], None] = _silent) -> Proof:
-    """Walk every question, build the cluster on this kernel, send the packets, and compare.
-
-    `most` bounds the questions of a kind; `told` hears how much is done, of how much. Raises `CannotDo` where this
-    machine cannot hold the cluster (`capabilities()` says why).
-    """
-    network = cluster.network
-    asked, left_out = questions(cluster, most)
-    said = []
-    for number, question in enumerate(asked):
-        told(number, 2 * len(asked))
-        said.append(endings(network, question.probe))
-    tries = [number for number, ends in enumerate(said) for _ in range(TRIES * len(ends) if len(ends) > 1 else 1)]
-    with Lab(cluster) as lab:
-        kernel = _kernel(lab)
-        sights: list[list[Sight]] = [[] for _ in asked]
-        for start in range(0, len(tries), AT_ONCE):
-            told(len(asked) + start * len(asked) // len(tries), 2 * len(asked))
-            batch = tries[start : start + AT_ONCE]
-            for number, sight in zip(batch, lab.probe([asked[number].probe for number in batch]), strict=True):
-                sights[number].append(sight)
-        _ask_again(lab, asked, said, sights)
-    told(2 * len(asked), 2 * len(asked))
-    answers = tuple(map(_answer, asked, said, sights))
-    return Proof(_subject(cluster), kernel, tuple(_tallies(answers)), left_out, answers)
-
-
-def endings(network: Network, probe: Probe) -> tuple[Ending, ...]:
-    """Everything that may happen to a probe, as the walk says."""
-    return tuple(Ending(*msgspec.structs.astuple(each)) for each in predicted(network, probe))
-
-
-def _ask_again(
-    lab: Lab, asked: Sequence[Question], said: Sequence[tuple[Ending, ...]], sights: list[list[Sight]]
-) -> None:
-    """Put those questions again, with more patience, that timed out although the walk says they do not."""
-    late = [
-        number
-        for number, question in enumerate(sights)
-        for sight in question
-        if sight.client is Client.TIMEOUT and Ending(Client.TIMEOUT) not in said[number]
-    ]
-    for number, sight in zip(late, lab.probe([asked[each].probe for each in late], LONGER), strict=True):
-        held = sights[number]
-        held[next(at for at, each in enumerate(held) if each.client is Client.TIMEOUT)] = sight
-
-
-def _answer(question: Question, predicted: tuple[Ending, ...], sights: Sequence[Sight]) -> Answer:
-    counted = Counter((sight.client, sight.backend, sight.source, sight.end) for sight in sights)
-    seen = tuple(sorted(Seen(*what, times) for what, times in counted.items()))
-    probe = question.probe
-    return Answer(
-        question.kind, probe.source, question.target, probe.address, probe.port, probe.protocol, predicted, seen
-    )
-
-
-def _tallies(answers: Sequence[Answer]) -> Iterator[Tally]:
-    for kind in Kind:
-        held = [each for each in answers if each.kind is kind]
-        if held:
-            ended = Counter(each.ended for each in held)
-            agree = sum(each.agrees for each in held)
-            yield Tally(kind, len(held), agree, dict(sorted(ended.items())))
-
-
-def _kernel(lab: Lab) -> Kernel:
-    printed = lab.run("", "iptables", "--version")
-    user = "root" if os.geteuid() == 0 else "an ordinary user"
-    return Kernel(platform.release(), platform.machine(), printed.out.strip(), user)
-
-
-def _subject(cluster: Cluster) -> Subject:
-    return Subject(
-        fingerprint(cluster.network),
-        cluster.options.cni,
-        dict(cluster.options.cni_options),
-        cluster.options.proxy,
-        len(cluster.objects.nodes),
-        len(cluster.objects.pods),
-        len(cluster.objects.services),
-        tuple(overlay.name for overlay in cluster.overlays),
-    )
-
-
-# Which state it is about
-
-
-_STATE = msgspec.json.Encoder(order="sorted")
-
-
-def fingerprint(network: Network) -> str:
-    """What a state is known by: the SHA-256 of everything that every machine holds."""
-    digest = sha256()
-    for name in sorted(network):
-        host = network[name]
-        rules = [text.iptables_save(host.netfilter.of(of)) for of in (4, 6)]
-        plain = msgspec.structs.replace(host, netfilter=Netfilter())  # built chain by chain: as text, all is there
-        digest.update(_STATE.encode((plain, rules)))
-    return digest.hexdigest()

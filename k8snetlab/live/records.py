@@ -21,7 +21,8 @@ from k8snetlab.cluster import Cluster, examples_folder
 from k8snetlab.errors import CannotDo
 from k8snetlab.linux.host import Network
 from k8snetlab.live.probes import Probe
-from k8snetlab.live.proof import Answer, Proof, endings, fingerprint, prove
+from k8snetlab.live.proof import Answer, Proof
+from k8snetlab.live.proving import endings, fingerprint, prove
 
 __all__ = ["evidence", "read", "recorded"]
 

@@ -8,7 +8,8 @@ import pytest
 from k8snetlab import live
 from k8snetlab.cluster import Cluster, example
 from k8snetlab.errors import CannotDo, UnknownName
-from k8snetlab.live.proof import Answer, Ending, Kernel, Proof, Seen, Subject, Tally, fingerprint
+from k8snetlab.live.proof import Answer, Ending, Kernel, Proof, Seen, Subject, Tally
+from k8snetlab.live.proving import fingerprint
 from k8snetlab.live.questions import Kind, Question
 from k8snetlab.live.records import RERUN, read, recorded
 from k8snetlab.trace import Client
@@ -232,3 +233,21 @@ def test_progress_is_told_to_the_end(kernel: None) -> None:
     live.prove(example("one-web-one-client"), told=lambda done, whole: heard.append((done, whole)))
     assert heard == sorted(heard)
     assert heard[-1][0] == heard[-1][1]
+
+
+def test_a_cluster_larger_than_the_kernel_s_memory_agrees(kernel: None) -> None:
+    """150 pods know more neighbours than the kernel keeps for all namespaces together: they are asked in parts."""
+    many = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: many}
+spec:
+  replicas: 150
+  selector: {matchLabels: {app: many}}
+  template:
+    metadata: {labels: {app: many}}
+    spec: {containers: [{name: many, image: many, ports: [{containerPort: 8080}]}]}
+"""
+    proof = live.prove(Cluster.load(many, nodes=2), most=1000)
+    assert proof.agrees, str(proof)
+    assert proof.asked > 1000
