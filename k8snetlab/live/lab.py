@@ -22,7 +22,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +35,7 @@ from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network, families
 from k8snetlab.linux.netfilter import Recent
 from k8snetlab.live import kernel_trace
+from k8snetlab.live.capture import Capture, Frame
 from k8snetlab.live.kernel_trace import Followed, Texts
 from k8snetlab.live.probes import Probe, Sight, seen
 from k8snetlab.live.script import Script, bare, cables, namespace, quiet, quiet_devices, script
@@ -217,6 +218,18 @@ class Lab:
         there, back = kernel_trace.matched(events, names, known, tunnels)
         return Followed(probe, seen(end, words), there, back)
 
+    @contextlib.contextmanager
+    def capturing(self, host: str, device: str) -> Iterator[Capture]:
+        """Capture every frame that passes a device of a machine while the block runs. Raises `UnknownName`."""
+        self.network.host(host).link(device)
+        number = self._ask("capture", namespace=namespace(host), device=device)
+        capture = Capture(host, device)
+        try:
+            yield capture
+        finally:
+            found = self._ask("captured", number=number)
+            capture.frames = tuple(Frame(time, bytes.fromhex(octets)) for time, octets in found)
+
     def _rule_texts(self, hosts: Mapping[str, Host]) -> Mapping[str, Texts]:
         """What each machine's rules are called, by namespace; asked for once for each network."""
         if self._texts is None or self._texts[0] is not self.network:
@@ -251,7 +264,11 @@ class Lab:
     def _answer(self) -> Any:
         agent = self._agent
         assert agent is not None and agent.stdout is not None and agent.stderr is not None
-        line = agent.stdout.readline()
+        try:
+            line = agent.stdout.readline()
+        except BaseException:  # interrupted: its answer would pass for that of the next question
+            self.close()
+            raise
         if not line:
             said = agent.stderr.read().decode(errors="replace").strip()
             raise CannotDo(f"the lab's agent ended: {said.splitlines()[-1] if said else 'it said nothing'}")

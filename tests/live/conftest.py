@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from k8snetlab import live
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +23,27 @@ def kernel() -> None:
     why = live.missing()
     if why:
         pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def for_everybody() -> Iterator[Path]:
+    """A copy of the package, and of what it needs, that every user may read."""
+    site = Path(sysconfig.get_paths()["platlib"])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        copy.chmod(0o755)
+        shutil.copytree(ROOT / "k8snetlab", copy / "k8snetlab")
+        for name in ("msgspec", "yaml"):
+            shutil.copytree(site / name, copy / name)
+        yield copy
+
+
+@pytest.fixture(scope="session")
+def python_for_everybody() -> str:
+    """A Python of this version that every user may run."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for path in (Path(sys.base_exec_prefix) / "bin" / name, Path("/usr/bin") / name):
+        with contextlib.suppress(OSError):
+            subprocess.run([path, "-c", ""], user=NOBODY, extra_groups=[], check=True)
+            return str(path)
+    pytest.skip(f"there is no {name} that an ordinary user may run")

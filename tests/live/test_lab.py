@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +15,9 @@ from k8snetlab import live
 from k8snetlab.cluster import Cluster, example
 from k8snetlab.errors import CannotDo, UnknownName
 from k8snetlab.trace import Client
+from tests.live.conftest import NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
 WEB, OTHER = "default/web-1", "default/client"
 
 TWO = """
@@ -176,30 +172,6 @@ address = cluster.network["default/web-1"].link("eth0").addresses[0].ip
 with live.Lab(cluster) as lab:
     print(os.getuid(), lab.probe([live.Probe("default/client", address, 8080)])[0].client)
 """
-
-
-@pytest.fixture
-def for_everybody() -> Iterator[Path]:
-    """A copy of the package, and of what it needs, that every user may read."""
-    site = Path(sysconfig.get_paths()["platlib"])
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        copy.chmod(0o755)
-        shutil.copytree(ROOT / "k8snetlab", copy / "k8snetlab")
-        for name in ("msgspec", "yaml"):
-            shutil.copytree(site / name, copy / name)
-        yield copy
-
-
-@pytest.fixture
-def python_for_everybody() -> str:
-    """A Python of this version that every user may run."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for path in (Path(sys.base_exec_prefix) / "bin" / name, Path("/usr/bin") / name):
-        with contextlib.suppress(OSError):
-            subprocess.run([path, "-c", ""], user=NOBODY, extra_groups=[], check=True)
-            return str(path)
-    pytest.skip(f"there is no {name} that an ordinary user may run")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests run as this one")

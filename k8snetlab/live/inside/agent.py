@@ -11,22 +11,28 @@ started and takes back every namespace, device and file. There is nothing to cle
     {"do": "listen", "sockets": [[NAMESPACE, NAME, PROTOCOL, PORT, ADDRESS], …]}
     {"do": "probe", "probes": [[NAMESPACE, PROTOCOL, ADDRESS, PORT, SIZE, WHOLE, SECONDS], …]}
     {"do": "trace", "names": [NAMESPACE, …], "probes": …}             the same, and `tracing.Event`s → [ends, events]
+    {"do": "capture", "namespace": NAMESPACE, "device": DEVICE}       begin → its number
+    {"do": "captured", "number": NUMBER}                              end it → [[microseconds, hexadecimal], …]
 
 An answer is `{"ok": …}` or `{"error": "…"}`. See `unshare(1)`, `user_namespaces(7)`, `pid_namespaces(7)`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from .accounts import create
+from .capturing import Capturing
 from .namespaces import Namespaces, mount_tmpfs
 from .prober import Probe, probe
 from .responder import Wanted, serve
@@ -42,6 +48,7 @@ class _Agent:
     def __init__(self) -> None:
         self.namespaces = Namespaces()
         self.responder = 0
+        self.captures: list[Capturing] = []
 
     def run(self, jobs: list[tuple[str, list[str], str]]) -> list[tuple[int, str, str]]:
         """Start the programs, a few at a time, each in its namespace; wait for all."""
@@ -100,6 +107,16 @@ class _Agent:
         self.namespaces.enter("")
         return ended, events
 
+    def capture(self, namespace: str, device: str) -> int:
+        """Begin to capture at a device; the number of the capture."""
+        self.captures.append(Capturing(namespace, device, self.namespaces))
+        self.namespaces.enter("")
+        return len(self.captures) - 1
+
+    def captured(self, number: int) -> list[tuple[int, str]]:
+        """End a capture; its frames."""
+        return self.captures[number].end()
+
 
 def _started(command: list[str], text: str) -> subprocess.Popen[str]:
     """A program whose standard input is `text`: a file in memory, so that nobody has to wait to hand it over."""
@@ -123,11 +140,12 @@ def _finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def main() -> None:
     """Obey until standard input ends."""
+    _end_with_asker()
     mount_tmpfs("/run")
     agent = _Agent()
     does: dict[str, Callable[..., Any]] = {
         "run": agent.run, "write": agent.write, "accounts": agent.accounts, "listen": agent.listen,
-        "probe": agent.probe, "trace": agent.trace,
+        "probe": agent.probe, "trace": agent.trace, "capture": agent.capture, "captured": agent.captured,
     }  # fmt: skip
     _say({"ok": {"pid": os.getpid()}})
     for line in sys.stdin:
@@ -136,6 +154,24 @@ def main() -> None:
             _say({"ok": does[asked.pop("do")](**asked)})
         except Exception as error:  # whatever it is, the other side must hear of it
             _say({"error": f"{type(error).__name__}: {error}"})
+
+
+def _end_with_asker() -> None:
+    """End at once when nobody can ask any more, whatever is being done: the kernel tells by SIGIO of all that happens
+    to the pipe, its end too.
+    """
+    pipe = sys.stdin.fileno()
+
+    def look(number: int, frame: FrameType | None) -> None:
+        poll = select.poll()
+        poll.register(pipe, 0)  # a hang-up is told to whoever looks
+        if poll.poll(0):
+            os._exit(0)
+
+    signal.signal(signal.SIGIO, look)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    look(signal.SIGIO, None)
 
 
 def _say(answer: dict[str, Any]) -> None:
