@@ -76,6 +76,7 @@ evidence: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/live.py
 
 # uv answers for all platforms at once; annotations and indexes would tie the file to one machine.
 constraints:
