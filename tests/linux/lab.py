@@ -16,10 +16,12 @@ name of the machine. The state is meant literally: the real kernel can be told e
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
+import pytest
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.linux.host import Host, Network, Part, assembled
@@ -38,13 +40,14 @@ from k8snetlab.linux.netfilter import (
     Netfilter,
     Patch,
     Protocol4,
+    Reject,
     Rule,
     SetMark,
     Source,
     Table,
     Target,
 )
-from k8snetlab.linux.route import Route
+from k8snetlab.linux.route import Route, connected
 from k8snetlab.linux.socket import Listener
 from k8snetlab.linux.walk import Choose, Exchange, World, exchange
 from k8snetlab.trace import Client, Step, Verdict
@@ -87,13 +90,9 @@ def pod_address(machine: int, number: int) -> tuple[Address, Address]:
     return Address(f"10.244.{machine}.{number}", 24), Address(f"fd00:10:244:{machine}::{number}", 64)
 
 
-def connected(device: str, *addresses: Address) -> tuple[Route, ...]:
+def networks(device: str, *addresses: Address) -> tuple[Route, ...]:
     """The routes to the networks that a device has addresses in."""
-    return tuple(
-        Route(str(own.prefix), device, source=own.ip if own.family == 4 else "", scope="link", protocol="kernel",
-              family=own.family)
-        for own in addresses
-    )  # fmt: skip
+    return tuple(connected(own.prefix, device, own.ip) for own in addresses)
 
 
 def defaults(device: str, *gateways: str) -> tuple[Route, ...]:
@@ -108,7 +107,7 @@ def container(name: str, mtu: int = 1500, *parts: Part) -> Host:
     gateways = (address.ip for address in pod_address(machine, 1))
     eth0 = Link("eth0", 2, LinkKind.VETH, mac(0x10 + machine, number), mtu, peer=Peer(f"m{machine}", f"veth-{name}"),
                 addresses=own)  # fmt: skip
-    base = Part((loopback(), eth0), (*connected("eth0", *own), *defaults("eth0", *gateways)), listeners=LISTENERS)
+    base = Part((loopback(), eth0), (*networks("eth0", *own), *defaults("eth0", *gateways)), listeners=LISTENERS)
     return assembled(name, "container", base, *parts)
 
 
@@ -130,7 +129,7 @@ def machine(number: int, overlay: Overlay, mtu: int, *parts: Part) -> Host:
             Link("cni0", 3, LinkKind.BRIDGE, mac(0x30, number), mtu, addresses=bridge),
             *ports,
         ),
-        routes=(*connected("eth0", *own), *connected("cni0", *bridge), *defaults("eth0", ROUTER, ROUTER6)),
+        routes=(*networks("eth0", *own), *networks("cni0", *bridge), *defaults("eth0", ROUTER, ROUTER6)),
         sysctls=FORWARDING,
         listeners=(Listener("TCP", 10250, program="agent"),),
     )
@@ -184,8 +183,8 @@ def router() -> Host:
         Link("eth1", 3, LinkKind.NIC, mac(0, 0xFF), peer=Peer("outside", "eth0"), addresses=outer),
     )
     routes = (
-        *connected("eth0", *inner),
-        *connected("eth1", *outer),
+        *networks("eth0", *inner),
+        *networks("eth1", *outer),
         *(route for number in (1, 2) for route in by_routes(number).routes),
     )
     return assembled("router", "router", Part(links, routes, sysctls=FORWARDING))
@@ -195,7 +194,7 @@ def outside() -> Host:
     """A client beyond the router."""
     own = (Address(OUTSIDE, 24), Address(OUTSIDE6, 64))
     eth0 = Link("eth0", 2, LinkKind.NIC, mac(0, 9), peer=Peer("router", "eth1"), addresses=own)
-    routes = (*connected("eth0", *own), *defaults("eth0", "192.0.2.1", "2001:db8::1"))
+    routes = (*networks("eth0", *own), *defaults("eth0", "192.0.2.1", "2001:db8::1"))
     return assembled("outside", "client", Part((loopback(), eth0), routes, listeners=LISTENERS))
 
 
@@ -218,6 +217,13 @@ def lab(
         outside(),
     )
     return Network({host.name: host for host in hosts})
+
+
+def ruled(
+    *patches: Patch, on: str = "m1", overlay: Overlay = Overlay.ROUTES, sysctls: Mapping[str, int] = {}
+) -> Network:
+    """The network with rules on one machine."""
+    return lab(overlay, rules={on: patches}, sysctls=sysctls)
 
 
 # Changes of a network
@@ -317,24 +323,45 @@ TRACKING = filters(rule("filter", "FORWARD", Comment("let everything through"), 
 """A rule that changes nothing, so that the hooks run."""
 
 
+def rejecting(chain: str, address: str, kind: str, port: int = 80, protocol: str = "TCP") -> Patch:
+    """A rule of table filter that rejects what goes to an address and port."""
+    return filters(Rule("filter", chain, to(address, port, protocol), Reject(kind)), family=6 if ":" in address else 4)
+
+
 # Flows
+
+
+class Ending(NamedTuple):
+    """What became of the packet, and what the program is told."""
+
+    verdict: Verdict
+    client: Client
+
+
+ARRIVES = Ending(Verdict.DELIVERED, Client.OPEN)
+REFUSED = Ending(Verdict.REJECTED, Client.REFUSED)
+PROHIBITED = Ending(Verdict.REJECTED, Client.UNREACHABLE)
+REJECTED = Ending(Verdict.REJECTED, Client.TIMEOUT)  # the client does not learn of it
+UNREACHED = Ending(Verdict.UNREACHABLE, Client.UNREACHABLE)
+UNTOLD = Ending(Verdict.UNREACHABLE, Client.TIMEOUT)
+DROPPED = Ending(Verdict.DROPPED, Client.TIMEOUT)
+SILENT = Ending(Verdict.TIMEOUT, Client.TIMEOUT)  # it is lost, or its answer is
 
 
 class Flow(msgspec.Struct, frozen=True):
     """One line of a packet-flow table: a network, what is sent, and what must come of it.
 
     `taker` is the machine whose program gets the packet and `seen` the source that it sees; both are empty where
-    nobody does. `says` is a part of the reason, or of a rule that the packet met.
+    nobody does. `says` is a part of the reason, of a step or of a rule that the packet met. `size` is the payload's.
     """
 
     name: str
-    network: Callable[[], Network]
+    network: Network
     source: str
     address: str
     port: int = 80
     protocol: str = "TCP"
-    verdict: Verdict = Verdict.DELIVERED
-    client: Client = Client.OPEN
+    ending: Ending = ARRIVES
     taker: str = ""
     seen: str = ""
     says: str = ""
@@ -358,21 +385,29 @@ def send(
     return exchange(world, name, address, port, protocol, payload=bytes(size), df=df)
 
 
-def told(steps: tuple[Step, ...]) -> str:
-    """The steps one a line, for messages of tests that fail."""
-    return "\n".join(
-        f"{step.where:8} {step.device:10} {step.action:12} {step.packet}  -- {step.why}"
-        + (f"  [{step.rule.text}]" if step.rule is not None else "")
-        for step in steps
-    )
+def told(found: Exchange) -> str:
+    """A walk, one step a line, for messages of tests that fail."""
+    lines = [_line(step) for step in found.steps]
+    back = [_line(step) for step in found.reply]
+    return "\n".join(("", *lines, "-- back --", *back, found.reason))
+
+
+def _line(step: Step) -> str:
+    rule = f"  [{step.rule.text}]" if step.rule is not None else ""
+    return f"{step.where:8} {step.device:10} {step.action:12} {step.packet}  -- {step.why}{rule}"
 
 
 def check(flow: Flow) -> None:
     """Walk a flow and compare; the message of a failure is the walk."""
-    found = send(flow.network(), flow.source, flow.address, flow.port, flow.protocol, size=flow.size, df=flow.df)
-    arrival = found.arrival
-    walk = f"\n{told(found.steps)}\n-- back --\n{told(found.reply)}\n{found.reason}"
-    assert (found.fate, found.client) == (flow.verdict, flow.client), walk
+    found = send(flow.network, flow.source, flow.address, flow.port, flow.protocol, size=flow.size, df=flow.df)
+    arrival, walk = found.arrival, told(found)
+    assert (found.fate, found.client) == flow.ending, walk
     assert (arrival.host if arrival else "") == flow.taker, walk
     assert (arrival.packet.ip.src if arrival else "") == flow.seen, walk
-    assert flow.says in found.reason or flow.says in walk, walk
+    assert flow.says in walk, walk
+
+
+def each(flows: Iterable[Flow]) -> pytest.MarkDecorator:
+    """A test that runs once for every row of a table."""
+    rows = tuple(flows)
+    return pytest.mark.parametrize("flow", rows, ids=[flow.name for flow in rows])
