@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +16,7 @@ from k8snetlab.trace import Client
 CNIS: list[tuple[str, dict[str, str]]] = [("flannel", {}), ("bridge", {})]
 WEB_1, WEB_2, CLIENT = "default/web-1", "default/web-2", "default/client"
 OUTSIDE = "external"
+NOBODY = 65534
 
 SHOP = """
 kind: Pod
@@ -223,3 +227,40 @@ def without_a_rule(network: Network, ending: str) -> Network:
     """The network without the first rule of node-1's FORWARD that ends so."""
     rules = network["node-1"].netfilter.ipv4["filter"].chains["FORWARD"].rules
     return network.without("node-1", next(rule for rule in rules if rule.text.endswith(ending)))
+
+
+ORDINARY = """
+import sys
+from k8snetlab import live
+from k8snetlab.cluster import Cluster
+cluster = Cluster.load(sys.argv[1])
+address = next(service.cluster_ips[0] for service in cluster.objects.services if service.metadata.name == "one")
+with live.Lab(cluster) as lab:
+    with lab.capturing("node-1", "eth0") as capture:
+        found = live.agreement(lab.network, lab.follow(live.Probe("default/web-2", address, 80)))
+    print(found.agrees, found.rules > 50, len(capture.frames) > 1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests run as this one")
+def test_an_ordinary_user_follows_and_captures_too(
+    rule_trace: None, for_everybody: Path, python_for_everybody: str
+) -> None:
+    """Without any privilege, in a user namespace."""
+    ran = subprocess.run(
+        [
+            python_for_everybody,
+            "-c",
+            ORDINARY,
+            SHOP.replace("ipFamilyPolicy: RequireDualStack", "sessionAffinity: None"),
+        ],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        cwd="/",
+        env={"PYTHONPATH": str(for_everybody), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.stdout, ran.stderr) == ("True True True\n", "")
