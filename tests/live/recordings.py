@@ -1,0 +1,111 @@
+"""Clusters whose real rules and real connections were recorded, and who asked there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from k8snetlab import live
+from k8snetlab.cluster import Cluster
+from k8snetlab.compile.underlay import client, led_through
+from k8snetlab.linux.host import Network
+from k8snetlab.linux.netfilter import Netfilter
+from k8snetlab.live import Probe
+from k8snetlab.trace import Client
+from tests.live.questions import addresses
+
+Seen = tuple[Client, str, str]
+"""What a client was told, who answered, and the source that he saw."""
+
+
+def with_client(cluster: Cluster, network: Network, own: Sequence[str], via: str) -> tuple[Network, str]:
+    """The network with a client on the underlay, whose traffic for Services is led to the node `via`; and its name."""
+    network, name = client(cluster.layout, network, own[0])
+    for address in virtual(cluster):
+        if (":" in address) == (":" in own[0]):
+            network = led_through(cluster.layout, network, name, address, via)
+    return network, name
+
+
+def virtual(cluster: Cluster) -> list[str]:
+    """The addresses of Services that are nobody's card: ClusterIPs, external IPs, those of load balancers."""
+    return [
+        address
+        for service in cluster.objects.services
+        for address in (
+            *service.cluster_ips,
+            *service.spec.external_ips,
+            *(each.ip for each in service.load_balancer if each.ip),
+        )
+    ]
+
+
+def services(cluster: Cluster, network: Network, sources: Sequence[str]) -> Iterator[tuple[str, Probe]]:
+    """Every source to every port of every Service, at each of its addresses and at every node: its key and a probe.
+
+    A source asks in the families that it has an address of.
+    """
+    nodes = [address for node in cluster.objects.nodes for address in node.addresses]
+    for service in cluster.objects.services:
+        own = [address for address in virtual(cluster) if address in _own(cluster, service.key)]
+        for port in service.spec.ports:
+            targets = [(address, port.port) for address in own]
+            targets += [(address, port.node_port) for address in nodes if port.node_port]
+            for source in sources:
+                families = {":" in address for address in addresses(network[source])}
+                for address, number in targets:
+                    if (":" in address) in families:
+                        yield service.key, Probe(source, address, number, str(port.protocol))
+
+
+def _own(cluster: Cluster, key: str) -> set[str]:
+    service = cluster.objects.service(key)
+    balanced = (each.ip for each in service.load_balancer if each.ip)
+    return {*service.cluster_ips, *service.spec.external_ips, *balanced}
+
+
+def sticky(cluster: Cluster) -> set[str]:
+    """The keys of Services with affinity, where the first choice decides the next."""
+    return {service.key for service in cluster.objects.services if str(service.spec.session_affinity) == "ClientIP"}
+
+
+def restore(lab: live.Lab, folder: Path, nodes: Sequence[str]) -> None:
+    """The recorded rules instead of those that were compiled; everything else stays."""
+    hosts = (msgspec.structs.replace(lab.network[name], netfilter=Netfilter()) for name in nodes)
+    lab.apply(lab.network.replacing(*hosts))
+    for name in nodes:
+        for family in ("iptables", "ip6tables"):
+            rules = (folder / f"{name}.{family}").read_text(encoding="utf-8")
+            assert lab.run(name, f"{family}-restore", text=rules).status == 0
+            held = lab.run(name, f"{family}-save").out
+            assert appended(held) == appended(rules)
+
+
+def appended(rules: str) -> list[str]:
+    """The rules of a dump, as they stand there."""
+    return [line for line in rules.splitlines() if line.startswith("-A ")]
+
+
+def asked(lab: live.Lab, probes: Sequence[Probe], tries: int) -> dict[Probe, set[Seen]]:
+    """All that was seen of each probe when it is put so many times."""
+    sights: dict[Probe, set[Seen]] = {probe: set() for probe in probes}
+    often = [probe for _ in range(tries) for probe in probes]
+    for probe, sight in zip(often, lab.probe(often), strict=True):
+        sights[probe].add((sight.client, sight.backend, sight.source))
+    return sights
+
+
+def said(network: Network, probes: Sequence[Probe]) -> dict[Probe, set[Seen]]:
+    """All that the walk says may happen."""
+    return {
+        probe: {(each.client, each.backend, each.source) for each in live.predicted(network, probe)} for probe in probes
+    }
+
+
+def surprises(walked: dict[Probe, set[Seen]], seen: dict[Probe, set[Seen]]) -> list[str]:
+    """The probes of which something was seen that the walk does not say."""
+    return [
+        f"{probe}: the walk says {walked[probe]}; seen {ends}" for probe, ends in seen.items() if ends - walked[probe]
+    ]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from k8snetlab import live
+from k8snetlab.linux.host import Network
+from k8snetlab.live import Probe
+from k8snetlab.trace import Client
+from tests.live import recordings
+from tests.live.questions import pods
+from tests.live.recordings import Seen
+from tests.test_golden_probes import VERDICTS, golden, machine
+
+FOLDER = Path(__file__).resolve().parents[1] / "golden"
+NODES = ("n1", "n2", "n3")
+TRIES = 12
+
+Answers = dict[Probe, set[Seen]]
+
+
+@cache
+def network() -> Network:
+    """The golden cluster with the client who asked it from outside."""
+    return recordings.with_client(golden(), golden().network, ["172.18.0.100"], "n1")[0]
+
+
+def recorded() -> dict[Probe, Seen]:
+    """What real connections did in the golden cluster."""
+    found: dict[Probe, Seen] = {}
+    for key, (verdict, answer) in json.loads((FOLDER / "probe-iptables.json").read_text()).items():
+        source, address, port = key.split()
+        name, peer, _ = answer.split() if answer else ("", "", "")
+        pod = f"default/{name.removeprefix('fl-')}" if name else ""
+        who = machine(source)[0].removeprefix("node/")
+        seen = peer.removeprefix("::ffff:").rpartition(":")[0]
+        found[Probe(who, address, int(port))] = (VERDICTS[verdict], pod, seen)
+    return found
+
+
+@cache
+def questions() -> Mapping[Probe, str]:
+    """Every pod, every node and the client ask for every Service; and what was asked when the cluster was real."""
+    sources = [*(host.name for host in pods(golden())), *NODES, "external:172.18.0.100"]
+    services = {probe: key for key, probe in recordings.services(golden(), network(), sources)}
+    return {**dict.fromkeys(recorded(), ""), **services}
+
+
+@cache
+def walked() -> Answers:
+    """What the walk says of all of them."""
+    return recordings.said(network(), list(questions()))
+
+
+@cache
+def with_compiled_rules() -> Answers:
+    """What the kernel does with the rules that were compiled."""
+    with live.Lab(network()) as lab:
+        return recordings.asked(lab, list(questions()), TRIES)
+
+
+@cache
+def with_recorded_rules() -> Answers:
+    """What the kernel does with the rules that the real kube-proxy wrote."""
+    with live.Lab(network()) as lab:
+        recordings.restore(lab, FOLDER, NODES)
+        return recordings.asked(lab, list(questions()), TRIES)
+
+
+RULES = pytest.mark.parametrize("answers", [with_compiled_rules, with_recorded_rules])
+
+
+@RULES
+def test_the_kernel_does_what_real_connections_did(kernel: None, answers: Callable[[], Answers]) -> None:
+    """Verdict and source of every recorded probe, and a backend among those that there were to choose from."""
+    for probe, (client, backend, source) in recorded().items():
+        seen = answers()[probe]
+        assert {told for told, _, _ in seen} == {client}, probe
+        if client is Client.OPEN:
+            assert (client, backend, source) in walked()[probe], probe
+            assert source in {peer for _, _, peer in seen} or questions()[probe] in recordings.sticky(golden()), probe
+
+
+@RULES
+def test_the_kernel_does_what_the_walk_says(kernel: None, answers: Callable[[], Answers]) -> None:
+    """Every port of every Service, asked by everybody: nothing happens that the walk does not say."""
+    wrong = recordings.surprises(walked(), answers())
+    assert not wrong, "\n".join(wrong[:20])
+
+
+@RULES
+def test_every_backend_that_the_walk_says_is_chosen(kernel: None, answers: Callable[[], Answers]) -> None:
+    """What the walk says may happen does happen to somebody, if one asks often; affinity chooses only once."""
+    affine = recordings.sticky(golden())
+    probes = [probe for probe, key in questions().items() if key not in affine]
+    assert backends(answers(), probes) == backends(walked(), probes)
+
+
+def backends(answers: Answers, probes: Sequence[Probe]) -> dict[tuple[str, int, str], set[tuple[Client, str]]]:
+    """Who answers at each address and port, whoever asks."""
+    found: defaultdict[tuple[str, int, str], set[tuple[Client, str]]] = defaultdict(set)
+    for probe in probes:
+        found[probe.address, probe.port, probe.protocol].update(each[:2] for each in answers[probe])
+    return dict(found)
+
+
+def test_the_questions_have_every_kind_of_answer(kernel: None) -> None:
+    """Opened, refused and unanswered; by TCP and UDP; in IPv4 and IPv6."""
+    told = {client for seen in walked().values() for client, _, _ in seen}
+    assert {Client.OPEN, Client.REFUSED, Client.TIMEOUT} <= told
+    assert {probe.protocol for probe in questions()} == {"TCP", "UDP"}
+    assert {":" in probe.address for probe in questions()} == {True, False}
