@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+
+from k8snetlab import live
+from k8snetlab.linux.host import Network
+from k8snetlab.live import Probe
+from k8snetlab.trace import Client
+from tests.live import recordings
+from tests.live.questions import pod_pairs, pods
+from tests.live.recordings import Seen
+from tests.test_golden_probes import BOUTIQUE, VERDICTS, boutique
+
+pytestmark = pytest.mark.skipif(
+    not BOUTIQUE.is_dir(), reason="../shared is absent: the recorded boutique cluster is not here"
+)
+
+NODES = ("b-node-1", "b-node-2", "b-node-3")
+TRIES = 5
+
+Answers = dict[Probe, set[Seen]]
+
+
+@cache
+def clients() -> Mapping[str, Any]:
+    """Who asked when the cluster was real."""
+    found: Mapping[str, Any] = json.loads((BOUTIQUE / "clients.json").read_text())
+    return found
+
+
+@cache
+def network() -> Network:
+    """Online Boutique with its two clients outside, each led to a node."""
+    found = boutique().network
+    for each in clients().values():
+        if "routes_service_and_vip_ranges_via" in each:
+            via = each["routes_service_and_vip_ranges_via"]
+            found, _ = recordings.with_client(boutique(), found, each["ips"], via)
+    return found
+
+
+def who(name: str) -> str:
+    """The machine that a name of the recording means."""
+    kind, _, rest = name.partition(":")
+    return f"external:{clients()[name]['ips'][0]}" if kind == "ext" else rest
+
+
+@cache
+def recorded() -> Mapping[Probe, Mapping[str, Any]]:
+    """What 40 real connections of each kind did."""
+    probes = json.loads((BOUTIQUE / "probes.json").read_text())
+    return {
+        Probe(who(each["from"]), each["to"], each["port"], each["proto"]): each
+        for each in probes
+        if each["mode"] == "iptables"
+    }
+
+
+@cache
+def questions() -> tuple[Probe, ...]:
+    """All pod pairs, and every Service asked by every pod, every node and both clients outside."""
+    outside = [who(name) for name in clients() if name.startswith("ext:")]
+    sources = [*(host.name for host in pods(boutique())), *NODES, *outside]
+    services = (probe for _, probe in recordings.services(boutique(), network(), sources))
+    return tuple(dict.fromkeys([*pod_pairs(boutique()), *services]))
+
+
+@cache
+def walked() -> Answers:
+    """What the walk says of all of them."""
+    return recordings.said(network(), [*questions(), *recorded()])
+
+
+def _asked(lab: live.Lab) -> Answers:
+    """All questions, and those that were recorded as often as then."""
+    return {
+        **recordings.asked(lab, questions(), TRIES),
+        **recordings.asked(lab, list(recorded()), 40),
+    }
+
+
+@cache
+def with_compiled_rules() -> Answers:
+    """What the kernel does with the rules that were compiled."""
+    with live.Lab(network()) as lab:
+        return _asked(lab)
+
+
+@cache
+def with_recorded_rules() -> Answers:
+    """What the kernel does with the rules that the real kube-proxy wrote."""
+    with live.Lab(network()) as lab:
+        recordings.restore(lab, BOUTIQUE, NODES)
+        return _asked(lab)
+
+
+RULES = pytest.mark.parametrize("answers", [with_compiled_rules, with_recorded_rules])
+
+
+@RULES
+def test_the_kernel_does_what_the_walk_says_of_the_boutique(kernel: None, answers: Callable[[], Answers]) -> None:
+    """Pods to pods, and every Service from everywhere: nothing happens that the walk does not say."""
+    wrong = recordings.surprises(walked(), answers())
+    assert not wrong, "\n".join(wrong[:20])
+
+
+@RULES
+def test_the_kernel_does_what_the_real_boutique_did(kernel: None, answers: Callable[[], Answers]) -> None:
+    """Verdicts, backends and sources are those of the recorded connections. The API server does not say whom it saw."""
+    wrong = [
+        f"{probe}: {answers()[probe]}, recorded {then}"
+        for probe, then in recorded().items()
+        if not _same(answers()[probe], then)
+    ]
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def _same(seen: set[Seen], then: Mapping[str, Any]) -> bool:
+    opened = {(backend, source) for client, backend, source in seen if client is Client.OPEN}
+    return {client for client, _, _ in seen} == {VERDICTS[verdict] for verdict in then["verdicts"]} and (
+        not then["backends"]
+        or (
+            {each for each, _ in opened} == set(then["backends"])
+            and {each for _, each in opened} == set(then["source_seen"])
+        )
+    )
+
+
+def test_what_was_recorded_is_asked_again(kernel: None) -> None:
+    """The questions hold every recorded connection, and pods, nodes and clients outside ask."""
+    assert set(recorded()) <= set(questions())
+    assert {probe.source.partition("/")[0].partition(":")[0] for probe in questions()} == {
+        "default",
+        "external",
+        *NODES,
+    }
