@@ -185,7 +185,8 @@ class Namespace:
         without being routed, or the bridge itself. Empty if it ends here (`br_nf_pre_routing_finish`).
         """
         route = self._lookup(skb)
-        if route is None or route.device != bridge.name or self._not_a_router(skb):
+        no_router = skb.version == 4 and self._not_a_router(skb)  # of IPv6 that is asked when it is forwarded only
+        if route is None or route.device != bridge.name or no_router:
             return bridge.mac
         mac = yield from self._neighbour(bridge, route.via or skb.dst, skb.src)
         if mac is None:
@@ -212,11 +213,16 @@ class Namespace:
                 return
             frame = skb.packet.pushed(ethernet)
         out = self.host.link(name)
-        if skb.cut:
-            for piece in (yield from self._cut(out, skb, out.mtu)):
-                yield from self._transmit(out, piece.pushed(ethernet), skb.mark)
-        else:
+        # What iptables sees on a bridge is cut for the bridge's MTU, whatever the port takes (`br_nf_dev_queue_xmit`).
+        untouched = min(out.mtu, skb.cut) if skb.cut else out.mtu if skb.ip.df else bridge.mtu
+        if skb.bridged is None or skb.packet.length <= untouched:
             yield from self._transmit(out, frame, skb.mark)
+        elif skb.ip.df or skb.cut > bridge.mtu:
+            why = f"{skb.packet.length} bytes do not fit the MTU of {name}, {out.mtu}, and a bridge tells nobody"
+            yield Step(self.name, name, Action.DROP, frame, why)
+        else:
+            for piece in (yield from self._cut(bridge, skb, bridge.mtu)):
+                yield from self._transmit(out, piece.pushed(ethernet), skb.mark)
 
     def _bridge_port(self, bridge: Link, mac: str) -> str | None:
         """The port a MAC was last seen at; until then that of its static entry, or where a flooded frame is taken."""
@@ -599,7 +605,7 @@ class Namespace:
         peer = link.peer
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
-        elif frame.length - 14 > link.mtu:
+        elif frame.length > link.mtu + 18:  # Ethernet's header, and room for a VLAN tag (`is_skb_forwardable`)
             why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
         elif link.kind is LinkKind.VXLAN:
@@ -924,13 +930,13 @@ def quoted(packet: Packet) -> Packet:
 
 def hash_ports(frame: Packet) -> int:
     """A number that is the same for all packets of a flow: VXLAN makes its outer source port of it (RFC 7348, section
-    5).
+    5). Of fragments only the addresses count, since all but the first have no ports.
     """
     inner = Skb(frame.popped())
     value = 0
     for char in f"{inner.src}{inner.dst}":
         value = (value * 31 + ord(char)) & 0xFFFF
-    return (value ^ inner.sport ^ inner.dport) & 0xFFFF
+    return value if _is_fragment(inner.ip) else (value ^ inner.sport ^ inner.dport) & 0xFFFF
 
 
 def rewritten(packet: Packet, ip: IPHeader, *, src: str = "", sport: int = 0, dst: str = "", dport: int = 0) -> Packet:

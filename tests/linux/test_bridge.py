@@ -66,7 +66,7 @@ FLOWS = (
     ),
     Flow(
         "the bridge carries no frame that is too long, and tells nobody",
-        set_link(lab(), "m1", "veth-b", mtu=1427), "a", B, 53, "UDP", DROPPED, size=1400, says="nobody is told",
+        set_link(lab(), "m1", "veth-b", mtu=1427), "a", B, 53, "UDP", DROPPED, size=1404, says="nobody is told",
     ),
     Flow("FORWARD sees what crosses", ruled(DENIED), "a", B, ending=DROPPED, says="-j DROP"),
     Flow("but not with bridge-nf-call-iptables off", ruled(DENIED, sysctls=OFF), "a", B, taker="b", seen=A),
