@@ -214,10 +214,12 @@ class Namespace:
             frame = skb.packet.pushed(ethernet)
         out = self.host.link(name)
         # What iptables sees on a bridge is cut for the bridge's MTU, whatever the port takes (`br_nf_dev_queue_xmit`).
-        untouched = min(out.mtu, skb.cut) if skb.cut else out.mtu if skb.ip.df else bridge.mtu
+        # In IPv6 that makes it eight bytes longer, and so too long for a port that it did not fit before.
+        stays_whole = not skb.cut and (skb.ip.df or skb.version == 6)
+        untouched = min(out.mtu, skb.cut) if skb.cut else out.mtu if stays_whole else bridge.mtu
         if skb.bridged is None or skb.packet.length <= untouched:
             yield from self._transmit(out, frame, skb.mark)
-        elif skb.ip.df or skb.cut > bridge.mtu:
+        elif stays_whole or skb.cut > bridge.mtu:
             why = f"{skb.packet.length} bytes do not fit the MTU of {name}, {out.mtu}, and a bridge tells nobody"
             yield Step(self.name, name, Action.DROP, frame, why)
         else:
