@@ -607,7 +607,7 @@ class Namespace:
         peer = link.peer
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
-        elif frame.length > link.mtu + 18:  # Ethernet's header, and room for a VLAN tag (`is_skb_forwardable`)
+        elif frame.length > link.mtu + TAGGED:
             why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
         elif link.kind is LinkKind.VXLAN:
