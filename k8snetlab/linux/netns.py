@@ -734,11 +734,15 @@ class Namespace:
                 rule, steps = self._traverse("nat", chain, skb)
                 yield from steps
             self._bind(hook, rule, skb, connection)
-        if not connection.translated or not self._translate(hook, skb, connection):
-            return
+        changed = connection.translated and self._translate(hook, skb, connection)
         if rule is not None and isinstance(rule.target, DECIDING):
             action = Action.SNAT if source_side else Action.DNAT
-            yield Step(self.name, skb.oif or skb.iif, action, skb.packet, _because(rule), rule)
+            why = _because(rule)
+            if not changed:
+                action, why = Action.RULE, f"{why}, as it is already"
+            yield Step(self.name, skb.oif or skb.iif, action, skb.packet, why, rule)
+            return
+        if not changed:
             return
         why = "a known connection: conntrack translates it as its first packet was"
         if not decided:

@@ -17,7 +17,8 @@ The kernel names a rule by its handle. Its text is the one that stands at the sa
 flag is set in a table of its own, before every other table, which is gone afterwards and never compared; a packet in a
 tunnel is recognised by bytes of the inner packet. nfacct counters, which a kernel may lack, are left out on both sides.
 
-Not followed: later packets of a connection; fragments of tunnel packets; SCTP, ICMP. Guide section 2.2; `nft(8)`.
+Not followed: later packets of a connection; pieces of a datagram on a machine that tracks no connections, but for the
+first; SCTP, ICMP. Guide section 2.2; `nft(8)`.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ PATIENCE = 0.8
 """Seconds to wait for the end of a followed probe: a SYN that nobody answered is sent again after one second."""
 
 TABLE = "k8snetlab_trace"
-_ASKED, _ANSWERED = "asked", "answered"
+_ASKED, _ANSWERED, _PIECE = "asked", "answered", "piece"
 _FAMILIES: Mapping[int, str] = {4: "ip", 6: "ip6"}
 _OF_PROTOCOL: Mapping[int, int] = {2: 4, 10: 6}
-_TCP, _UDP = 6, 17
+_TCP, _UDP, _FRAGMENT = 6, 17, 44
 
 Event: TypeAlias = tuple[str, int, str, str, int, int, str, str]
 """What the agent hears: `inside.tracing.Event`."""
@@ -134,7 +135,7 @@ def _table(version: int, conditions: Sequence[tuple[str, str]]) -> str:
         f" chain {way}_{hook} {{\n  type filter hook {hook} priority -301;\n"
         + "".join(f"  {condition} meta nftrace set 1\n" for kind, condition in conditions if kind == way)
         + " }\n"
-        for way in (_ASKED, _ANSWERED)
+        for way in (_ASKED, _ANSWERED, _PIECE)
         for hook in ("prerouting", "output")
     )
     return f"table {_FAMILIES[version]} {TABLE} {{\n{''.join(chains)}}}\n"
@@ -172,9 +173,22 @@ def _tunnelled(of: int, protocol: str, port: int) -> Iterator[tuple[str, str]]:
         yield _ANSWERED, f"{here} {_TCP} {flags} & 0x12 == 0x12"
         yield _ANSWERED, f"{here} {_TCP} {flags} & 0x04 == 0x04"
         return
+    yield from _datagrams(of, f"udp dport {port}", ip, inside)
+
+
+def _datagrams(of: int, here: str, ip: int, inside: int) -> Iterator[tuple[str, str]]:
+    """Datagrams in VXLAN, in pieces or not. A later piece has no port: it goes the way of the piece before it."""
     question = "{ 0x302e, 0x312e }"  # a probe's `0.` or `1.`, as no name begins
-    yield _ASKED, f"{here} {_UDP} @th,{(inside + 8) * 8},16 {question}"
-    yield _ANSWERED, f"{here} {_UDP} @th,{(inside + 8) * 8},16 != {question}"
+    if of == 4:
+        offset = f"@th,{(ip + 6) * 8},16 & 0x1fff"
+        whole = [(f"{here} {_byte(ip + 9)} {_UDP} {offset} == 0", inside)]
+    else:
+        here, offset = f"{here} {_byte(ip + 6)}", f"{_FRAGMENT} @th,{(inside + 2) * 8},16 & 0xfff8"
+        whole = [(f"{here} {_UDP}", inside), (f"{here} {offset} == 0 {_byte(inside)} {_UDP}", inside + 8)]
+    yield _PIECE, f"{here} {offset} != 0"
+    for condition, udp in whole:
+        yield _ASKED, f"{condition} @th,{(udp + 8) * 8},16 {question}"
+        yield _ANSWERED, f"{condition} @th,{(udp + 8) * 8},16 != {question}"
 
 
 def _byte(at: int) -> str:
@@ -225,8 +239,9 @@ def matched(
     ports = frozenset(tunnels)
     for namespace, protocol, table, chain, handle, number, network, transport in events:
         own = table == TABLE
-        if own and handle:
-            flagged[namespace] = chain.partition("_")[0]
+        way = chain.partition("_")[0]
+        if own and handle and way != _PIECE:
+            flagged[namespace] = way
         if network:
             told = _way(_OF_PROTOCOL[protocol], bytes.fromhex(network), bytes.fromhex(transport), ports)
             packets[namespace, number] = told or flagged[namespace]

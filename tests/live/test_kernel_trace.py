@@ -11,6 +11,7 @@ import pytest
 from k8snetlab import live
 from k8snetlab.cluster import Cluster
 from k8snetlab.linux.host import Network
+from k8snetlab.linux.netfilter import Chain, Masquerade, Netfilter, Rule, Table
 from k8snetlab.trace import Client
 
 CNIS: list[tuple[str, dict[str, str]]] = [("flannel", {}), ("bridge", {})]
@@ -200,6 +201,37 @@ def test_a_datagram_there_and_back(built: Built) -> None:
     found = built.follow(live.Probe(CLIENT, address, 9, "UDP"))
     check(found, Client.REFUSED, "node-1", "node-2")
     assert {rule.where for rule in found.followed.back} == {"node-1", "node-2"}
+
+
+@both_families
+def test_a_datagram_in_pieces(built: Built, version: int) -> None:
+    """2,000 bytes that may be cut: every piece is in a packet of its own on the way to the other node, of one flow."""
+    link = built.cluster.network[WEB_2].link("eth0")
+    address = next(each.ip for each in link.addresses if each.family == version)
+    found = built.follow(live.Probe(CLIENT, address, 9, "UDP", size=2000, whole=False))
+    check(found, Client.REFUSED, "node-1", "node-2")
+
+
+@pytest.mark.parametrize("source", ["node-1", CLIENT])
+def test_a_masquerade_that_changes_nothing(built: Built, source: str) -> None:
+    """The rule matches a packet that has the node's address already: it is named all the same."""
+    network = built.cluster.network
+    address = network[WEB_2].link("eth0").addresses[0].ip
+    built.lab.apply(with_masquerade(network))
+    found = built.follow(live.Probe(source, address, 8080))
+    built.lab.apply(network)
+    check(found, Client.OPEN, "node-1", "node-2")
+    assert any(rule.text.endswith("-j MASQUERADE") for rule in found.followed.there)
+
+
+def with_masquerade(network: Network) -> Network:
+    """The network whose node-1 masquerades all that leaves it, and keeps the port."""
+    node = network["node-1"]
+    nat = node.netfilter.ipv4["nat"]
+    rules = (Rule("nat", "POSTROUTING", (), Masquerade()), *nat.chains["POSTROUTING"].rules)
+    chains = nat.chains.replacing(Chain("POSTROUTING", rules, "ACCEPT"))
+    tables = {**node.netfilter.ipv4, "nat": Table("nat", chains)}
+    return network.replacing(msgspec.structs.replace(node, netfilter=Netfilter(tables, node.netfilter.ipv6)))
 
 
 def test_nothing_stays_behind(built: Built) -> None:
