@@ -13,7 +13,7 @@ Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `brid
 (iptables) and `conntrack`; it may be an ordinary user who asks. `capabilities()` says what is missing and why.
 
 Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`, `questions`, `proof`,
-`proving`, `records`.
+`proving`, `records`; and `plugins`, for who wants to see real CNI plugins make the same.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import msgspec
 from k8snetlab.errors import LabError
 from k8snetlab.linux.host import Network
 from k8snetlab.live.lab import Lab, unshare
+from k8snetlab.live.plugins import FOLDERS, folder
 
 __all__ = ["Capability", "capabilities", "lacking", "missing", "tried"]
 
@@ -58,8 +59,10 @@ list chain ip nat POSTROUTING
 """
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
-SPARED = ("counters", "rule trace")
-"""What a lab can do without: rules work without counters, and packets pass whether or not the kernel tells."""
+SPARED = ("counters", "rule trace", "CNI plugins")
+"""What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, and the lab
+plugs in pods by itself.
+"""
 
 
 class Capability(msgspec.Struct, frozen=True):
@@ -136,6 +139,14 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
         yield _tried(lab, "rule trace", ["nft", "-f", "-"], TRACED, "the kernel tells which rules a packet matches")
     else:
         yield Capability("rule trace", present=False, reason="nft is not on this machine", package="nftables")
+    yield _plugins()
+
+
+def _plugins() -> Capability:
+    """The real plugins, which another lab can be built with for comparison."""
+    where = folder()
+    reason = str(where) if where else f"not in {' or '.join(FOLDERS)}"
+    return Capability("CNI plugins", where is not None, reason, "containernetworking-plugins")
 
 
 def _tried(lab: Lab, name: str, command: list[str], text: str, says: str) -> Capability:

@@ -1,0 +1,230 @@
+"""Would the real plugin have made the same?
+
+The CNIs `bridge` and `flannel` do not plug pods in themselves: they leave that to the plugin `bridge`, a program with a
+contract — a network configuration on standard input, a few variables, a result on standard output. What it leaves on
+node and pod is compiled by `cni.bridge`. Here the program itself does the work:
+
+    with live.Lab(unplugged(shop)) as lab:
+        attach(lab, shop)
+
+The lab is built without any pod's cable, with all else as compiled, and the plugin is called for one pod after the
+other as a kubelet would (`ADD`). Addresses come from `host-local`, the real one too, in the order of pods. Then packets
+must go as the walk says, and what stands on the machines must be what a lab of the compiled state has: `wired` prints
+it.
+
+Compared: the bridge's addresses, MTU and state; of every port MTU, state and hairpin mode; of every pod addresses with
+broadcast and scope, MTU, state; the routes of bridge and pods with protocol, scope, source and metric; the rules that
+hide pods, word for word. Not compared, because they are drawn at random: the names, numbers and MACs of devices, and
+the link-local addresses that follow from MACs.
+
+Not here: chained plugins (`portmap`, `bandwidth`), `ptp`, the commands DEL and CHECK. CNI specification 1.0.0; Debian's
+package containernetworking-plugins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from k8snetlab import cni
+from k8snetlab.address import number
+from k8snetlab.cluster import Cluster
+from k8snetlab.cni.bridge import BRIDGE, NETWORK, POD_DEVICE
+from k8snetlab.compile import compiled
+from k8snetlab.errors import CannotDo, Problem
+from k8snetlab.linux.host import Network, Part
+from k8snetlab.linux.link import loopback
+from k8snetlab.live.lab import Lab
+from k8snetlab.live.script import namespace
+
+__all__ = ["FOLDERS", "attach", "configuration", "folder", "unplugged", "wired"]
+
+FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
+"""Where plugins are: Debian's place, and everybody else's."""
+
+VERSION = "1.0.0"
+EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+# The lab before any pod is plugged in
+
+
+class _Unplugged(msgspec.Struct, frozen=True):
+    """A CNI that does all it does on nodes, but has not plugged in a pod."""
+
+    plugin: cni.Cni
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    @property
+    def options(self) -> tuple[cni.Option, ...]:
+        return self.plugin.options
+
+    @property
+    def overhead(self) -> int:
+        return self.plugin.overhead
+
+    @property
+    def summary(self) -> str:
+        return self.plugin.summary
+
+    def pod_mtu(self, machine: cni.Machine) -> int:
+        return self.plugin.pod_mtu(machine)
+
+    def node(self, plan: cni.Plan, machine: cni.Machine, workloads: object) -> Part:
+        return self.plugin.node(plan, machine, ())
+
+    def pod(self, plan: cni.Plan, machine: cni.Machine, workload: cni.Workload) -> Part:
+        return Part(links=(loopback(),))
+
+
+def unplugged(cluster: Cluster) -> Network:
+    """The machines as they are before a pod has a cable: all else is as compiled."""
+    return compiled(cluster.layout, _Unplugged(cluster.plugin), cluster.options.proxy)
+
+
+# What the plugin is told
+
+
+def configuration(cluster: Cluster, node: str) -> dict[str, Any]:
+    """What a node's plugin is told: the network configuration that an administrator writes, or flannel. Raises
+    `CannotDo` for a CNI that does not use the plugin `bridge`.
+    """
+    if cluster.options.cni not in _ROUTES:
+        raise CannotDo(f"{cluster.options.cni} does not use the plugin bridge; {', '.join(_ROUTES)} do")
+    machine = cluster.layout.machines[node]
+    options = {each.name: each.default for each in cluster.plugin.options} | dict(cluster.options.cni_options)
+    routes = _ROUTES[cluster.options.cni](cluster, machine)
+    return {
+        "cniVersion": VERSION,
+        "name": NETWORK,
+        "type": "bridge",
+        "bridge": BRIDGE,
+        "isGateway": True,
+        "isDefaultGateway": True,
+        "hairpinMode": options["hairpin"] == "on",
+        "ipMasq": options.get("masquerade") == "on",
+        "mtu": cluster.plugin.pod_mtu(machine),
+        "ipam": {
+            "type": "host-local",
+            "dataDir": f"/run/cni/{node}",
+            "ranges": [[{"subnet": str(block)}] for block in machine.pod_cidrs],
+            "routes": [{"dst": route} for route in routes],
+        },
+    }
+
+
+_ROUTES: Mapping[str, Callable[[Cluster, cni.Machine], list[str]]] = {
+    "bridge": lambda cluster, machine: [],
+    "flannel": lambda cluster, machine: [str(block) for block in cluster.layout.cni_plan.pod_cidrs],
+}
+"""The routes that pods get beside the default route, by CNI."""
+
+
+def folder() -> Path | None:
+    """Where the real plugins are on this machine, if they are."""
+    return next((Path(each) for each in FOLDERS if (Path(each) / "bridge").exists()), None)
+
+
+# Calling it
+
+_WITH_PROC = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+"""A plugin looks itself up in /proc, which must be that of its own process namespace."""
+
+
+def attach(lab: Lab, cluster: Cluster) -> None:
+    """Let the plugin plug in every pod, on each node in the order of addresses. Raises `CannotDo` where the machine
+    has no plugins, or with what the plugin says.
+    """
+    where = folder()
+    if where is None:
+        places = " or ".join(FOLDERS)
+        raise CannotDo(f"no plugins in {places}: Debian's package containernetworking-plugins brings them")
+    for node, workloads in cluster.layout.workloads.items():
+        told = json.dumps(configuration(cluster, node))
+        for workload in sorted(workloads, key=lambda each: number(each.addresses[0])):
+            _add(lab, where, node, workload.name, told)
+
+
+def _add(lab: Lab, where: Path, node: str, pod: str, told: str) -> None:
+    variables = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": sha256(pod.encode()).hexdigest(),
+        "CNI_NETNS": f"/run/netns/{namespace(pod)}",
+        "CNI_IFNAME": POD_DEVICE,
+        "CNI_PATH": str(where),
+        "PATH": os.environ["PATH"],
+    }
+    words = (f"{name}={value}" for name, value in variables.items())
+    printed = lab.run(node, *_WITH_PROC, "env", *words, str(where / "bridge"), text=told)
+    if printed.status:
+        said = printed.out.strip() or printed.err.strip()
+        raise CannotDo(Problem(f"the plugin bridge: {said}", object=pod))
+
+
+# What stands there
+
+
+def wired(lab: Lab, cluster: Cluster) -> tuple[str, ...]:
+    """What the plugin leaves on nodes and in pods, read from the kernel: a line for each thing, without names and MACs
+    that are drawn.
+    """
+    lines: list[str] = []
+    for node, workloads in cluster.layout.workloads.items():
+        lines += sorted(f"{node}: {line}" for line in _on_node(lab, node))
+        for workload in workloads:
+            lines += sorted(f"{workload.name}: {line}" for line in _in_pod(lab, workload.name))
+    return tuple(lines)
+
+
+def _on_node(lab: Lab, node: str) -> Iterator[str]:
+    for device in _json(lab, node, "ip", "-j", "-d", "address"):
+        if device["ifname"] == BRIDGE:
+            yield from _device(BRIDGE, device)
+        elif device.get("master") == BRIDGE:
+            hairpin = device["linkinfo"]["info_slave_data"]["hairpin"]
+            yield from _device(f"a port, hairpin {'on' if hairpin else 'off'}", device)
+    yield from (line for line in _routes(lab, node) if f"dev {BRIDGE} " in line)
+    for command in ("iptables-save", "ip6tables-save"):
+        rules = _text(lab, node, command, "-t", "nat").splitlines()
+        yield from (f"{command}: {line}" for line in rules if line.startswith("-A ") and "CNI-" in line)
+
+
+def _in_pod(lab: Lab, pod: str) -> Iterator[str]:
+    for device in _json(lab, pod, "ip", "-j", "address"):
+        yield from _device(device["ifname"], device)
+    yield from _routes(lab, pod)
+
+
+def _device(name: str, device: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{name}: mtu {device['mtu']}, {'up' if 'UP' in device['flags'] else 'down'}"
+    for held in device["addr_info"]:
+        if held["scope"] != "link":
+            broadcast = f" brd {held['broadcast']}" if "broadcast" in held else ""
+            yield f"{name}: {held['local']}/{held['prefixlen']}{broadcast} scope {held['scope']}"
+
+
+def _routes(lab: Lab, host: str) -> Iterator[str]:
+    for family in ("-4", "-6"):
+        for line in _text(lab, host, "ip", family, "route").splitlines():
+            if not line.startswith("fe80::"):
+                yield f"{line.strip()} "
+
+
+def _json(lab: Lab, host: str, *command: str) -> list[dict[str, Any]]:
+    return msgspec.json.decode(_text(lab, host, *command), type=list[dict[str, Any]])
+
+
+def _text(lab: Lab, host: str, *command: str) -> str:
+    printed = lab.run(host, *command)
+    if printed.status:
+        raise CannotDo(Problem(f"{' '.join(command)}: {printed.err.strip()}", object=host))
+    return printed.out

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from k8snetlab import live
+from k8snetlab.cluster import Cluster, example
+from k8snetlab.errors import CannotDo
+from k8snetlab.live import plugins
+from tests.live.questions import everybody, pod_pairs, services
+
+DUAL = {
+    "node_cidr": "172.18.0.0/16,fd00:172::/64",
+    "pod_cidr": "10.244.0.0/16,fd00:10:244::/56",
+    "service_cidr": "10.96.0.0/12,fd00:10:96::/108",
+}
+
+CLUSTERS: Mapping[str, Mapping[str, Any]] = {
+    "bridge": {"cni": "bridge"},
+    "bridge without hairpin": {"cni": "bridge", "cni_options": {"hairpin": "off", "mtu": "1400"}},
+    "bridge that hides pods": {"cni": "bridge", "cni_options": {"masquerade": "on"}, **DUAL},
+    "flannel": {"cni": "flannel", **DUAL},
+    "flannel host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
+}
+
+
+@pytest.fixture(scope="module")
+def real(kernel: None) -> None:
+    """A machine with the real plugins."""
+    if plugins.folder() is None:
+        pytest.skip("Debian's package containernetworking-plugins is not on this machine")
+
+
+@pytest.fixture(scope="module", params=CLUSTERS)
+def shop(request: pytest.FixtureRequest) -> Cluster:
+    """The same pods on every network that the plugin plugs in."""
+    return example("same-node-other-node", **CLUSTERS[request.param])
+
+
+@pytest.fixture(scope="module")
+def plugged(real: None, shop: Cluster) -> Iterator[live.Lab]:
+    """A lab whose pods the real plugin plugged in."""
+    with live.Lab(plugins.unplugged(shop)) as lab:
+        plugins.attach(lab, shop)
+        yield lab
+
+
+def test_the_real_plugin_makes_what_is_compiled(plugged: live.Lab, shop: Cluster) -> None:
+    """Bridge, ports, pods, their addresses and routes, the rules that hide pods: line for line, but for names and
+    MACs.
+    """
+    with live.Lab(shop) as lab:
+        compiled = plugins.wired(lab, shop)
+    assert plugins.wired(plugged, shop) == compiled
+    assert any("a port, hairpin" in line for line in compiled)
+
+
+def test_packets_go_through_the_real_plugins_network_as_in_the_walk(plugged: live.Lab, shop: Cluster) -> None:
+    """All pods to all pods, and every Service: the walk of the compiled network says how each probe ends."""
+    probes = [*pod_pairs(shop), *services(shop, everybody(shop, some=4))]
+    compared = live.compare(shop.network, probes, plugged.probe(probes))
+    wrong = [str(each) for each in compared if not each.agrees]
+    assert probes
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_a_plugin_that_was_told_otherwise_is_found_out(real: None) -> None:
+    """Two bytes of MTU are a difference on the bridge, its ports and in the pods."""
+    shop = example("same-node-other-node", cni="bridge")
+    told = shop.changed(cni_options={"mtu": "1498"})
+    with live.Lab(plugins.unplugged(told)) as lab:
+        plugins.attach(lab, told)
+        made = plugins.wired(lab, shop)
+    with live.Lab(shop) as lab:
+        compiled = plugins.wired(lab, shop)
+    differs = {line.partition(": ")[2] for line in set(made) ^ set(compiled)}
+    devices = ("a port, hairpin on", "cni0", "eth0")
+    assert differs == {f"{name}: mtu {mtu}, up" for name in devices for mtu in (1498, 1500)}
+
+
+def test_what_a_plugin_refuses_is_said(real: None) -> None:
+    """A pod that is plugged in twice: the plugin's own words, and the pod."""
+    shop = example("same-node-other-node", cni="bridge")
+    with live.Lab(plugins.unplugged(shop)) as lab:
+        plugins.attach(lab, shop)
+        with pytest.raises(CannotDo, match=r"(?s)the plugin bridge: .*msg"):
+            plugins.attach(lab, shop)
