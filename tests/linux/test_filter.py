@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.netfilter import (
     ACCEPT,

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from k8snetlab.address import Prefix
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.host import Network
