@@ -35,7 +35,7 @@ from k8snetlab.compile.plan import address_plan
 from k8snetlab.compile.underlay import client, led_through, router_device
 from k8snetlab.errors import BadOption, Overlap, Problem
 from k8snetlab.linux.host import Host, Network, Part, assembled
-from k8snetlab.linux.link import loopback
+from k8snetlab.linux.link import LinkKind, loopback
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
@@ -67,7 +67,7 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
             held[name] = partial(_other, layout, plugin, station)
     for node, workloads in layout.workloads.items():
         for workload in workloads:
-            held[workload.name] = partial(_pod, layout, plugin, node, workload)
+            held[workload.name] = partial(_pod, layout, plugin, proxy, node, workload)
     for segment in layout.segments:
         held[segment.switch] = partial(underlay.switch, layout, segment)
     held[ROUTER] = partial(underlay.router, layout)
@@ -129,8 +129,21 @@ def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str) -> Host:
         routes=tuple(underlay.underlay_routes(station)),
         listeners=_unique((KUBELET, *_served(layout, station), *_hosted(layout, name))),
     )
-    rules = services.MODES[proxy](layout.exposures, layout.nodes[name], layout.objects.networks.pods)
-    return assembled(name, "machine", own, rules, plugin.node(layout.cni_plan, machine, layout.workloads[name]))
+    wired = plugin.node(layout.cni_plan, machine, layout.workloads[name])
+    rules = services.MODES[proxy].node(layout.exposures, _place(layout, name, own, wired))
+    return assembled(name, "machine", own, rules, wired)
+
+
+def _place(layout: Layout, name: str, *parts: Part) -> services.Place:
+    """What a node's proxy knows of the node and of the cluster."""
+    links = [link for part in parts for link in part.links if link.kind is not LinkKind.LOOPBACK]
+    networks = layout.objects.networks
+    return services.Place(
+        node=layout.nodes[name],
+        addresses=tuple(address.ip for link in links for address in link.addresses),
+        pods=networks.pods,
+        services=networks.services,
+    )
 
 
 def _served(layout: Layout, station: Station) -> Iterator[Listener]:
@@ -156,8 +169,8 @@ def _other(layout: Layout, plugin: cni.Cni, station: Station) -> Host:
     return assembled(station.name, station.kind, own, plugin.node(layout.cni_plan, machine, ()))
 
 
-def _pod(layout: Layout, plugin: cni.Cni, node: str, workload: cni.Workload) -> Host:
-    """A pod: what the CNI leaves in it, and where its containers listen."""
+def _pod(layout: Layout, plugin: cni.Cni, proxy: str, node: str, workload: cni.Workload) -> Host:
+    """A pod: what the CNI and the proxy leave in it, and where its containers listen."""
     pod = layout.objects.pod(workload.name)
     holders = {(port.protocol, port.container_port): each.name for each in pod.listeners() for port in each.ports}
     listeners = tuple(
@@ -165,7 +178,8 @@ def _pod(layout: Layout, plugin: cni.Cni, node: str, workload: cni.Workload) -> 
         for protocol, port, assumed in layout.objects.listens(pod)
     )
     wired = plugin.pod(layout.cni_plan, layout.machines[node], workload)
-    return assembled(workload.name, "container", wired, Part(listeners=_unique(listeners)))
+    left = services.MODES[proxy].pod(layout.exposures, _place(layout, node))
+    return assembled(workload.name, "container", wired, left, Part(listeners=_unique(listeners)))
 
 
 def _unique(listeners: Iterable[Listener]) -> tuple[Listener, ...]:

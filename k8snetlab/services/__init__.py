@@ -10,8 +10,10 @@ Guide section 2.2; KEP-752 (EndpointSlices), KEP-1669 (terminating endpoints).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
+
+import msgspec
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.api import Node
@@ -19,29 +21,58 @@ from k8snetlab.linux.host import Part
 from k8snetlab.services import iptables
 from k8snetlab.services.exposure import Exposure, exposures
 
-__all__ = ["MODES", "Exposure", "Mode", "exposures"]
+__all__ = ["MODES", "Exposure", "Mode", "Place", "Served", "exposures"]
 
-Mode: TypeAlias = Callable[[Mapping[int, tuple[Exposure, ...]], Node, Iterable[Prefix]], Part]
-"""A proxy: from the Service ports of each family, a node and the cluster's pod CIDRs to what it writes on that node."""
+Served: TypeAlias = Mapping[int, tuple[Exposure, ...]]
+"""The Service ports of each family."""
 
 
-def _iptables(served: Mapping[int, tuple[Exposure, ...]], node: Node, pods: Iterable[Prefix]) -> Part:
+class Place(msgspec.Struct, frozen=True):
+    """Where a proxy runs: its node, every address that the node's devices have but the loopback's (in the order of the
+    devices, those of the CNI too), and the cluster's pod and Service networks.
+    """
+
+    node: Node
+    addresses: tuple[str, ...] = ()
+    pods: tuple[Prefix, ...] = ()
+    services: tuple[Prefix, ...] = ()
+
+    def own(self, of: int) -> str:
+        """The node's own address in a family (4 or 6), or nothing."""
+        return next((address for address in self.node.addresses if family(address) == of), "")
+
+    def pod_network(self, of: int) -> Prefix | None:
+        """The pod network of a family; nothing if the cluster has none there."""
+        return next((block for block in self.pods if block.family == of), None)
+
+
+def _nothing(served: Served, place: Place) -> Part:
+    return Part()
+
+
+class Mode(msgspec.Struct, frozen=True):
+    """A proxy: what it writes on a node, and what it leaves in each pod of that node (most leave nothing)."""
+
+    node: Callable[[Served, Place], Part]
+    pod: Callable[[Served, Place], Part] = _nothing
+
+
+def _iptables(served: Served, place: Place) -> Part:
     """kube-proxy in iptables mode. It lets node ports be used at 127.0.0.1, for which it sets `route_localnet`."""
-    ranges = {block.family: block for block in pods}
     patches = tuple(
         patch
         for of, ports in sorted(served.items())
         for patch in iptables.patches(
             ports,
             of,
-            node=node.name,
-            zone=node.zone,
-            address=next((address for address in node.addresses if family(address) == of), ""),
-            pods=ranges.get(of),
+            node=place.node.name,
+            zone=place.node.zone,
+            address=place.own(of),
+            pods=place.pod_network(of),
         )
     )
     return Part(patches=patches, sysctls={"net.ipv4.conf.all.route_localnet": 1})
 
 
-MODES: Mapping[str, Mode] = {"iptables": _iptables}
+MODES: Mapping[str, Mode] = {"iptables": Mode(_iptables)}
 """The modes of kube-proxy, by the name its configuration uses."""
