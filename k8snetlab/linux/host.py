@@ -119,6 +119,25 @@ class Host(msgspec.Struct, frozen=True, dict=True):
                     return route
         return None
 
+    def refused_source(self, src: str, dst: str, device: str) -> str:
+        """Why what comes by a device from `src` to `dst` (IPv4) is not taken, or nothing: an own address comes from
+        nobody else, and rp_filter asks for the way back (`fib_validate_source`). ARP requests are asked too.
+        """
+        if device == "lo":
+            return ""
+        if src in self.owned:
+            return f"{src} is an own address of {self.name}: none from it may come by {device} (martian source)"
+        strict = max(self.sysctl("net.ipv4.conf.all.rp_filter"), self.sysctl(f"net.ipv4.conf.{device}.rp_filter"))
+        if not strict:
+            return ""
+        back = self.find(src, dst)
+        if back is None or back.type is not RouteType.UNICAST:
+            return f"rp_filter: there is no route back to {src}"
+        bare = all(address.family == 6 for address in self.link(device).addresses)
+        if back.device != device and (strict == 1 or bare):
+            return f"rp_filter: an answer to {src} would leave by {back.device}, but the packet came by {device}"
+        return ""
+
     @cached_property
     def ports(self) -> Mapping[str, tuple[Link, ...]]:
         """The ports of each bridge, by the bridge's name."""
@@ -312,7 +331,7 @@ class Network(Mapping[str, Host]):
         self._held = dict(held)
         self._owners = owners
         self._asked = asked
-        self.memory: dict[tuple[str, str, str], Found | None] = {}
+        self.memory: dict[tuple[str, str, str, str], Found | None] = {}
         """What `linux.walk` found out about who is where on a cable; it follows from the state alone."""
 
     def __getitem__(self, name: str) -> Host:

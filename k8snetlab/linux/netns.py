@@ -285,22 +285,8 @@ class Namespace:
         return f"{skb.dst} is not an address of {self.name}, and {forwarding} is 0: it does not route for others"
 
     def _source_check(self, skb: Skb) -> str:
-        """Why the kernel would not take a packet with this source here, or nothing (`fib_validate_source`)."""
-        device, stated = skb.iif, self.host.sysctl
-        if device == "lo" or skb.version == 6:
-            return ""
-        if skb.src in self.host.owned:
-            return f"{skb.src} is an own address of {self.name}: none from it may come by {device} (martian source)"
-        strict = max(stated("net.ipv4.conf.all.rp_filter"), stated(f"net.ipv4.conf.{device}.rp_filter"))
-        if not strict:
-            return ""
-        back = self.host.find(skb.src, skb.dst)
-        if back is None or back.type is not RouteType.UNICAST:
-            return f"rp_filter: there is no route back to {skb.src}"
-        bare = all(address.family == 6 for address in self.host.link(device).addresses)
-        if back.device != device and (strict == 1 or bare):
-            return f"rp_filter: an answer to {skb.src} would leave by {back.device}, but the packet came by {device}"
-        return ""
+        """Why the kernel would not take a packet with this source here, or nothing."""
+        return "" if skb.version == 6 else self.host.refused_source(skb.src, skb.dst, skb.iif)
 
     def _refused(self, skb: Skb, route: Route | None) -> Passed:
         """Say what happens when there is no way on; true if so."""

@@ -117,7 +117,7 @@ class World:
         """Ask everybody on the cable of `link` for the MAC of `address`; the answer, or `None`. Everyone who hears it
         learns.
         """
-        key = (host.name, link.name, address)
+        key = (host.name, link.name, address, sender)
         memory = self.network.memory
         if key not in memory:
             memory[key] = _search(self.network, host, link, address, sender)
@@ -181,9 +181,10 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
     """Whether a machine that hears the question on `link` answers it (`arp_process`, `ndisc_recv_ns`)."""
     if not link.up or sender in there.owned:
         return False
-    of = family(address)
-    if of == 6:
+    if family(address) == 6:
         return there.owned.get(address) == link.name
+    if sender and there.refused_source(sender, address, link.name):
+        return False
     if address in there.owned and not address.startswith("127."):
         return not there.sysctl("net.ipv4.conf.all.arp_ignore") or there.owned[address] == link.name
     if not (

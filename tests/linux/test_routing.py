@@ -86,6 +86,12 @@ def proxied(**sysctls: int) -> Network:
     return network.replacing(p)
 
 
+def containers_elsewhere(strict: int) -> Network:
+    """m1 has no route to its own containers: they would be answered by eth0, where the default route leads."""
+    own = without_route(lab(), "m1", BACK)
+    return set_sysctls(own, "m1", **{"net.ipv4.conf.cni0.rp_filter": strict})
+
+
 MARKING = Patch("mangle", last=(rule("mangle", "PREROUTING", source(f"{A}/32"), to=SetMark(0x7)),))
 OF_A = RoutingRule(100, "100", source=f"{A}/32")
 UNPLUGGED = set_link(lab(), "m1", "eth0", up=False)
@@ -155,6 +161,10 @@ FLOWS = (
     Flow("off", other_way_back(0), "outside", A, ending=SILENT, taker="a", seen=OUTSIDE),
     Flow("loose: no way back at all", no_way_back(2), "outside", A, ending=DROPPED, says="no route back"),
     Flow("off takes even that", no_way_back(0), "outside", A, ending=SILENT, taker="a", seen=OUTSIDE),
+    Flow("strict: even an ARP request is not answered", containers_elsewhere(1), "a", OUTSIDE, ending=UNREACHED,
+         says="nobody on eth0 answers for 10.244.1.1"),
+    Flow("loose: an ARP request is answered", containers_elsewhere(2), "a", OUTSIDE, ending=SILENT, taker="outside",
+         seen=A),
     # Policy routing
     Flow("a rule by source", by_table(OF_A), "a", C, ending=UNREACHED, says="unreachable default"),
     Flow("a rule by source selects no other", by_table(OF_A), "b", C, taker="c", seen=B),
