@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from k8snetlab.address import family
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
@@ -65,6 +66,9 @@ _ALIKE = 1000
 """Added to the index of one end of a cable whose ends have the same. The kernel would take such a device for one
 without a lower half, and be up to a second late in noticing that the cable is plugged in (`linkwatch_urgent_event`).
 """
+
+VXLAN_ADDS = 50
+"""Bytes of the headers of Ethernet, VXLAN, UDP and IPv4; those of IPv6 are 20 more."""
 
 _FIRST = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 """Written before all others, because the kernel changes other settings along with them."""
@@ -173,7 +177,8 @@ def script(before: Host, after: Host) -> Script:
     ip = (
         *(f"route del {_route(before, route)}" for line, route in old.items() if _is_gone(line, route, new, after)),
         *(f"neigh del {entry.ip} dev {entry.device}" for entry in gone if _is_up(after, entry.device)),
-        *(line for link in after.links for line in _link(_held(before, link), link)),
+        *(line for link in after.links if link.vxlan is None for line in _link(_held(before, link), link)),
+        *(line for link in after.links if link.vxlan is not None for line in _roomy(before, after, link)),
         *(_added(after, route) for line, route in new.items() if line not in old),
         *(_neighbour(entry) for entry in after.neighbours if not _kept(before, after, entry)),
         *_rules(before, after, 4),
@@ -206,7 +211,11 @@ def _same_devices(before: Host, after: Host) -> None:
 
 
 def _held(host: Host, link: Link) -> Link | None:
-    return next((held for held in host.links if held.name == link.name), None)
+    return _named(host, link.name)
+
+
+def _named(host: Host, device: str) -> Link | None:
+    return next((held for held in host.links if held.name == device), None)
 
 
 def _is_up(host: Host, device: str) -> bool:
@@ -240,6 +249,21 @@ def _link(before: Link | None, after: Link) -> Iterator[str]:
     if after.up != before.up:
         yield f"link set dev {name} {'up' if after.up else 'down'}"
     yield from (f"address add {_address(after, address)}" for address in wanted if address not in held)
+
+
+def _roomy(before: Host, after: Host, link: Link) -> Iterator[str]:
+    """A tunnel, after the devices below. Its MTU can be set only while the device below has room for what the tunnel
+    adds; if that one is too small by now, as it may become at any time, it is large for a moment.
+    """
+    held, of = _held(before, link), link.vxlan
+    below = None if of is None else _named(after, of.device)
+    room = 0 if of is None else link.mtu + (VXLAN_ADDS if family(of.local) == 4 else VXLAN_ADDS + 20)
+    if below is None or below.mtu >= room or (held is not None and held.mtu == link.mtu):
+        yield from _link(held, link)
+        return
+    yield f"link set dev {below.name} mtu {room}"
+    yield from _link(held, link)
+    yield f"link set dev {below.name} mtu {below.mtu}"
 
 
 def _addresses(link: Link) -> list[Address]:

@@ -120,11 +120,13 @@ def test_the_kernels_own_ipv6_routes_have_its_metric() -> None:
     assert "route add 2001:db8::/64 dev eth0 proto kernel metric 256" in lines(script(bare(there), there).ip)
 
 
+TUNNEL = Link("flannel.1", 3, LinkKind.VXLAN, "02:00:00:00:00:01", 1450, vxlan=Vxlan(1, "192.0.2.1", "eth0", 8472))
+
+
 def test_a_tunnel_is_made_with_what_it_knows() -> None:
     """The vxlan device, its permanent neighbour and its FDB entry."""
-    tunnel = Link("flannel.1", 3, LinkKind.VXLAN, "02:00:00:00:00:01", 1450, vxlan=Vxlan(1, "192.0.2.1", "eth0", 8472))
     there = host(
-        links=(loopback(), A, tunnel),
+        links=(loopback(), A, TUNNEL),
         neighbours=(Neighbour("10.244.1.0", "flannel.1", "02:00:00:00:00:02"),),
         fdb=(FdbEntry("02:00:00:00:00:02", "flannel.1", "192.0.2.2"),),
     )
@@ -135,6 +137,22 @@ def test_a_tunnel_is_made_with_what_it_knows() -> None:
     ) in lines(made.ip)
     assert "neigh replace 10.244.1.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent" in lines(made.ip)
     assert lines(made.bridge) == ["fdb append 02:00:00:00:00:02 dev flannel.1 dst 192.0.2.2 self permanent"]
+
+
+@pytest.mark.parametrize(("local", "room"), [("192.0.2.1", 1450), ("fd00::1", 1470)])
+def test_a_tunnel_may_have_a_larger_mtu_than_fits_its_device(local: str, room: int) -> None:
+    """The kernel allows it only if the device becomes smaller afterwards."""
+    eth0 = msgspec.structs.replace(A, mtu=1300)
+    tunnel = msgspec.structs.replace(TUNNEL, mtu=1400, vxlan=Vxlan(1, local, "eth0", 8472))
+    before, after = host(links=(loopback(), eth0, TUNNEL)), host(links=(loopback(), eth0, tunnel))
+    assert lines(script(before, after).ip) == [
+        f"link set dev eth0 mtu {room}",
+        "link set dev flannel.1 mtu 1400",
+        "link set dev eth0 mtu 1300",
+    ]
+    made = lines(script(bare(after), after).ip)
+    assert made[made.index(f"link set dev eth0 mtu {room}") + 1].startswith("link add name flannel.1 ")
+    assert "link set dev eth0 mtu 1300" in made
 
 
 def test_routing_rules_are_added_by_family() -> None:
