@@ -171,7 +171,18 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
         "sysctl": {key: f"{key} = {value}" for key, value in host.sysctls.items()},
         "iptables": _rules(host.netfilter.ipv4),
         "ip6tables": _rules(host.netfilter.ipv6),
+        "bpf": _frontends(host),
     }
+
+
+def _frontends(host: Host) -> dict[str, str]:
+    """Programs by where they are attached, and slots of the load-balancing map by address, port and slot."""
+    if host.ebpf is None:
+        return {}
+    found = {each.text: each.text for each in host.ebpf.attached}
+    for frontend in host.ebpf.services.values():
+        found.update({slot.service: slot.text for slot in frontend.entries})
+    return found
 
 
 def _route_key(route: Route) -> str:

@@ -148,6 +148,27 @@ def _rules(tables: Tables, family: int) -> Iterator[Row]:
                 }
 
 
+def bpf(host: Host) -> Iterator[Row]:
+    """A row for each slot of each frontend of the load-balancing map; slot 0 is the frontend itself."""
+    for frontend in host.ebpf.services.values() if host.ebpf is not None else ():
+        key = frontend.key
+        for slot in range(len(frontend.backends) + 1):
+            backend = frontend.backends[slot - 1] if slot else None
+            yield {
+                "address": key.address,
+                "port": key.port,
+                "protocol": key.protocol,
+                "scope": key.scope.value,
+                "number": frontend.number,
+                "slot": slot,
+                "kind": frontend.kind,
+                "flags": [flag.value for flag in frontend.flags],
+                "backend": backend.ip if backend else None,
+                "backend_port": backend.port if backend else None,
+                "affinity": frontend.affinity or None,
+            }
+
+
 def sysctls(host: Host) -> Iterator[Row]:
     """A row for each kernel setting."""
     for key, value in sorted(host.sysctls.items()):
@@ -164,6 +185,7 @@ OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
     "fdb": fdb,
     "iptables": iptables(4),
     "ip6tables": iptables(6),
+    "bpf": bpf,
     "sysctls": sysctls,
 }
 """The rows of every kind of state that `Machine.show` prints."""

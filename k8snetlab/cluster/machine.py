@@ -13,6 +13,7 @@ import msgspec
 
 from k8snetlab.errors import UnknownName
 from k8snetlab.linux import text
+from k8snetlab.linux.ebpf import bpf_lb_list
 from k8snetlab.linux.host import Host
 
 __all__ = ["SHOWN", "Machine"]
@@ -43,6 +44,7 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
     "fdb": text.bridge_fdb,
     "iptables": lambda host: text.iptables_save(host.netfilter.ipv4),
     "ip6tables": lambda host: text.iptables_save(host.netfilter.ipv6),
+    "bpf": lambda host: bpf_lb_list(host.ebpf),
     "sysctls": lambda host: "\n".join(f"{key} = {value}" for key, value in sorted(host.sysctls.items())),
 }
 """What a machine can show, and how."""

@@ -15,7 +15,7 @@ and 1.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 
 from k8snetlab import cni, services
 from k8snetlab.address import Prefix
@@ -66,8 +66,9 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
         else:
             held[name] = partial(_other, layout, plugin, station)
     for node, workloads in layout.workloads.items():
+        left = cache(partial(_left_in_pods, layout, proxy, node))  # the same in every pod of the node
         for workload in workloads:
-            held[workload.name] = partial(_pod, layout, plugin, proxy, node, workload)
+            held[workload.name] = partial(_pod, layout, plugin, node, workload, left)
     for segment in layout.segments:
         held[segment.switch] = partial(underlay.switch, layout, segment)
     held[ROUTER] = partial(underlay.router, layout)
@@ -143,6 +144,8 @@ def _place(layout: Layout, name: str, *parts: Part) -> services.Place:
         addresses=tuple(address.ip for link in links for address in link.addresses),
         pods=networks.pods,
         services=networks.services,
+        links=tuple(links),
+        nodes=layout.node_addresses,
     )
 
 
@@ -169,7 +172,12 @@ def _other(layout: Layout, plugin: cni.Cni, station: Station) -> Host:
     return assembled(station.name, station.kind, own, plugin.node(layout.cni_plan, machine, ()))
 
 
-def _pod(layout: Layout, plugin: cni.Cni, proxy: str, node: str, workload: cni.Workload) -> Host:
+def _left_in_pods(layout: Layout, proxy: str, node: str) -> Part:
+    """What the proxy leaves in each pod of a node."""
+    return services.MODES[proxy].pod(layout.exposures, _place(layout, node))
+
+
+def _pod(layout: Layout, plugin: cni.Cni, node: str, workload: cni.Workload, left: Callable[[], Part]) -> Host:
     """A pod: what the CNI and the proxy leave in it, and where its containers listen."""
     pod = layout.objects.pod(workload.name)
     holders = {(port.protocol, port.container_port): each.name for each in pod.listeners() for port in each.ports}
@@ -178,8 +186,7 @@ def _pod(layout: Layout, plugin: cni.Cni, proxy: str, node: str, workload: cni.W
         for protocol, port, assumed in layout.objects.listens(pod)
     )
     wired = plugin.pod(layout.cni_plan, layout.machines[node], workload)
-    left = services.MODES[proxy].pod(layout.exposures, _place(layout, node))
-    return assembled(workload.name, "container", wired, left, Part(listeners=_unique(listeners)))
+    return assembled(workload.name, "container", wired, left(), Part(listeners=_unique(listeners)))
 
 
 def _unique(listeners: Iterable[Listener]) -> tuple[Listener, ...]:

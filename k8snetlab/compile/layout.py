@@ -98,6 +98,11 @@ class Layout:
         return tuple(found)
 
     @cached_property
+    def node_addresses(self) -> tuple[str, ...]:
+        """The addresses of every node."""
+        return tuple(address for node in self.objects.nodes for address in node.addresses)
+
+    @cached_property
     def segments(self) -> tuple[Segment, ...]:
         """The underlay subnets with a switch each. Blocks of both families share one where a node is in both."""
         groups: dict[Prefix, list[Prefix]] = {}

@@ -21,6 +21,7 @@ import msgspec
 
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
+from k8snetlab.linux.ebpf import Attachment, Ebpf, Frontend
 from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
@@ -28,7 +29,7 @@ from k8snetlab.linux.socket import Listener
 
 __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
-Entry: TypeAlias = Link | Route | RoutingRule | Neighbour | FdbEntry | Rule | Listener
+Entry: TypeAlias = Link | Route | RoutingRule | Neighbour | FdbEntry | Rule | Listener | Attachment | Frontend
 """Anything that can be taken out of a Host."""
 
 DEFAULT_RULES = (*default_rules(4), *default_rules(6))
@@ -52,6 +53,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     sysctls: Mapping[str, int] = {}
     netfilter: Netfilter = Netfilter()
     listeners: tuple[Listener, ...] = ()
+    ebpf: Ebpf | None = None
 
     def link(self, name: str) -> Link:
         """The device of that name. Raises `UnknownName`."""
@@ -201,15 +203,19 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             raise LabError(Problem("the machine does not state this sysctl", object=self.name, field=key)) from None
 
     def without(self, entry: Entry, family: int = 0) -> Host:
-        """The same machine with one route, rule, neighbour, FDB entry, link or listener less. A bridge that goes sets
-        its ports free. A netfilter rule may stand alike in the tables of both families: it goes from those of `family`,
-        if that is given, else from the first that have it. Raises `UnknownName`.
+        """The same machine with one route, rule, neighbour, FDB entry, link, listener, eBPF program or frontend less. A
+        bridge that goes sets its ports free. A netfilter rule may stand alike in the tables of both families: it goes
+        from those of `family`, if that is given, else from the first that have it. Raises `UnknownName`.
         """
         if isinstance(entry, Rule):
             for of in (family,) if family else (4, 6):
                 if _has(self.netfilter, of, entry):
                     return msgspec.structs.replace(self, netfilter=self.netfilter.without(of, entry))
             raise UnknownName("rule", entry.text, field=self.name)
+        if isinstance(entry, Attachment | Frontend):
+            if self.ebpf is None or not self.ebpf.holds(entry):
+                raise UnknownName("entry of eBPF", repr(entry), field=self.name)
+            return msgspec.structs.replace(self, ebpf=self.ebpf.without(entry))
         field = _FIELDS[type(entry)]
         held: tuple[Entry, ...] = getattr(self, field)
         if entry not in held:
@@ -256,6 +262,7 @@ class Part(msgspec.Struct, frozen=True):
     sysctls: Mapping[str, int] = {}
     patches: tuple[Patch, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    ebpf: Ebpf | None = None
 
 
 def assembled(name: str, kind: str, *parts: Part) -> Host:
@@ -280,6 +287,7 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         sysctls=stated,
         netfilter=Netfilter(tables(4, patches), tables(6, patches)),
         listeners=tuple(listener for part in parts for listener in part.listeners),
+        ebpf=next((part.ebpf for part in parts if part.ebpf is not None), None),
     )
 
 

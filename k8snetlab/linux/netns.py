@@ -54,6 +54,7 @@ from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHe
 from k8snetlab.trace import Action, Step
 
 if TYPE_CHECKING:
+    from k8snetlab.linux.balancing import Balancer
     from k8snetlab.linux.walk import World
 
 __all__ = ["BROADCAST", "PASSING", "Namespace", "Steps", "quoted"]
@@ -83,6 +84,7 @@ class Namespace:
     """One machine at work: its Host, and what it remembers."""
 
     __slots__ = (
+        "balancer",
         "conntrack",
         "cuts",
         "fragments",
@@ -99,6 +101,7 @@ class Namespace:
         self.host = host
         self.name = host.name
         self.world = world
+        self.balancer: Balancer | None = None  # the eBPF programs at work, where there are any
         self.conntrack = Conntrack()
         self.learnt: dict[tuple[str, str], str] = {}  # (device, address) -> MAC
         self.ports: dict[tuple[str, str], str] = {}  # (bridge, MAC) -> port
@@ -139,6 +142,11 @@ class Namespace:
             yield Step(self.name, device, Action.DROP, frame, why)
             return
         yield Step(self.name, device, Action.RECEIVE, frame, f"arrives at {device}")
+        if self.balancer is not None:
+            passed = yield from self.balancer.ingress(link, frame)
+            if passed is None:
+                return
+            frame = passed
         if link.master:
             yield from self._bridge_receive(link, frame)
         elif ethernet.dst in (link.mac, BROADCAST):
@@ -603,8 +611,33 @@ class Namespace:
                 self.name, link.name, Action.LOST, frame, f"nothing is plugged in at the other end of {link.name}"
             )
         else:
+            if self.balancer is not None:
+                frame = yield from self.balancer.egress(link, frame)
             yield Step(self.name, link.name, Action.TRANSMIT, frame, f"to {peer.host} {peer.link}")
             self.world.later(self.world.at(peer.host).receive(peer.link, frame))
+
+    # 8. Past all of this: what a program at a device sends on by itself
+
+    def redirected(self, skb: Skb) -> Steps:
+        """Send a packet on as the routing tables say, past netfilter (`bpf_fib_lookup`, `bpf_redirect_neigh`)."""
+        route = self._lookup(skb)
+        if route is None or route.type is not RouteType.UNICAST:
+            why = f"the program finds no route to {skb.dst}, and drops it (FIB lookup failed)"
+            yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
+            return
+        if skb.ip.ttl <= 1:
+            yield from self._answer_error(skb, "time-exceeded")
+            yield Step(self.name, skb.iif, Action.UNREACHABLE, skb.packet, "its time to live is used up")
+            return
+        skb.oif = route.device
+        skb.put(Packet((_with_ttl(skb.ip, skb.ip.ttl - 1), *skb.packet.headers[1:]), skb.packet.payload))
+        why = f"{_routed(skb.dst, route)}: the program sends it on, past netfilter"
+        yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, why)
+        yield from self._to_neighbour(self.host.link(route.device), route, skb, skb.packet)
+
+    def transmitted(self, link: Link, frame: Packet) -> Steps:
+        """Put a frame on the cable as it is (`bpf_redirect`)."""
+        return self._transmit(link, frame)
 
     def _encapsulate(self, link: Link, frame: Packet, mark: int) -> Steps:
         vxlan = link.vxlan

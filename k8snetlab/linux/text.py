@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
+from k8snetlab.linux.ebpf import Attachment, Frontend
+from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
@@ -280,6 +282,10 @@ def entry_line(entry: Entry) -> str:
             return f"{entry.mac} dev {entry.device}" + (f" dst {entry.dst}" if entry.dst else "")
         case Link():
             return _link(entry)
+        case Attachment():
+            return entry.text
+        case Frontend():
+            return Slot(entry).text
         case _:
             return f"{entry.protocol} {entry.address or '*'}:{entry.port}"
 

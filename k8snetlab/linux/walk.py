@@ -22,6 +22,7 @@ import msgspec
 
 from k8snetlab.address import family
 from k8snetlab.errors import LabError
+from k8snetlab.linux.balancing import Balancer, Dialled
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.host import Found, Host, Network
 from k8snetlab.linux.link import Link, LinkKind
@@ -71,7 +72,10 @@ class World:
         """The machine of that name, at work. Raises `UnknownName`."""
         found = self._namespaces.get(name)
         if found is None:
-            found = self._namespaces[name] = Namespace(self.network.host(name), self)
+            host = self.network.host(name)
+            found = self._namespaces[name] = Namespace(host, self)
+            if host.ebpf is not None:
+                found.balancer = Balancer(found, host.ebpf)
         return found
 
     def run(self) -> Steps:
@@ -279,6 +283,9 @@ def exchange(
     unless given. With `df` a packet that is too long is refused rather than cut (for IPv6, by the sender itself).
     """
     at = world.at(client)
+    dialled = at.balancer.dial(protocol, address, port) if at.balancer is not None else None
+    if dialled is not None:
+        address, port = dialled.address, dialled.port
     source = source or at.source_for(address)
     sport = sport or world.random.randrange(32768, 61000)
     ports: Ports
@@ -296,20 +303,31 @@ def exchange(
         raise LabError(f"{protocol} is not a protocol that a packet can be sent by: TCP, UDP, SCTP, ICMP")
     nowhere = "0.0.0.0" if family(address) == 4 else "::"
     packet = _packet(source or nowhere, address, protocol, ports, payload, df=df)
+    led = () if dialled is None else (_led(client, packet, dialled),)
+    if dialled is not None and dialled.refused:
+        return Exchange(
+            source, sport, Verdict.UNREACHABLE, Client.UNREACHABLE, f"{client}: {dialled.why}", led, (), None
+        )
     if not source:
         why = f"{client} has no route to {address}, or no address of its own towards it: the program is told at once"
         step = Step(client, "", Action.UNREACHABLE, packet, why)
-        return Exchange("", sport, Verdict.UNREACHABLE, Client.UNREACHABLE, why, (step,), (), None)
+        return Exchange("", sport, Verdict.UNREACHABLE, Client.UNREACHABLE, why, (*led, step), (), None)
     expected = Tuple(protocol, address, port, source, sport)
     at.sockets.add(expected)
     world.arrivals.clear()
-    steps = (*at.output(packet, f"a program on {client} sends to {address}:{port}"), *world.run())
+    steps = (*led, *at.output(packet, f"a program on {client} sends to {address}:{port}"), *world.run())
     taken = next((arrival for arrival in world.arrivals if arrival.listener is not None or flags != "S"), None)
     world.arrivals.clear()
     reply = tuple(world.answer())
     back = next((a for a in world.arrivals if a.host == client and _concerns(a.packet, expected)), None)
     fate, told, reason = _ending(client, steps, reply, taken, back)
     return Exchange(source, sport, fate, told, reason, steps, reply, taken, back.packet if back else None)
+
+
+def _led(client: str, packet: Packet, dialled: Dialled) -> Step:
+    """What a program at the socket did; the packet is the one that will be."""
+    action = Action.UNREACHABLE if dialled.refused else Action.DNAT
+    return Step(client, "", action, packet, dialled.why, dialled.entry)
 
 
 _REFUSING = {"port-unreachable"}

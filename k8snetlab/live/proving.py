@@ -25,6 +25,7 @@ import msgspec
 
 from k8snetlab.cluster import Cluster
 from k8snetlab.linux import text
+from k8snetlab.linux.ebpf import bpf_lb_list
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.netfilter import Netfilter
 from k8snetlab.live.comparison import predicted
@@ -182,6 +183,9 @@ def fingerprint(network: Network) -> str:
     for name in sorted(network):
         host = network[name]
         rules = [text.iptables_save(host.netfilter.of(of)) for of in (4, 6)]
-        plain = msgspec.structs.replace(host, netfilter=Netfilter())  # built chain by chain: as text, all is there
+        if host.ebpf is not None:
+            rules += [bpf_lb_list(host.ebpf), *(each.text for each in host.ebpf.attached)]
+        # What is built piece by piece is all there as text.
+        plain = msgspec.structs.replace(host, netfilter=Netfilter(), ebpf=None)
         digest.update(_STATE.encode((plain, rules)))
     return digest.hexdigest()

@@ -17,8 +17,10 @@ import msgspec
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.api import Node
+from k8snetlab.linux.ebpf import Attachment, Ebpf, sockets
 from k8snetlab.linux.host import Part
-from k8snetlab.services import iptables
+from k8snetlab.linux.link import Link
+from k8snetlab.services import ebpf, iptables
 from k8snetlab.services.exposure import Exposure, exposures
 
 __all__ = ["MODES", "Exposure", "Mode", "Place", "Served", "exposures"]
@@ -29,13 +31,16 @@ Served: TypeAlias = Mapping[int, tuple[Exposure, ...]]
 
 class Place(msgspec.Struct, frozen=True):
     """Where a proxy runs: its node, every address that the node's devices have but the loopback's (in the order of the
-    devices, those of the CNI too), and the cluster's pod and Service networks.
+    devices, those of the CNI too), and the cluster's pod and Service networks. `links` are those devices, and `nodes`
+    the addresses of all nodes.
     """
 
     node: Node
     addresses: tuple[str, ...] = ()
     pods: tuple[Prefix, ...] = ()
     services: tuple[Prefix, ...] = ()
+    links: tuple[Link, ...] = ()
+    nodes: tuple[str, ...] = ()
 
     def own(self, of: int) -> str:
         """The node's own address in a family (4 or 6), or nothing."""
@@ -74,5 +79,23 @@ def _iptables(served: Served, place: Place) -> Part:
     return Part(patches=patches, sysctls={"net.ipv4.conf.all.route_localnet": 1})
 
 
-MODES: Mapping[str, Mode] = {"iptables": Mode(_iptables)}
-"""The modes of kube-proxy, by the name its configuration uses."""
+def _ebpf_on(served: Served, place: Place, attached: tuple[Attachment, ...]) -> Part:
+    """The maps of a node, and the programs that look them up in one of its namespaces."""
+    own = tuple(place.node.addresses)
+    maps = ebpf.frontends(served, node=place.node.name, zone=place.node.zone, addresses=own)
+    known = ebpf.identities(own, place.nodes)
+    return Part(ebpf=Ebpf(place.node.name, attached, maps, known, source=own))
+
+
+def _ebpf(served: Served, place: Place) -> Part:
+    """Cilium instead of kube-proxy: maps and programs."""
+    return _ebpf_on(served, place, ebpf.attached(place.links, tuple(place.node.addresses)))
+
+
+def _ebpf_in_pod(served: Served, place: Place) -> Part:
+    """The node's socket programs, which work for its pods too."""
+    return _ebpf_on(served, place, sockets())
+
+
+MODES: Mapping[str, Mode] = {"iptables": Mode(_iptables), "ebpf": Mode(_ebpf, _ebpf_in_pod)}
+"""The modes of kube-proxy, by the name its configuration uses, and `ebpf`: Cilium instead of it."""

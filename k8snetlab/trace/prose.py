@@ -79,7 +79,10 @@ def _sentence(step: Step, before: Packet | None) -> str:
 
 
 def _by(step: Step) -> str:
-    return f"a rule of {step.rule.chain} (table {step.rule.table})" if step.rule is not None else "the kernel"
+    if step.rule is None:
+        return "the kernel"
+    what = "an eBPF program with the map" if step.rule.table == "bpf" else "a rule of"
+    return f"{what} {step.rule.chain}" + ("" if step.rule.table == "bpf" else f" (table {step.rule.table})")
 
 
 def _capital(text: str) -> str:
