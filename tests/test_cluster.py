@@ -217,7 +217,7 @@ OF_MODE = {"bpf": "ebpf"}
 @pytest.mark.parametrize("what", SHOWN)
 def test_every_kind_of_state_is_printed(what: str) -> None:
     """Of a node with both families each kind has something to show, in the mode that has it."""
-    shop = bookshop(families="dual-stack", proxy=OF_MODE.get(what, "iptables"))
+    shop = bookshop(families="dual-stack").changed(proxy=OF_MODE.get(what, "iptables"))
     assert shop.node("node-1").show(what).strip()
 
 
