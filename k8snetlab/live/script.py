@@ -69,6 +69,10 @@ without a lower half, and be up to a second late in noticing that the cable is p
 
 VXLAN_ADDS = 50
 """Bytes of the headers of Ethernet, VXLAN, UDP and IPv4; those of IPv6 are 20 more."""
+_TAKEN = 2000
+"""Where the indexes of devices begin that cannot have their own. The kernel would give them one that the other end of
+the cable may have.
+"""
 
 _FIRST = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 """Written before all others, because the kernel changes other settings along with them."""
@@ -106,8 +110,7 @@ def cables(network: Network) -> tuple[str, str]:
     Devices have their name, index, MAC and MTU, and are down. Tunnels come later, with `script`.
     """
     links = [(host, link) for host in network.values() for link in host.links]
-    made = [line for host, link in links for line in _made(network, host, link)]
-    made.sort(key=lambda line: " index " not in line)  # those that do not mind come last
+    made = (line for host, link in links for line in _made(network, host, link))
     return _lines(f"netns add {namespace(name)}" for name in network), _lines(made)
 
 
@@ -125,8 +128,8 @@ def _made(network: Network, host: Host, link: Link) -> Iterator[str]:
 
 def _device(host: Host, link: Link, moved: int = 0) -> str:
     taken = [held.index for held in host.links].count(link.index) > 1 or link.index <= 1
-    index = "" if taken else f"index {link.index + moved} "
-    return f"name {link.name} {index}address {link.mac} mtu {link.mtu} netns {namespace(host.name)}"
+    index = _TAKEN + host.links.index(link) if taken else link.index
+    return f"name {link.name} index {index + moved} address {link.mac} mtu {link.mtu} netns {namespace(host.name)}"
 
 
 def _other_end(network: Network, host: Host, link: Link) -> tuple[Host, Link] | None:

@@ -167,7 +167,7 @@ def switch() -> Host:
     """A bridge without addresses: ports to both machines and the router."""
     plugs = (("m1", "eth0"), ("m2", "eth0"), ("router", "eth0"))
     ports = (
-        Link(f"p{at}", 1 + at, LinkKind.NIC, mac(0xF0, at), master="br0", peer=Peer(*plug))
+        Link(f"p{at}", 2 + at, LinkKind.NIC, mac(0xF0, at), master="br0", peer=Peer(*plug))
         for at, plug in enumerate(plugs, 1)
     )
     return assembled("switch", "switch", Part((loopback(), Link("br0", 2, LinkKind.BRIDGE, mac(0xF0, 0)), *ports)))
