@@ -7,7 +7,10 @@ packets only, and why an answer is translated back without any rule.
 
 An ICMP error belongs to the connection of the packet it quotes, and is translated with it (RELATED).
 
-Not modelled: helpers (FTP, SIP), zones, expectations, the states and windows of TCP, time-outs (a connection stays
+Of the states of TCP one is modelled: after a SYN the answer must have passed here too before the client's next packet
+does. Where packets go one way and answers another, it is INVALID, and kube-proxy's rules drop it.
+
+Not modelled: helpers (FTP, SIP), zones, expectations, TCP's other states and its windows, time-outs (a connection stays
 until it is forgotten), table size limits, connection marks. Guide sections 2.1 and 2.2; `conntrack(8)`.
 """
 
@@ -37,13 +40,16 @@ class Tuple(NamedTuple):
 
 class Connection:
     """One tracked connection. `source_nat` and `destination_nat` say that rules have decided (perhaps to change
-    nothing).
+    nothing); `began` that its first packet was a SYN, for a connection may also be met in the middle.
     """
 
-    __slots__ = ("confirmed", "destination_nat", "mark", "original", "reply", "seen_reply", "source_nat", "translated")
+    __slots__ = (
+        "began", "confirmed", "destination_nat", "mark", "original", "reply", "seen_reply", "source_nat", "translated",
+    )  # fmt: skip
 
-    def __init__(self, original: Tuple) -> None:
+    def __init__(self, original: Tuple, *, began: bool = False) -> None:
         self.original = original
+        self.began = began
         self.reply = original.mirrored()
         self.confirmed = False
         self.seen_reply = False

@@ -577,7 +577,10 @@ class Namespace:
 
     def _unanswered(self, link: Link, hop: str, skb: Skb, packet: Packet) -> Steps:
         """Nobody answered for the next hop. The sender is told by ICMP even if it is a program here."""
-        yield Step(self.name, link.name, Action.UNREACHABLE, packet, f"nobody on {link.name} answers for {hop}")
+        why = f"nobody on {link.name} answers for {hop}"
+        if link.master:
+            why = f"{link.name} is a port of {link.master}, which takes whatever answers for {hop}"
+        yield Step(self.name, link.name, Action.UNREACHABLE, packet, why)
         if not packet.ip.offset:
             yield from self._answer_error(skb, "host-unreachable")
 
@@ -729,8 +732,11 @@ class Namespace:
             if not _may_begin(header):
                 skb.state = "INVALID"
                 return
-            skb.connection = Connection(key)
+            skb.connection = Connection(key, began=isinstance(header, TCP) and header.flags == "S")
             skb.state = "NEW"
+            return
+        if key == found.original and found.began and not found.seen_reply and _goes_on(header):
+            skb.state = "INVALID"
             return
         skb.connection = found
         skb.reply = key != found.original
@@ -1044,6 +1050,11 @@ def _may_begin(header: Header) -> bool:
     if isinstance(header, TCP):
         return header.flags in ("S", ".", "P.")
     return not isinstance(header, ICMP) or header.message == "echo-request"
+
+
+def _goes_on(header: Header) -> bool:
+    """Whether the packet is for an open TCP connection: the third of a handshake, or data."""
+    return isinstance(header, TCP) and header.flags in (".", "P.")
 
 
 def _back(ip: IPHeader, ports: Ports) -> Packet:

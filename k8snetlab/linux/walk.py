@@ -119,8 +119,10 @@ class World:
 
     def asked(self, host: Host, link: Link, address: str, sender: str) -> ARP | None:
         """Ask everybody on the cable of `link` for the MAC of `address`; the answer, or `None`. Everyone who hears it
-        learns.
+        learns. An answer that arrives at a bridge's port is the bridge's: the port itself never hears one.
         """
+        if link.master:
+            return None
         key = (host.name, link.name, address, sender)
         memory = self.network.memory
         if key not in memory:

@@ -10,13 +10,15 @@ When they disagree, the kernel is right.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 
 from k8snetlab.linux.host import Network
-from k8snetlab.linux.walk import Choose, Exchange, World, every, exchange
+from k8snetlab.linux.walk import Arrival, Choose, Exchange, World, every, exchange
 from k8snetlab.live.probes import Probe, Sight
+from k8snetlab.packet import TCP, Packet
 from k8snetlab.trace import Client
 
 __all__ = ["Compared", "Outcome", "compare", "predicted", "walked"]
@@ -52,7 +54,10 @@ class Compared(msgspec.Struct, frozen=True):
 
 def walked(network: Network, probe: Probe, choose: Choose | None = None) -> Exchange:
     """The probe's packet, walked through the network by itself, with nothing learnt."""
-    world = World(network, random.Random(0), choose=choose)
+    return _asked(World(network, random.Random(0), choose=choose), probe)
+
+
+def _asked(world: World, probe: Probe) -> Exchange:
     return exchange(
         world, probe.source, probe.address, probe.port, probe.protocol, payload=bytes(probe.size), df=probe.whole
     )
@@ -60,14 +65,37 @@ def walked(network: Network, probe: Probe, choose: Choose | None = None) -> Exch
 
 def predicted(network: Network, probe: Probe) -> tuple[Outcome, ...]:
     """Every outcome of a probe that the walk knows, sorted."""
-    ends = (result for _, result in every(lambda choose: walked(network, probe, choose)))
-    return tuple(sorted({_outcome(result) for result in ends}))
+    return tuple(sorted({end for _, end in every(lambda choose: _outcome(network, probe, choose))}))
 
 
-def _outcome(result: Exchange) -> Outcome:
+def _outcome(network: Network, probe: Probe, choose: Choose) -> Outcome:
+    world = World(network, random.Random(0), choose=choose)
+    result = _asked(world, probe)
     if result.client is not Client.OPEN or result.arrival is None:
         return Outcome(result.client)
+    if probe.protocol == "TCP" and not _talks(world, probe, result, result.arrival):
+        return Outcome(result.client)
     return Outcome(result.client, result.arrival.host, result.arrival.packet.ip.src)
+
+
+def _talks(world: World, probe: Probe, opened: Exchange, taken: Arrival) -> bool:
+    """Whether the packets after the handshake arrive: the client's, and the words of whoever took the connection."""
+    to = (probe.source, probe.address, probe.port)
+    third = exchange(world, *to, source=opened.source, sport=opened.sport, flags=".")
+    if third.arrival is None or third.arrival.host != taken.host:
+        return False
+    world.arrivals.clear()
+    says = world.at(taken.host).output(_words(taken.packet), f"{taken.host} says who it is")
+    deque((*says, *world.run()), maxlen=0)
+    return any(each.host == probe.source and each.packet.payload for each in world.arrivals)
+
+
+def _words(packet: Packet) -> Packet:
+    """What whoever took the connection says first."""
+    header = packet.headers[1]
+    assert isinstance(header, TCP)
+    ip = msgspec.structs.replace(packet.ip, src=packet.ip.dst, dst=packet.ip.src, ttl=64)
+    return Packet((ip, TCP(header.dport, header.sport, "P.")), b"name")
 
 
 def compare(network: Network, probes: Sequence[Probe], sights: Sequence[Sight]) -> tuple[Compared, ...]:

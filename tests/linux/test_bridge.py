@@ -2,11 +2,13 @@
 
 from k8snetlab.linux.link import FdbEntry, Neighbour
 from k8snetlab.linux.netfilter import DROP, InInterface, OutInterface, Patch
+from k8snetlab.linux.route import Route
 from k8snetlab.trace import Action
 from tests.linux.lab import (
     A6,
     B6,
     DROPPED,
+    M1,
     PROHIBITED,
     REFUSED,
     SILENT,
@@ -50,6 +52,13 @@ FLOWS = (
     Flow("the neighbour's device is down", set_link(lab(), "b", "eth0", up=False), "a", B, ending=UNREACHED),
     Flow("its bridge port is down", set_link(lab(), "m1", "veth-b", up=False), "a", B, ending=UNREACHED),
     Flow("its port is in no bridge", set_link(lab(), "m1", "veth-b", master=""), "a", B, ending=UNREACHED),
+    Flow("a route by the port instead of the bridge",
+         add(lab(), "m1", routes=(Route(f"{A}/32", "veth-a", scope="link"),)), "m1", A, ending=UNREACHED,
+         says="veth-a is a port of cni0"),
+    Flow("a route by the port, to a permanent neighbour",
+         add(lab(), "m1", routes=(Route(f"{A}/32", "veth-a", scope="link"),),
+             neighbours=(Neighbour(A, "veth-a", mac(0x11, 2)),)),
+         "m1", A, taker="a", seen=M1),
     Flow("the bridge is down", set_link(lab(), "m1", "cni0", up=False), "a", B, ending=UNREACHED),
     Flow("the own device is down", set_link(lab(), "a", "eth0", up=False), "a", B, ending=UNREACHED, says="no route"),
     Flow(
