@@ -38,6 +38,7 @@ from k8snetlab.errors import (
     UnknownName,
 )
 from k8snetlab.packet import Packet
+from k8snetlab.services import churn
 from k8snetlab.trace import Action, Client, Step, Trace, Verdict
 
 __version__ = "0.1.0"
@@ -45,7 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "AddressInUse", "AddressPlan", "BadOption", "CannotDo", "Client", "Cluster", "LabError", "ManifestError",
     "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict",
-    "contract", "example",
+    "churn", "contract", "example",
 ]  # fmt: skip
 
 _LEAVES = ("course", "draw", "explore", "live")

@@ -122,13 +122,34 @@ def _ready(pod: api.Pod) -> str:
 
 
 def _slice_ports(piece: api.EndpointSlice) -> str:
-    return ",".join("*" if port.port is None else str(port.port) for port in piece.ports) or "<unset>"
+    return _some(["*" if port.port is None else str(port.port) for port in piece.ports], "<unset>")
 
 
-def _endpoints(piece: api.EndpointSlice) -> str:
-    """Addresses; kubectl does not say which of them are not ready, and shows three only."""
-    told = (each.address if each.ready else f"{each.address} (not ready)" for each in piece.endpoints)
-    return ",".join(told) or "<unset>"
+def _in_slice(piece: api.EndpointSlice) -> str:
+    """Addresses; kubectl does not say which of them are not ready."""
+    told = [each.address if each.ready else f"{each.address} (not ready)" for each in piece.endpoints]
+    return _some(told, "<unset>")
+
+
+def _in_endpoints(each: api.Endpoints) -> str:
+    """Addresses with their ports; kubectl leaves out those that are not ready, and so does this."""
+    found = []
+    for subset in each.subsets:
+        for port in subset.ports or (None,):
+            for address in subset.addresses:
+                ip = f"[{address.ip}]" if ":" in address.ip and port is not None else address.ip
+                found.append(ip if port is None else f"{ip}:{port.port}")
+    return _some(found, "<none>")
+
+
+def _some(told: Sequence[str], nothing: str) -> str:
+    """The first three, and how many more there are."""
+    more = f" + {len(told) - _SHOWN} more..." if len(told) > _SHOWN else ""
+    return ",".join(told[:_SHOWN]) + more if told else nothing
+
+
+_SHOWN = 3
+"""How many addresses kubectl prints in a line."""
 
 
 _NAME: tuple[Column, ...] = (("NAMESPACE", lambda o: o.namespace), ("NAME", lambda o: o.name))
@@ -160,16 +181,17 @@ KINDS: Mapping[str, tuple[Column, ...]] = {
         *_NAME,
         ("ADDRESSTYPE", lambda o: str(o.address_type)),
         ("PORTS", _slice_ports),
-        ("ENDPOINTS", _endpoints),
+        ("ENDPOINTS", _in_slice),
     ),
+    "endpoints": (*_NAME, ("ENDPOINTS", _in_endpoints)),
 }
 """The columns of the kinds that have more than a name."""
 
 _SHORT = {
     "po": "pods", "svc": "services", "no": "nodes", "slice": "endpointslices", "slices": "endpointslices",
-    "cj": "cronjobs", "cm": "configmaps", "deploy": "deployments", "ds": "daemonsets", "ing": "ingresses",
-    "netpol": "networkpolicies", "ns": "namespaces", "rs": "replicasets", "sa": "serviceaccounts",
-    "sts": "statefulsets",
+    "ep": "endpoints", "cj": "cronjobs", "cm": "configmaps", "deploy": "deployments", "ds": "daemonsets",
+    "ing": "ingresses", "netpol": "networkpolicies", "ns": "namespaces", "rs": "replicasets",
+    "sa": "serviceaccounts", "sts": "statefulsets",
 }  # fmt: skip
 """kubectl's short names of kinds, and ours for EndpointSlices."""
 
@@ -177,6 +199,8 @@ _SHORT = {
 def _names(cls: type[api.Object]) -> tuple[str, str]:
     """What a kind is called on kubectl's command line: `networkpolicy` and `networkpolicies`."""
     one = cls.kind.lower()
+    if cls is api.Endpoints:
+        return one, one
     if one.endswith("y"):
         return one, f"{one[:-1]}ies"
     return one, f"{one}es" if one.endswith("s") else f"{one}s"

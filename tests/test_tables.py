@@ -110,9 +110,27 @@ def test_an_empty_slice_is_unset() -> None:
     assert found.endswith("IPv4 <unset> <unset>")
 
 
+def test_three_addresses_are_shown_and_the_rest_is_counted() -> None:
+    """As kubectl does it, for slices and for Endpoints."""
+    cluster = Cluster.load(service("web"), *(pod(f"a{at}") for at in range(5)))
+    [found] = [line for line in lines(cluster, "slices") if " web-" in line]
+    assert found.endswith("10.244.0.2,10.244.0.3,10.244.0.4 + 2 more...")
+    assert row(cluster, "endpoints", "web").endswith("10.244.0.2:8080,10.244.0.3:8080,10.244.0.4:8080 + 2 more...")
+
+
+def test_endpoints_are_listed_with_their_ports() -> None:
+    """Those that are ready; the API server's own among them."""
+    down = "phase: Running, conditions: [{type: Ready, status: 'False'}]"
+    cluster = Cluster.load(service("web"), pod("a"), pod("b", status=down), service("idle", app="nobody"))
+    assert row(cluster, "ep", "web") == "default web 10.244.0.2:8080"
+    assert row(cluster, "ep", "idle") == "default idle <none>"
+    assert row(cluster, "ep", "kubernetes") == "default kubernetes 172.18.0.2:6443"
+
+
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
+        (("ep", "endpoints", "Endpoints"), "endpoints"),
         (("po", "pod", "pods", "Pod", "PODS"), "pods"),
         (("svc", "service", "services"), "services"),
         (("no", "node", "nodes"), "nodes"),

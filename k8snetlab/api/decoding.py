@@ -33,8 +33,9 @@ __all__ = ["KINDS", "Decoded", "decode", "name_suffix", "safe"]
 KINDS: Mapping[tuple[str, str], type[Object]] = {
     (cls.api_version, cls.kind): cls
     for cls in (
-        core.Namespace, core.Node, pod.Pod, service.Service, service.EndpointSlice, workloads.Deployment,
-        workloads.ReplicaSet, workloads.StatefulSet, workloads.DaemonSet, workloads.Job, workloads.CronJob,
+        core.Namespace, core.Node, pod.Pod, service.Service, service.EndpointSlice, service.Endpoints,
+        workloads.Deployment, workloads.ReplicaSet, workloads.StatefulSet, workloads.DaemonSet, workloads.Job,
+        workloads.CronJob,
         networking.NetworkPolicy, networking.Ingress, networking.IngressClass, core.Secret, core.ConfigMap,
         core.ServiceAccount,
     )

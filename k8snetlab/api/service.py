@@ -8,6 +8,9 @@ Values here are as the API server would hold them: the type, the protocol, the t
 affinity time-out are filled in when they were not given. Addresses, node ports and families are not: they depend on the
 whole cluster, and `controllers` allocates them.
 
+`Endpoints` is what stood in the place of EndpointSlices until 1.21: one object a Service, however many pods it has. It
+is deprecated since 1.33, still served, and still written by a controller.
+
 Not modelled: `loadBalancerClass`, topology-aware routing by proportion (`service.kubernetes.io/topology-mode: Auto`).
 Guide section 2.2; KEP-1880, KEP-2086, KEP-4444, KEP-3015.
 """
@@ -26,10 +29,13 @@ from k8snetlab.api.pod import Protocol
 __all__ = [
     "AddressType",
     "Endpoint",
+    "EndpointAddress",
     "EndpointConditions",
     "EndpointHints",
     "EndpointPort",
     "EndpointSlice",
+    "EndpointSubset",
+    "Endpoints",
     "IPFamily",
     "IPFamilyPolicy",
     "IPMode",
@@ -40,6 +46,7 @@ __all__ = [
     "ServiceStatus",
     "ServiceType",
     "SessionAffinity",
+    "SubsetPort",
     "TrafficDistribution",
     "TrafficPolicy",
 ]
@@ -355,3 +362,48 @@ class EndpointSlice(Object, frozen=True, kw_only=True, tag="EndpointSlice"):
     def service_name(self) -> str:
         """The Service it belongs to (label `kubernetes.io/service-name`), or empty."""
         return self.metadata.labels.get("kubernetes.io/service-name", "")
+
+
+class EndpointAddress(Part, frozen=True, kw_only=True):
+    """One address of an Endpoints object, and who it is."""
+
+    ip: str
+    hostname: str = ""
+    node_name: str | None = None
+    target_ref: ObjectReference | None = None
+
+
+class SubsetPort(Part, frozen=True, kw_only=True):
+    """A port of all addresses in a subset; core/v1 calls it EndpointPort too. Here the number is a must."""
+
+    port: Port
+    name: str = ""
+    protocol: Protocol = Protocol.TCP
+    app_protocol: str | None = None
+
+
+class EndpointSubset(Part, frozen=True, kw_only=True):
+    """Addresses that have the same ports: those that are ready, and those that are not."""
+
+    addresses: tuple[EndpointAddress, ...] = ()
+    not_ready_addresses: tuple[EndpointAddress, ...] = ()
+    ports: tuple[SubsetPort, ...] = ()
+
+
+class Endpoints(Object, frozen=True, kw_only=True, tag="Endpoints"):
+    """All backends of the Service of the same name, in one object and one family. Deprecated since 1.33."""
+
+    kind: ClassVar[str] = "Endpoints"
+    api_version: ClassVar[str] = "v1"
+
+    subsets: tuple[EndpointSubset, ...] = ()
+
+    @property
+    def ready(self) -> tuple[str, ...]:
+        """The addresses that take new connections, subset by subset."""
+        return tuple(address.ip for subset in self.subsets for address in subset.addresses)
+
+    @property
+    def not_ready(self) -> tuple[str, ...]:
+        """The addresses that do not."""
+        return tuple(address.ip for subset in self.subsets for address in subset.not_ready_addresses)

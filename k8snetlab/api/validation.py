@@ -33,6 +33,7 @@ from k8snetlab.api.selectors import LabelSelector, Operator
 from k8snetlab.api.service import (
     HEADLESS,
     AddressType,
+    Endpoints,
     EndpointSlice,
     IPFamilyPolicy,
     Service,
@@ -382,6 +383,21 @@ def _slice(made: EndpointSlice) -> Broken:
             yield f"ports[{index}].port", f"must be between 1 and 65535, not {port.port}"
 
 
+def _endpoints(made: Endpoints) -> Broken:
+    for index, subset in enumerate(made.subsets):
+        where = f"subsets[{index}]"
+        if not subset.addresses and not subset.not_ready_addresses:
+            yield where, "has neither addresses nor notReadyAddresses"
+        for field, held in (("addresses", subset.addresses), ("notReadyAddresses", subset.not_ready_addresses)):
+            for at, each in enumerate(held):
+                yield from _address(f"{where}.{field}[{at}].ip", each.ip)
+        yield from _twice(where + ".ports[{}].name", [port.name for port in subset.ports], "the name")
+        if len(subset.ports) > 1:
+            for at, port in enumerate(subset.ports):
+                if not port.name:
+                    yield f"{where}.ports[{at}].name", "is required when there is more than one port"
+
+
 # --- policies and ingress ---------------------------------------------------------------------------------------------
 
 
@@ -496,6 +512,7 @@ RULES: Mapping[type[Object], tuple[Callable[[Any], Broken], ...]] = {
     CronJob: (_cron_job,),
     Service: (_service,),
     EndpointSlice: (_slice,),
+    Endpoints: (_endpoints,),
     NetworkPolicy: (_policy,),
     Ingress: (_ingress,),
     Secret: (_secret,),

@@ -206,6 +206,8 @@ def of_object(each: api.Object) -> Row:
             return name | _node(each)
         case api.EndpointSlice():
             return name | _slice(each)
+        case api.Endpoints():
+            return name | _endpoints(each)
         case _:
             return name
 
@@ -252,6 +254,11 @@ def _slice(piece: api.EndpointSlice) -> Row:
         "ready": [endpoint.address for endpoint in piece.endpoints if endpoint.ready],
         "not_ready": [endpoint.address for endpoint in piece.endpoints if not endpoint.ready],
     }
+
+
+def _endpoints(each: api.Endpoints) -> Row:
+    ports = (f"{port.port}/{port.protocol}" for subset in each.subsets for port in subset.ports)
+    return {"ports": list(dict.fromkeys(ports)), "ready": list(each.ready), "not_ready": list(each.not_ready)}
 
 
 def of_plan(plan: AddressPlan) -> list[Row]:

@@ -33,6 +33,8 @@ from k8snetlab.errors import LabError, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.host import Entry, Host, Network
+from k8snetlab.services.churn import Ledger, started
+from k8snetlab.services.slices import MOST_ENDPOINTS
 from k8snetlab.tables import Table, table
 from k8snetlab.trace import Trace
 
@@ -140,6 +142,16 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def get(self, kind: str, namespace: str | None = None) -> Table:
         """A table like `kubectl get`; its rows are objects. Raises `UnknownName` for a kind that has no table."""
         return table(self.objects, kind, namespace)
+
+    def ledger(self, service: str, *, most: int = MOST_ENDPOINTS) -> Ledger:
+        """The controllers that write the endpoints of a Service (`NAMESPACE/NAME` or `svc/NAMESPACE/NAME`), ready to
+        be shown what happens to its pods (`k8snetlab.churn`). They begin with nothing written.
+
+        `most` is the number of endpoints in a slice. Raises `UnknownName` and `BadOption`.
+        """
+        found = self.objects.service(service.removeprefix("svc/"))
+        nodes = {node.name: node for node in self.objects.nodes}
+        return started(found, self.objects.meant_by(found), nodes, most)
 
     def host(self, name: str) -> Machine:
         """Any machine: `shop/web-0`, `node-1`, `router`. Raises `UnknownName`."""

@@ -13,7 +13,7 @@ The order is the order of a real start, and the order of the modules:
 4. `workloads`: Deployments and the others become Pods;
 5. `scheduler`: each Pod gets a node, or stays Pending with a reason;
 6. `addresses`: Pods get addresses from the IPAM of the CNI; `exposure`: Services get theirs, and node ports;
-7. EndpointSlices (`services.slices`) from the two.
+7. EndpointSlices (`services.slices`) from the two, and mirrors of Endpoints that people wrote (`services.mirroring`).
 
 What a dump of a live cluster already says is kept: names, nodes, addresses, conditions, slices. Not modelled: time.
 Nothing rolls out, restarts or waits; a CronJob has no pods between its times. Guide sections 1.1 and 1.2.
@@ -27,7 +27,7 @@ from k8snetlab.controllers.addresses import Ipam, host_local
 from k8snetlab.controllers.networks import Networks, Plan, networks_of
 from k8snetlab.controllers.resolved import Listener, Resolved, listens
 from k8snetlab.errors import LabError
-from k8snetlab.services import slices
+from k8snetlab.services import mirroring, slices, targets
 
 __all__ = ["Ipam", "Listener", "Networks", "Plan", "Resolved", "host_local", "listens", "resolved"]
 
@@ -54,7 +54,8 @@ def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
     pods = scheduler.bound(made.pods, nodes)
     pods = addresses.addressed(pods, nodes, ipam)
     served = exposure.exposed(_of(given, api.Service), networks)
-    changed = (*nodes, *pods, *made.replica_sets, *served, *_slices(served, pods, nodes, _of(given, api.EndpointSlice)))
+    pieces = _slices(served, pods, nodes, _of(given, api.EndpointSlice), _of(given, api.Endpoints))
+    changed = (*nodes, *pods, *made.replica_sets, *served, *pieces)
     kept = tuple(each for each in given if not isinstance(each, _CHANGED))
     namespaces = assumed.namespaces((*kept, *changed))
     return Resolved(
@@ -78,25 +79,37 @@ def _slices(
     pods: tuple[api.Pod, ...],
     nodes: tuple[api.Node, ...],
     given: tuple[api.EndpointSlice, ...],
+    endpoints: tuple[api.Endpoints, ...],
 ) -> tuple[api.EndpointSlice, ...]:
-    """The slices people wrote, and those of the controller, kept or made.
+    """The slices people wrote, those of the controller after it looked again, and mirrors of Endpoints people wrote.
 
-    A dump may have slices and no pods: where no pod of a namespace is known, its slices are all there is to know.
+    A dump may have slices and no pods: where no pod of a namespace is known, its slices are all there is to know. It
+    may have mirrors and no Endpoints: they are believed as well.
     """
-    by_hand = tuple(each for each in given if not slices.made_by_controller([each]))
+    by_hand: list[api.EndpointSlice] = []
     written: dict[str, list[api.EndpointSlice]] = {}
+    mirrors: dict[str, list[api.EndpointSlice]] = {}
     for each in given:
         if slices.made_by_controller([each]):
             written.setdefault(f"{each.namespace}/{each.service_name}", []).append(each)
-    meant = slices.selected(services, pods)
+        elif mirroring.is_mirror(each):
+            mirrors.setdefault(f"{each.namespace}/{each.service_name}", []).append(each)
+        else:
+            by_hand.append(each)
+    by_key = {service.key: service for service in services}
+    for one in endpoints:
+        by_hand += mirroring.mirrored(one, by_key.get(one.key), mirrors.pop(one.key, ())).slices
+    meant = targets.selected(services, pods)
     by_name = {node.name: node for node in nodes}
     known = {pod.namespace for pod in pods}
     made: list[api.EndpointSlice] = []
     for service in services:
-        own = written.pop(service.key, [])
+        own = tuple(written.pop(service.key, ()))
         if own and service.namespace not in known:
             made += own
         else:
-            fresh = slices.endpoint_slices(service, meant.get(service.key, ()), by_name)
-            made += slices.reconciled(service, own, fresh) if own else fresh
-    return (*by_hand, *made, *(each for rest in written.values() for each in rest if each.namespace not in known))
+            controller = slices.Slices(service, by_name, pieces=own)
+            made += controller.sync(meant.get(service.key, ()))[0].pieces
+    believed = (each for rest in mirrors.values() for each in rest)
+    orphans = (each for rest in written.values() for each in rest if each.namespace not in known)
+    return (*by_hand, *believed, *made, *orphans)

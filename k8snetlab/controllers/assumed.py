@@ -18,6 +18,7 @@ from k8snetlab.address import family
 from k8snetlab.controllers.machines import CONTROL_PLANE_INDEX, ZONE, numbered
 from k8snetlab.controllers.networks import Networks, Plan
 from k8snetlab.errors import BadOption, Problem
+from k8snetlab.services.mirroring import SKIP
 
 __all__ = ["namespaces", "objects"]
 
@@ -72,10 +73,11 @@ def _status(name: str, manifests: api.Manifests, networks: Networks) -> api.Node
 
 
 def _api_server(networks: Networks) -> Iterator[api.Object]:
-    """The Service that the API server writes for itself, and the slice with its own address. Its family is the
-    primary one."""
+    """The Service that the API server writes for itself, and the slice and the Endpoints with its own address. Its
+    family is the primary one."""
     of = api.IPFamily.of(networks.families[0])
     block = next(block for block in networks.nodes if block.family == of.number)
+    address = numbered(block, CONTROL_PLANE_INDEX)
     yield api.Service(
         metadata=api.ObjectMeta(
             name="kubernetes", namespace="default", labels={"component": "apiserver", "provider": "kubernetes"}
@@ -90,12 +92,16 @@ def _api_server(networks: Networks) -> Iterator[api.Object]:
             name="kubernetes", namespace="default", labels={"kubernetes.io/service-name": "kubernetes"}
         ),
         address_type=api.AddressType(of),
-        endpoints=(
-            api.Endpoint(
-                addresses=(numbered(block, CONTROL_PLANE_INDEX),), conditions=api.EndpointConditions(ready=True)
+        endpoints=(api.Endpoint(addresses=(address,), conditions=api.EndpointConditions(ready=True)),),
+        ports=(api.EndpointPort(name="https", port=6443),),
+    )
+    yield api.Endpoints(
+        metadata=api.ObjectMeta(name="kubernetes", namespace="default", labels={SKIP: "true"}),
+        subsets=(
+            api.EndpointSubset(
+                addresses=(api.EndpointAddress(ip=address),), ports=(api.SubsetPort(name="https", port=6443),)
             ),
         ),
-        ports=(api.EndpointPort(name="https", port=6443),),
     )
 
 

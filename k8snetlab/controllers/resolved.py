@@ -22,7 +22,7 @@ from k8snetlab import api
 from k8snetlab.api.pod import LISTEN, listen_annotation
 from k8snetlab.controllers.networks import Networks
 from k8snetlab.errors import UnknownName
-from k8snetlab.services import slices
+from k8snetlab.services import legacy, targets
 
 __all__ = ["Listener", "Resolved", "listens"]
 
@@ -73,6 +73,8 @@ class Resolved(msgspec.Struct, frozen=True, dict=True):
 
     def of(self, kind: type[api.KindT]) -> tuple[api.KindT, ...]:
         """The objects of a kind: `cluster.of(api.NetworkPolicy)`."""
+        if kind is api.Endpoints:
+            return self.endpoints  # type: ignore[return-value]
         return self._by_kind.get(kind, ())  # type: ignore[return-value]
 
     @property
@@ -94,6 +96,20 @@ class Resolved(msgspec.Struct, frozen=True, dict=True):
     def endpoint_slices(self) -> tuple[api.EndpointSlice, ...]:
         """All EndpointSlices, given and made."""
         return self.of(api.EndpointSlice)
+
+    @cached_property
+    def endpoints(self) -> tuple[api.Endpoints, ...]:
+        """All Endpoints objects: those that people wrote, and what the controller of the deprecated API writes for
+        every Service with a selector. Nothing reads them any more, so they are made only when somebody asks."""
+        there = {each.key: each for each in self._by_kind.get(api.Endpoints, ()) if isinstance(each, api.Endpoints)}
+        known = {pod.namespace for pod in self.pods}
+        for service in self.services:
+            if targets.has_controller(service) and (service.key not in there or service.namespace in known):
+                writer = legacy.EndpointsObject(service, there.get(service.key))
+                written = writer.sync(self.meant_by(service))[0].written
+                if written is not None:
+                    there[service.key] = written
+        return tuple(there.values())
 
     @property
     def namespaces(self) -> tuple[api.Namespace, ...]:
@@ -141,6 +157,10 @@ class Resolved(msgspec.Struct, frozen=True, dict=True):
         """The Services whose selector means the pod."""
         return self._by_pod.get(pod.key, ())
 
+    def meant_by(self, service: api.Service) -> tuple[api.Pod, ...]:
+        """The pods that the selector of a Service means."""
+        return self._meant.get(service.key, ())
+
     def slices_of(self, service: str) -> tuple[api.EndpointSlice, ...]:
         """The EndpointSlices of the Service `NAMESPACE/NAME`."""
         return self._by_service.get(service, ())
@@ -183,10 +203,13 @@ class Resolved(msgspec.Struct, frozen=True, dict=True):
         return {service: tuple(each) for service, each in found.items()}
 
     @cached_property
+    def _meant(self) -> dict[str, tuple[api.Pod, ...]]:
+        return targets.selected(self.services, self.pods)
+
+    @cached_property
     def _by_pod(self) -> dict[str, tuple[api.Service, ...]]:
         found: dict[str, list[api.Service]] = {}
-        meant = slices.selected(self.services, self.pods)
         for service in self.services:
-            for pod in meant.get(service.key, ()):
+            for pod in self.meant_by(service):
                 found.setdefault(pod.key, []).append(service)
         return {pod: tuple(services) for pod, services in found.items()}

@@ -1,216 +1,393 @@
-"""Who answers for this Service at the moment?
+"""Who answers for this Service at the moment, and what had to be written to say so?
 
 The EndpointSlice controller watches Services and Pods and writes down, for each Service with a selector, the
-addresses of the pods that are meant: one set of slices for each address family and each set of ports, at most 100
-endpoints in a slice.
+addresses of the pods that are meant (`targets`): one set of slices for each address family and each set of ports, at
+most 100 endpoints in a slice. `--max-endpoints-per-slice` raises that to 1,000 at the most.
 
-What people get wrong, and what therefore stands here as it is in the controller:
+It does not fill slices anew. It looks at those that are there and tries to write as few of them as it can:
 
-- An unready pod is in the slice, marked `ready: false`. Only pods that completed, that have no address, or whose node
-  is gone are left out.
-- A pod that is being deleted is never ready, but may still be `serving`. `publishNotReadyAddresses` makes every pod
-  ready.
-- A named target port is looked up in each pod, by name and protocol; pods that give it another number go into slices
-  of their own, and a pod without it goes into a slice without that port.
-- A Service that means nobody has one empty slice without ports.
-- `trafficDistribution` becomes hints on the ready endpoints; kube-proxy decides what to do with them.
+1. Endpoints that are no longer meant leave their slice, those that changed are changed in place. A slice that becomes
+   empty is deleted.
+2. New endpoints go into the slices that have to be written anyway, the fullest first.
+3. What is left, if it is less than a slice, goes as a whole into the slice that it fills best of those untouched so
+   far. If it fits into none, it gets a slice of its own: one write instead of two.
+4. A slice that would be deleted is used for one that would be created.
 
-Slices in the input that a person wrote are left alone; those of a real controller stay as they are while they are
-right, and follow when pods or Services change. Not modelled: proportional zone
-hints (`topology-mode: Auto`), mirroring of hand-written Endpoints objects, and the history of a slice: a controller
-that has seen pods come and go keeps part-filled slices, while here they are filled in order. Guide section 2.2;
-KEP-752, KEP-1672, KEP-2433.
+So part-filled slices stay part-filled: nobody ever merges two. A Service that means nobody keeps one empty slice
+without ports. A slice whose ports nobody has any more, or of a family that the Service has lost, is deleted.
+
+Where the real controller takes endpoints and slices in the order of a Go map, which is another one each time, here
+endpoints come in the order of the pods and slices in the order in which they are given: what a real one does once in
+a while, this one does always. Names that are drawn are computed.
+
+Slices that a person wrote are left alone, and so are those of other controllers. `at` is the time of the change for
+the annotation `endpoints.kubernetes.io/last-change-trigger-time`; without it the annotation goes when a slice is
+written, as it does when the real controller does not know what triggered it.
+
+Not modelled: `generation` and `resourceVersion`; proportional hints (`topology-mode: Auto`), which stay as they are;
+stale caches and retries. Guide sections 2.2 and 5.1; KEP-752.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import NamedTuple, TypeAlias
 
+import msgspec
 from msgspec.structs import replace
 
 from k8snetlab import api
-from k8snetlab.address import family as family_of
 from k8snetlab.api.decoding import name_suffix
-from k8snetlab.api.service import ForNode, ForZone, ObjectReference
+from k8snetlab.errors import BadOption, Problem
+from k8snetlab.services import targets
+from k8snetlab.services.targets import Ports
+from k8snetlab.services.writes import Deed, Write, stamped
 
-__all__ = ["MANAGED_BY", "MOST_ENDPOINTS", "endpoint_slices", "made_by_controller", "reconciled", "selected"]
+__all__ = [
+    "HEADLESS", "MANAGED_BY", "MOST_ENDPOINTS", "SERVICE_NAME", "Slices", "Synced", "made_by_controller", "same",
+]  # fmt: skip
 
 MOST_ENDPOINTS = 100
-"""How many endpoints the controller puts into one slice (its default; the API allows 1,000)."""
+"""How many endpoints the controller puts into one slice unless it is told otherwise."""
+LIMIT = 1000
+"""The most that the API takes."""
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+SERVICE_NAME = "kubernetes.io/service-name"
+HEADLESS = "service.kubernetes.io/headless"
 _CONTROLLER = "endpointslice-controller.k8s.io"
-_SERVICE_NAME = "kubernetes.io/service-name"
-_HEADLESS = "service.kubernetes.io/headless"
+_RESERVED = (MANAGED_BY, SERVICE_NAME, HEADLESS)
 
-Ports = tuple[api.EndpointPort, ...]
+Identity: TypeAlias = tuple[object, ...]
+"""What makes an endpoint the same one after a change: its addresses, host name and pod."""
+
+Meant: TypeAlias = Mapping[Ports, Mapping[Identity, api.Endpoint]]
+"""The endpoints that there should be in one family, by their ports."""
 
 
-def endpoint_slices(
-    service: api.Service, pods: Iterable[api.Pod], nodes: Mapping[str, api.Node]
-) -> tuple[api.EndpointSlice, ...]:
-    """The slices the controller would write for a Service, given the pods its selector means and the nodes by name.
+class Synced(NamedTuple):
+    """The slices after a sync, and the writes it took."""
 
-    Nothing for a Service without a selector (its slices are written by hand) and for an ExternalName (it is only a
-    DNS name).
+    slices: tuple[api.EndpointSlice, ...]
+    writes: tuple[Write[api.EndpointSlice], ...]
+
+
+class _Reading(NamedTuple):
+    """What a pod says of a Service: its ports, and itself in each family. `pod` tells whether it is still true."""
+
+    pod: api.Pod
+    ports: Ports
+    endpoints: tuple[tuple[Identity, api.Endpoint] | None, ...]
+
+
+class Slices(msgspec.Struct, frozen=True):
+    """The EndpointSlice controller at work on one Service: a value, and the next one after each `sync`.
+
+    `pieces` are the slices that it wrote. `most` is the number of endpoints that fit into one. Raises `BadOption` for
+    more than 1,000. What it read of a pod is kept as long as the pod stays the same value, so that one pod of ten
+    thousand is read again and not all.
     """
-    if not service.spec.selector or service.spec.type is api.ServiceType.EXTERNAL_NAME:
-        return ()
-    there = [pod for pod in pods if _belongs(pod, service, nodes)]
-    by_ports: dict[Ports, list[api.Pod]] = {}
-    for pod in there:
-        by_ports.setdefault(_ports(service, pod), []).append(pod)
-    return tuple(each for family in _families(service) for each in _of_family(service, family, by_ports, nodes))
 
+    service: api.Service
+    nodes: Mapping[str, api.Node]
+    most: int = MOST_ENDPOINTS
+    pieces: tuple[api.EndpointSlice, ...] = ()
+    readings: Mapping[int, _Reading] = {}
 
-def selected(services: Iterable[api.Service], pods: Iterable[api.Pod]) -> dict[str, tuple[api.Pod, ...]]:
-    """The pods each Service means, by the Service's key: those of its namespace that carry every label of its selector.
+    def __post_init__(self) -> None:
+        if not 1 <= self.most <= LIMIT:
+            raise BadOption(Problem(f"a slice takes 1 to {LIMIT} endpoints, not {self.most}", field="most"))
 
-    Pods are filed under the labels that selectors ask for, so ten thousand pods and a thousand Services take one pass.
-    """
-    services = [each for each in services if each.spec.selector]
-    filed: dict[tuple[str, str, str], list[api.Pod]] = {
-        (service.namespace, *pair): [] for service in services for pair in service.spec.selector.items()
-    }
-    for pod in pods:
-        for pair in pod.labels.items():
-            if (found := filed.get((pod.namespace, *pair))) is not None:
-                found.append(pod)
-    return {service.key: tuple(_meant(service, filed)) for service in services}
+    def sync(self, pods: Iterable[api.Pod], at: str = "") -> tuple[Slices, tuple[Write[api.EndpointSlice], ...]]:
+        """The controller after it looked at the pods that the selector means, and what it wrote.
 
+        A Service without a selector, and an ExternalName, has no slices of this controller: nothing is written.
+        """
+        if not targets.has_controller(self.service):
+            return self, ()
+        readings = self._readings(pods)
+        synced = _synced(self.service, _meant(self.service, readings.values()), self.pieces, self.most, at)
+        return replace(self, pieces=synced.slices, readings=readings), synced.writes
 
-def _meant(service: api.Service, filed: Mapping[tuple[str, str, str], Sequence[api.Pod]]) -> Iterator[api.Pod]:
-    wanted = service.spec.selector
-    fewest = min((filed[service.namespace, *pair] for pair in wanted.items()), key=len)
-    return (pod for pod in fewest if api.has_labels(pod.labels, wanted))
+    def of(self, service: api.Service) -> Slices:
+        """The same controller when the Service has changed."""
+        return replace(self, service=service, readings={})
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many endpoints each slice holds."""
+        return tuple(len(each.endpoints) for each in self.pieces)
+
+    def _readings(self, pods: Iterable[api.Pod]) -> dict[int, _Reading]:
+        # A pod is a value; the key is its identity, which lasts as long as the reading holds the pod.
+        known, found = self.readings, {}
+        for pod in pods:
+            seen = known.get(id(pod))
+            if seen is None:
+                seen = _read(self.service, pod, self.nodes)
+            found[id(pod)] = seen
+        return found
 
 
 def made_by_controller(slices: Iterable[api.EndpointSlice]) -> bool:
-    """Whether the EndpointSlice controller has already written slices for a Service, among those given."""
+    """Whether the EndpointSlice controller has written slices, among those given."""
     return any(each.labels.get(MANAGED_BY) == _CONTROLLER for each in slices)
 
 
-def reconciled(
-    service: api.Service, given: Sequence[api.EndpointSlice], made: Sequence[api.EndpointSlice]
-) -> tuple[api.EndpointSlice, ...]:
-    """The controller's slices of a Service after it looked again: those given if they still say what it would write,
-    else what it would write, under the names that are there.
-    """
-    hints = not any(key in service.annotations for key in _PROPORTIONAL)
-    if _said(given, hints=hints) == _said(made, hints=hints):
-        return tuple(given)
-    names = {of: [each.metadata for each in given if each.address_type is of] for of in api.AddressType}
-    return tuple(
-        replace(each, metadata=names[each.address_type].pop(0)) if names[each.address_type] else each for each in made
-    )
+# What should be
 
 
-_PROPORTIONAL = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+def _read(service: api.Service, pod: api.Pod, nodes: Mapping[str, api.Node]) -> _Reading:
+    if pod.completed or not pod.ips:
+        return _Reading(pod, (), ())
+    node = nodes.get(pod.node_name)
+    known = targets.belongs(service, pod, nodes)
+    found = (targets.endpoint(service, pod, node, of) if known else None for of in targets.families(service))
+    endpoints = tuple(None if each is None else (_identity(each), each) for each in found)
+    return _Reading(pod, targets.ports_of(service, pod), endpoints)
 
 
-def _said(slices: Iterable[api.EndpointSlice], *, hints: bool) -> set[tuple[object, ...]]:
-    """What slices say of a Service's endpoints, whatever slice each stands in."""
-    return {
-        (each.address_type, each.ports, end.address, end.ready, end.serving, end.terminating, hints and _names(end))
-        for each in slices
-        for end in each.endpoints
-    }
+def _identity(endpoint: api.Endpoint) -> Identity:
+    pod = endpoint.target_ref
+    addresses = endpoint.addresses if len(endpoint.addresses) == 1 else tuple(sorted(endpoint.addresses))
+    if pod is None:
+        return addresses, endpoint.hostname
+    return addresses, endpoint.hostname, pod.namespace, pod.name
 
 
-def _names(endpoint: api.Endpoint) -> tuple[frozenset[str], ...]:
-    hints = endpoint.hints or api.EndpointHints()
-    return frozenset(each.name for each in hints.for_zones), frozenset(each.name for each in hints.for_nodes)
+def _meant(service: api.Service, readings: Iterable[_Reading]) -> tuple[Meant, ...]:
+    """What there should be, family by family."""
+    found: tuple[dict[Ports, dict[Identity, api.Endpoint]], ...] = tuple({} for _ in targets.families(service))
+    for reading in readings:
+        for by_ports, endpoint in zip(found, reading.endpoints, strict=False):
+            group = by_ports.setdefault(reading.ports, {})
+            if endpoint is not None:
+                group[endpoint[0]] = endpoint[1]
+    return found
 
 
-def _belongs(pod: api.Pod, service: api.Service, nodes: Mapping[str, api.Node]) -> bool:
-    known = pod.node_name in nodes or service.spec.publish_not_ready_addresses
-    return known and bool(pod.ips) and not pod.completed
+# From what is to what should be
 
 
-def _families(service: api.Service) -> tuple[api.IPFamily, ...]:
-    if service.spec.ip_families:
-        return service.spec.ip_families
-    return tuple(api.IPFamily.of(family_of(each)) for each in service.cluster_ips) or (api.IPFamily.IPV4,)
+class _Plan(NamedTuple):
+    """What is to be done with slices. Those to create have no name yet."""
+
+    create: list[api.EndpointSlice]
+    update: list[api.EndpointSlice]
+    delete: list[api.EndpointSlice]
 
 
-def _ports(service: api.Service, pod: api.Pod) -> Ports:
-    """The Service's ports as this pod has them; without those that it lacks."""
-    found = ((port, _target(port, pod)) for port in service.spec.ports)
-    return tuple(
-        api.EndpointPort(name=port.name, protocol=port.protocol, port=number, app_protocol=port.app_protocol)
-        for port, number in found
-        if number is not None
-    )
-
-
-def _target(port: api.ServicePort, pod: api.Pod) -> int | None:
-    if isinstance(port.target_port, int):
-        return port.target_port
-    return pod.port_named(port.target_port, port.protocol)
-
-
-def _of_family(
-    service: api.Service,
-    family: api.IPFamily,
-    by_ports: Mapping[Ports, Sequence[api.Pod]],
-    nodes: Mapping[str, api.Node],
-) -> list[api.EndpointSlice]:
+def _synced(
+    service: api.Service, meant: Sequence[Meant], given: Sequence[api.EndpointSlice], most: int, at: str
+) -> Synced:
     slices: list[api.EndpointSlice] = []
-    for ports, pods in by_ports.items():
-        endpoints = [
-            _endpoint(service, pod, address, nodes.get(pod.node_name))
-            for pod in pods
-            for address in pod.ips
-            if family_of(address) == family.number
-        ]
-        for begin in range(0, len(endpoints), MOST_ENDPOINTS):
-            part = tuple(endpoints[begin : begin + MOST_ENDPOINTS])
-            slices.append(_slice(service, family, part, ports, len(slices)))
-    return slices or [_slice(service, family, (), (), 0)]
+    writes: list[Write[api.EndpointSlice]] = []
+    families = [api.AddressType(family) for family in targets.families(service)]
+    for family, wanted in zip(families, meant, strict=True):
+        own = [each for each in given if each.address_type is family]
+        plan = _recycled(service, _planned(service, family, wanted, own, most))
+        kept, done = _finished(service, family, own, plan, at)
+        slices += kept
+        writes += done
+    lost = [each for each in given if each.address_type not in families]
+    return Synced(tuple(slices), (*writes, *(Write(Deed.DELETE, each) for each in lost)))
 
 
-def _endpoint(service: api.Service, pod: api.Pod, address: str, node: api.Node | None) -> api.Endpoint:
-    ready = service.spec.publish_not_ready_addresses or (pod.ready and not pod.terminating)
-    named = bool(pod.spec.hostname) and pod.spec.subdomain == service.name
-    zone = node.zone if node else ""
-    return api.Endpoint(
-        addresses=(address,),
-        conditions=api.EndpointConditions(ready=ready, serving=pod.ready, terminating=pod.terminating),
-        hostname=pod.spec.hostname if named else None,
-        node_name=pod.node_name or None,
-        zone=zone or None,
-        target_ref=ObjectReference(kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.metadata.uid),
-        hints=_hints(service.spec.traffic_distribution, zone, pod.node_name) if ready else None,
+def _planned(
+    service: api.Service, family: api.AddressType, wanted: Meant, given: Sequence[api.EndpointSlice], most: int
+) -> _Plan:
+    plan = _Plan([], [], [each for each in given if not _owned(each, service)])
+    by_ports: dict[frozenset[api.EndpointPort], list[api.EndpointSlice]] = {}
+    for each in given:
+        if _owned(each, service):
+            by_ports.setdefault(frozenset(each.ports), []).append(each)
+    for ports, endpoints in wanted.items():
+        packed = _packed(service, family, ports, endpoints, by_ports.pop(frozenset(ports), []), most)
+        for done, more in zip(plan, packed, strict=True):
+            done += more
+    for rest in by_ports.values():
+        plan.delete.extend(rest)
+    if len(given) == len(plan.delete) and not plan.create:
+        return _with_placeholder(plan, _new(service, family, (), ()))
+    return plan
+
+
+def _with_placeholder(plan: _Plan, placeholder: api.EndpointSlice) -> _Plan:
+    """The plan with one empty slice, unless the only one that there is says the same."""
+    if len(plan.delete) == 1:
+        [there] = plan.delete
+        if not there.endpoints and not there.ports and there.labels == placeholder.labels:
+            return plan._replace(delete=[])
+    return plan._replace(create=[placeholder])
+
+
+def _packed(
+    service: api.Service,
+    family: api.AddressType,
+    ports: Ports,
+    wanted: Mapping[Identity, api.Endpoint],
+    given: Sequence[api.EndpointSlice],
+    most: int,
+) -> _Plan:
+    """The steps 1 to 3 of the module's docstring, for slices of one set of ports."""
+    left = dict(wanted)
+    labels = _labels(service)
+    plan = _Plan([], [], [])
+    untouched: list[tuple[api.EndpointSlice, tuple[api.Endpoint, ...]]] = []
+    for piece in given:
+        endpoints, changed = _kept(piece, left, proportional=targets.proportional(service))
+        if changed and not endpoints:
+            plan.delete.append(piece)
+        elif changed or _free(piece.labels) != _free(labels):
+            plan.update.append(replace(piece, endpoints=endpoints))
+        else:
+            untouched.append((piece, endpoints))
+    room = iter(left.values())
+    missing = len(left)
+    for at in sorted(range(len(plan.update)), key=lambda at: -len(plan.update[at].endpoints)):
+        piece = plan.update[at]
+        taken = min(missing, most - len(piece.endpoints))
+        if taken > 0:
+            plan.update[at] = replace(piece, endpoints=(*piece.endpoints, *_next(room, taken)))
+            missing -= taken
+    while missing:
+        fitting = [at for at, (piece, _) in enumerate(untouched) if len(piece.endpoints) + missing <= most]
+        if missing < most and fitting:
+            best = max(fitting, key=lambda at: len(untouched[at][0].endpoints))
+            piece, endpoints = untouched.pop(best)
+            plan.update.append(replace(piece, endpoints=(*endpoints, *_next(room, missing))))
+            missing = 0
+        else:
+            taken = min(missing, most)
+            plan.create.append(_new(service, family, _next(room, taken), ports))
+            missing -= taken
+    # Other hints alone are a reason to write a slice, but not one to fill it.
+    plan.update.extend(
+        replace(piece, endpoints=endpoints)
+        for piece, endpoints in untouched
+        if any(new is not old and new.hints != old.hints for new, old in zip(endpoints, piece.endpoints, strict=True))
+    )
+    return plan
+
+
+def _next(rest: Iterator[api.Endpoint], number: int) -> tuple[api.Endpoint, ...]:
+    return tuple(next(rest) for _ in range(number))
+
+
+def _kept(
+    piece: api.EndpointSlice, left: dict[Identity, api.Endpoint], *, proportional: bool
+) -> tuple[tuple[api.Endpoint, ...], bool]:
+    """The endpoints of a slice that stay, as they are now, taken from what is left to place; and whether they are
+    other than those that are written."""
+    found = []
+    changed = False
+    for old in piece.endpoints:
+        new = left.pop(_identity(old), None)
+        if new is None:
+            changed = True
+            continue
+        if new is not old:
+            changed = changed or not same(new, old)
+            if proportional:
+                new = replace(new, hints=old.hints)
+        found.append(new)
+    return tuple(found), changed
+
+
+def same(one: api.Endpoint, other: api.Endpoint) -> bool:
+    """Whether two endpoints of one identity say the same. Hints are another matter, and so is the version of the
+    pod."""
+    if (one.node_name, one.zone, one.conditions) != (other.node_name, other.zone, other.conditions):
+        return False
+    mine, its = one.target_ref, other.target_ref
+    if mine is None or its is None:
+        return mine is its
+    return replace(mine, resource_version="") == replace(its, resource_version="")
+
+
+def _recycled(service: api.Service, plan: _Plan) -> _Plan:
+    """The plan with creations in the place of deletions: an update of a slice that is there instead of two writes."""
+    create, update, delete = list(plan.create), list(plan.update), []
+    for each in plan.delete:
+        if create and _owned(each, service):
+            new = create.pop()
+            update.append(replace(new, metadata=replace(new.metadata, name=each.name)))
+        else:
+            delete.append(each)
+    return _Plan(create, update, delete)
+
+
+def _finished(
+    service: api.Service, family: api.AddressType, given: Sequence[api.EndpointSlice], plan: _Plan, at: str
+) -> tuple[list[api.EndpointSlice], list[Write[api.EndpointSlice]]]:
+    """The slices of one family after the plan was carried out, in the order in which they were there, and the
+    writes."""
+    there = {each.name: each for each in given}
+    created: list[api.EndpointSlice] = []
+    if not service.metadata.deletion_timestamp:
+        names = _names(service, family, {*there})
+        created = [_written(each, replace(each.metadata, name=next(names)), service, at) for each in plan.create]
+    updated = {each.name: _written(each, there[each.name].metadata, service, at) for each in plan.update}
+    gone = {each.name for each in plan.delete}
+    kept = [updated.get(each.name, each) for each in given if each.name not in gone]
+    writes = [Write(Deed.CREATE, each) for each in created]
+    writes += [Write(Deed.UPDATE, updated[each.name]) for each in plan.update]
+    writes += [Write(Deed.DELETE, each) for each in plan.delete]
+    return kept + created, writes
+
+
+def _written(each: api.EndpointSlice, metadata: api.ObjectMeta, service: api.Service, at: str) -> api.EndpointSlice:
+    annotations = stamped(metadata.annotations.items(), at)
+    return replace(each, metadata=replace(metadata, labels=_labels(service), annotations=annotations))
+
+
+# One slice
+
+
+def _owned(each: api.EndpointSlice, service: api.Service) -> bool:
+    """Whether a slice belongs to this Service, and not to one of the same name that was there before it. Where a
+    manifest leaves the uid out, the name decides."""
+    uid = service.metadata.uid
+    return any(
+        owner.kind == "Service" and owner.name == service.name and (owner.uid == uid or not (owner.uid and uid))
+        for owner in each.metadata.owner_references
     )
 
 
-def _hints(wanted: api.TrafficDistribution | None, zone: str, node: str) -> api.EndpointHints | None:
-    if wanted is None:
-        return None
-    nodes = (ForNode(name=node),) if wanted is api.TrafficDistribution.PREFER_SAME_NODE and node else ()
-    zones = (ForZone(name=zone),) if zone else ()
-    return api.EndpointHints(for_zones=zones, for_nodes=nodes) if zones or nodes else None
+def _free(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels that are copied from the Service."""
+    return {key: value for key, value in labels.items() if key not in _RESERVED}
 
 
-def _slice(
-    service: api.Service, family: api.IPFamily, endpoints: tuple[api.Endpoint, ...], ports: Ports, index: int
+def _labels(service: api.Service) -> dict[str, str]:
+    headless = {HEADLESS: ""} if service.headless else {}
+    return {**_free(service.labels), **headless, MANAGED_BY: _CONTROLLER, SERVICE_NAME: service.name}
+
+
+def _names(service: api.Service, family: api.AddressType, taken: set[str]) -> Iterator[str]:
+    """Names for new slices, none of which is taken."""
+    for index in count(len(taken)):
+        name = f"{service.name}-"[:58] + name_suffix("slice", service.key, family, str(index))
+        if name not in taken:
+            yield name
+
+
+def _new(
+    service: api.Service, family: api.AddressType, endpoints: tuple[api.Endpoint, ...], ports: Ports
 ) -> api.EndpointSlice:
-    own = {key: value for key, value in service.labels.items() if key not in (MANAGED_BY, _SERVICE_NAME, _HEADLESS)}
-    headless = {_HEADLESS: ""} if service.headless else {}
-    prefix = f"{service.name}-"
     owner = api.OwnerReference(
         api_version="v1", kind="Service", name=service.name, uid=service.metadata.uid, controller=True,
         block_owner_deletion=True,
     )  # fmt: skip
     return api.EndpointSlice(
         metadata=api.ObjectMeta(
-            name=prefix[:58] + name_suffix("slice", service.key, family, str(index)),
-            generate_name=prefix,
+            generate_name=f"{service.name}-",
             namespace=service.namespace,
-            labels={**own, **headless, MANAGED_BY: _CONTROLLER, _SERVICE_NAME: service.name},
+            labels=_labels(service),
             owner_references=(owner,),
         ),
-        address_type=api.AddressType(family),
+        address_type=family,
         endpoints=endpoints,
         ports=ports,
     )

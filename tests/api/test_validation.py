@@ -261,6 +261,16 @@ def test_slice_addresses_fit_their_type() -> None:
     assert found == [("endpoints[1].addresses[0]", "'fd00::1' is not an IPv4 address")]
 
 
+def test_endpoints_have_addresses_and_named_ports() -> None:
+    """A subset is not empty, its addresses are addresses, and several ports have names."""
+    assert refused("Endpoints", subsets=[{}]) == [("subsets[0]", "has neither addresses nor notReadyAddresses")]
+    wrong = [{"addresses": [{"ip": "web"}], "ports": [{"port": 1}, {"port": 2, "name": "b"}]}]
+    assert [field for field, _ in refused("Endpoints", subsets=wrong)] == [
+        "subsets[0].addresses[0].ip",
+        "subsets[0].ports[0].name",
+    ]
+
+
 def test_node_ranges_are_one_a_family() -> None:
     """Two pod ranges of one family are refused, and so is a first one that is not podCIDR."""
     assert refused("Node", spec={"podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"]})[0][0] == "spec.podCIDRs"

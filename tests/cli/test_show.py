@@ -95,6 +95,15 @@ def test_slices_are_endpointslices(shop: Run, document: Document) -> None:
     assert ready["api"] == 3
 
 
+def test_endpoints_are_shown_as_well(shop: Run, document: Document) -> None:
+    """What the deprecated API would say of the same pods, in rows with ports."""
+    found = document(shop("show", "endpoints", "-n", "shop", "-o", "json"))["rows"]
+    api = next(row for row in found if row["name"] == "api")
+    assert len(api["ready"]) == 3
+    assert api["not_ready"] == []
+    assert all(port.endswith("/TCP") for port in api["ports"])
+
+
 def test_other_kinds_have_names(shop: Run, document: Document) -> None:
     """Kinds without columns of their own are listed by name."""
     found = document(shop("show", "deployments", "-n", "shop", "-o", "json"))["rows"]

@@ -8,44 +8,14 @@ from typing import Any
 import pytest
 
 from k8snetlab import api
-from k8snetlab.services.slices import endpoint_slices, made_by_controller, selected
-
-NODES = {
-    name: api.Node(metadata=api.ObjectMeta(name=name, labels={"topology.kubernetes.io/zone": zone} if zone else {}))
-    for name, zone in (("node-1", "zone-a"), ("node-2", "zone-b"), ("nowhere", ""))
-}
-
-
-def pod(name: str, *ips: str, **fields: Any) -> api.Pod:
-    """A running pod on node-1 with a container port `http` 8080, ready unless its fields say otherwise."""
-    spec = {
-        "nodeName": "node-1",
-        "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}],
-        **fields.pop("spec", {}),
-    }
-    status = {
-        "phase": "Running",
-        "podIPs": [{"ip": ip} for ip in ips],
-        "conditions": [{"type": "Ready", "status": str(fields.pop("ready", True))}],
-        **fields.pop("status", {}),
-    }
-    metadata = {"name": name, "labels": {"app": "web"}, **fields.pop("metadata", {})}
-    found = api.decode({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status})
-    assert isinstance(found.object, api.Pod), found.problems
-    return found.object
-
-
-def service(**spec: Any) -> api.Service:
-    """The Service `web` for `app: web`, port 80 to 8080."""
-    spec = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
-    found = api.decode({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})
-    assert isinstance(found.object, api.Service), found.problems
-    return found.object
+from k8snetlab.services.slices import Slices, made_by_controller
+from k8snetlab.services.targets import selected
+from tests.services.web import NODES, pod, service
 
 
 def written(held: api.Service, *pods: api.Pod) -> tuple[api.EndpointSlice, ...]:
     """The slices of a Service with these pods."""
-    return endpoint_slices(held, pods, NODES)
+    return Slices(held, NODES).sync(pods)[0].pieces
 
 
 def conditions(endpoints: Iterable[api.Endpoint]) -> list[tuple[bool | None, ...]]:
@@ -77,7 +47,9 @@ def test_slices_equal_those_of_a_real_controller(golden: Path) -> None:
     nodes = {node.name: node for node in manifests.of(api.Node)}
     meant = selected(manifests.of(api.Service), manifests.of(api.Pod))
     made = [
-        piece for each in manifests.of(api.Service) for piece in endpoint_slices(each, meant.get(each.key, ()), nodes)
+        piece
+        for each in manifests.of(api.Service)
+        for piece in Slices(each, nodes).sync(meant.get(each.key, ()))[0].pieces
     ]
     given = [each for each in manifests.of(api.EndpointSlice) if made_by_controller([each])]
     assert len(given) == 15
@@ -92,7 +64,9 @@ def test_slices_equal_those_of_a_real_application(shared: Path) -> None:
     nodes = {node.name: node for node in manifests.of(api.Node)}
     meant = selected(manifests.of(api.Service), manifests.of(api.Pod))
     made = [
-        piece for each in manifests.of(api.Service) for piece in endpoint_slices(each, meant.get(each.key, ()), nodes)
+        piece
+        for each in manifests.of(api.Service)
+        for piece in Slices(each, nodes).sync(meant.get(each.key, ()))[0].pieces
     ]
     given = [each for each in manifests.of(api.EndpointSlice) if made_by_controller([each])]
     assert {each.service_name: [e.addresses for e in each.endpoints] for each in made} == {
