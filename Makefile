@@ -11,7 +11,7 @@ NBVAL := --nbval --nbval-cell-timeout=60 -n 2 --dist loadfile -p no:cacheprovide
 test nbval other-pythons: export K8SNETLAB_HOME := $(CURDIR)/artefacts/home
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit nbval rebuild browser other-pythons notebooks evidence constraints bench clean
+.PHONY: help lab test lint unit nbval rebuild browser other-pythons notebooks evidence constraints bench fuzz clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -23,6 +23,7 @@ help:
 	@echo 'make notebooks  build the two editions of every notebook whose source or package changed'
 	@echo 'make evidence   ask the real kernel again where the records are no longer true'
 	@echo 'make bench      print the benchmark table'
+	@echo 'make fuzz       random clusters, walk against kernel: make fuzz ROUNDS=5000 SEED=1000'
 	@echo 'make clean      remove everything that can be made again'
 
 $(BIN)/python:
@@ -77,6 +78,13 @@ evidence: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/live.py
+
+# As many rounds as `make test` plays, unless told otherwise.
+ROUNDS ?= 360
+SEED ?= 1
+
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.live.fuzz $(ROUNDS) $(SEED)
 
 # uv answers for all platforms at once; annotations and indexes would tie the file to one machine.
 constraints:

@@ -54,6 +54,20 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return skip_is_failure((yield))
 
 
+FIGURES = "figures"
+"""The property under which a test records what a person should read in the log."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests found out in figures, also when they pass."""
+    reports = (each for held in terminalreporter.stats.values() for each in held if isinstance(each, pytest.TestReport))
+    for report in sorted(reports, key=lambda report: report.nodeid):
+        for text in (str(value) for name, value in report.user_properties if name == FIGURES and report.when == "call"):
+            title, _, lines = text.partition("\n")
+            terminalreporter.section(title)
+            terminalreporter.write_line(lines)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests solve is not the learner's progress."""
