@@ -193,6 +193,10 @@ class Namespace:
         without being routed, or the bridge itself. Empty if it ends here (`br_nf_pre_routing_finish`).
         """
         route = self._lookup(skb)
+        if skb.version == 6 and (route is None or route.type not in (RouteType.UNICAST, RouteType.LOCAL)):
+            why = f"{self.name} has no way to {skb.dst}, which a rule made of the destination; the bridge tells nobody"
+            yield Step(self.name, bridge.name, Action.DROP, skb.packet, why)  # `br_nf_pre_routing_finish_ipv6`
+            return ""
         no_router = skb.version == 4 and self._not_a_router(skb)  # of IPv6 that is asked when it is forwarded only
         if route is None or route.device != bridge.name or no_router:
             return bridge.mac
@@ -548,10 +552,12 @@ class Namespace:
             yield from self._to_neighbour(link, route, skb, piece)
 
     def _cut(self, link: Link, skb: Skb, mtu: int) -> Generator[Step, None, tuple[Packet, ...]]:
-        """Fragments that fit a device; of a packet that conntrack put together, such as it was before."""
+        """Fragments that fit a device; of a packet that conntrack put together, such as it was before: the kernel keeps
+        them in a list (`skb_walk_frags` of `ip_do_fragment`).
+        """
         if not _is_fragment(skb.ip):
             self.cuts += 1
-        pieces = fragments(skb.packet, min(mtu, skb.cut or mtu), self.cuts)
+        pieces = fragments(skb.packet, min(mtu, skb.cut or mtu, skb.joined or mtu), self.cuts)
         why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
         if skb.packet.length <= mtu:
             why = f"conntrack put it together, so it is cut into {len(pieces)} fragments as before"
@@ -655,15 +661,16 @@ class Namespace:
         ip = IPv4(vxlan.local, remote, "UDP", df=False) if ":" not in remote else IPv6(vxlan.local, remote, "UDP")
         sport = _UDP_VXLAN_SPORT + hash_ports(frame) % 16384
         outer = frame.pushed(ip, UDP(sport, vxlan.port), VXLAN(vxlan.vni))
-        yield Step(
-            self.name,
-            link.name,
-            Action.ENCAPSULATE,
-            outer,
-            f"{ethernet.dst} is on {remote}: {outer.length - frame.length + 14} bytes more",
-        )
         skb = Skb(outer)
         skb.mark = mark  # the outer packet inherits it: rules may meet the same mark twice
+        route = self._lookup(skb)
+        if route is not None and route.device == link.name:
+            why = f"the route to {remote} leads into {link.name} itself: a circle, and nobody is told"
+            yield Step(self.name, link.name, Action.LOST, frame, why)
+            return
+        more = outer.length - frame.length + 14
+        why = f"{ethernet.dst} is on {remote}: {more} bytes more"
+        yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why)
         self.world.later(self._output(skb, f"{link.name} sends the frame to {remote} in UDP"))
 
     # Netfilter and conntrack
@@ -705,7 +712,7 @@ class Namespace:
             yield Step(self.name, skb.iif, Action.REASSEMBLE, skb.packet, why)
             return False
         del self.fragments[key]
-        skb.cut, skb.joined = max(piece.length for piece in held), True
+        skb.cut = skb.joined = max(piece.length for piece in held)
         skb.put(whole)
         yield Step(self.name, skb.iif, Action.REASSEMBLE, whole, f"{who} has all fragments")
         return True
@@ -770,7 +777,7 @@ class Namespace:
         if not changed:
             return
         why = "a known connection: conntrack translates it as its first packet was"
-        if not decided:
+        if not decided and not skb.reply:
             why = "another connection has this source port already: conntrack takes a free one"
         elif skb.state == "RELATED":
             why = "the error is about a known connection: it is translated like that connection"

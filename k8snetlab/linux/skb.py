@@ -32,7 +32,7 @@ class Skb:
         self.oif = ""
         self.bridged: tuple[str, Ethernet] | None = None  # port and header of its frame, where iptables sees bridges
         self.cut = 0  # the longest of the fragments that it was put together of, while that is known
-        self.joined = False  # whether it was put together here, and so may be cut again
+        self.joined = 0  # the same, for good: it may be cut again here, into pieces that are no longer than those were
         self.connection: Connection | None = None
         self.state = ""
         self.reply = False

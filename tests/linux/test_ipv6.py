@@ -80,6 +80,11 @@ def routed(kind: RouteType) -> Network:
     return add(lab(), "m1", routes=(Route(f"{C6}/128", type=kind, family=6),))
 
 
+def refused(network: Network) -> Network:
+    """m1 says that nobody can reach c."""
+    return add(network, "m1", routes=(Route(f"{C6}/128", type=RouteType.UNREACHABLE, family=6),))
+
+
 def by_source() -> Network:
     """m1 asks another table for what comes from a, and that refuses everything."""
     refusing = Route("default", type=RouteType.UNREACHABLE, family=6, table="100")
@@ -146,6 +151,10 @@ FLOWS = (
          VIP6, 53, "UDP", REFUSED),
     Flow("DNAT to nobody", ruled(at_vip("fd00:10:244:1::99")), "a", VIP6, ending=UNREACHED),
     Flow("DNAT to nobody over there", ruled(at_vip("fd00:10:244:2::99"), OUT), "a", VIP6, ending=UNREACHED),
+    Flow("DNAT to where no way leads: the bridge drops it", refused(ruled(at_vip(C6))), "a", VIP6, ending=DROPPED,
+         says="the bridge tells nobody"),
+    Flow("DNAT to where no way leads, bridges unseen", refused(ruled(at_vip(C6), sysctls=BRIDGES_UNSEEN)), "a", VIP6,
+         ending=UNREACHED),
     Flow("DNAT to ::1: there is no route_localnet", ruled(at_vip("::1", 10250)), "a", VIP6, ending=DROPPED),
     Flow("DNAT of ::1: the answer may not come from a cable", from_localhost(), "m1", "::1", ending=SILENT, taker="c",
          seen=M1_6, says="martian"),

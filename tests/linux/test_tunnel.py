@@ -5,6 +5,7 @@ import random
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.link import Vxlan
 from k8snetlab.linux.netfilter import DROP, Mark, Patch, Protocol4, SetMark
+from k8snetlab.linux.route import Route
 from k8snetlab.linux.walk import World, exchange
 from k8snetlab.packet import TCP, UDP, VXLAN, Ethernet, IPv4
 from k8snetlab.trace import Action
@@ -24,6 +25,7 @@ from tests.linux.lab import (
     C,
     Flow,
     Overlay,
+    add,
     check,
     each,
     filters,
@@ -60,6 +62,11 @@ def without_neighbour(name: str) -> Network:
     """A machine does not know the MAC of the other end of its tunnel (IPv4)."""
     network = lab(TUNNEL)
     return network.without(name, network[name].neighbours[0])
+
+
+def into_itself() -> Network:
+    """m1 sends what is for the address of m2 into the tunnel to m2."""
+    return add(lab(TUNNEL), "m1", routes=(Route(f"{M2}/32", "flannel.1", "10.244.2.0", onlink=True),))
 
 
 def other_tunnel(vni: int = 1, port: int = 8472) -> Network:
@@ -112,6 +119,8 @@ FLOWS = (
     Flow("the outer packet has no route", without_route(without_route(lab(TUNNEL), "m1", UNDERLAY), "m1", "default"),
          "m1", C,
          ending=UNTOLD, says="no route to 172.18.0.12"),
+    Flow("the way to the other machine leads into the tunnel itself", into_itself(), "a", C, ending=SILENT,
+         says="a circle"),
     Flow("INPUT sees the outer packet", ruled(m2=(filters(rule("filter", "INPUT", *to(M2, 8472, "UDP"), to=DROP)),)),
          "a", C,
          ending=DROPPED),
