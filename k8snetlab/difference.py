@@ -168,6 +168,7 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
         "neighbour": _lines(ip_neigh(host)),
         "fdb": _lines(bridge_fdb(host)),
         "listener": {line: line for line in map(entry_line, host.listeners)},
+        "responder": {line: line for line in map(entry_line, host.responders)},
         "sysctl": {key: f"{key} = {value}" for key, value in host.sysctls.items()},
         "iptables": _rules(host.netfilter.ipv4),
         "ip6tables": _rules(host.netfilter.ipv6),

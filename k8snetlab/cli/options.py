@@ -18,7 +18,7 @@ import typer
 import k8snetlab as k8s
 from k8snetlab.cli import output
 from k8snetlab.cni import VARIANTS as CNIS
-from k8snetlab.compile import PROXIES
+from k8snetlab.compile import IMPLEMENTATIONS, PROXIES
 from k8snetlab.errors import BadOption, LabError, Problem
 
 __all__ = ["about_a_cluster", "changes", "one_of", "pairs"]
@@ -56,6 +56,17 @@ ServiceCidr: TypeAlias = Annotated[
     str, typer.Option(metavar="CIDR[,CIDR]", help="Where Services get theirs: one network a family.")
 ]
 NodeCidr: TypeAlias = Annotated[str, typer.Option(metavar="CIDR[,CIDR]", help="The subnets that nodes stand in.")]
+LoadBalancer: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"Who gives LoadBalancer Services addresses: {', '.join(IMPLEMENTATIONS)}.",
+        autocompletion=one_of(IMPLEMENTATIONS),
+    ),
+]
+LoadBalancerCidr: TypeAlias = Annotated[
+    str, typer.Option(metavar="CIDR[,CIDR]", help="Which addresses it gives: one network a family.")
+]
 Seed: TypeAlias = Annotated[int, typer.Option(metavar="N", help="What chance is drawn from.")]
 
 
@@ -69,12 +80,15 @@ def load(
     pod_cidr: PodCidr = USUAL.pod_cidr,
     service_cidr: ServiceCidr = USUAL.service_cidr,
     node_cidr: NodeCidr = USUAL.node_cidr,
+    load_balancer: LoadBalancer = USUAL.load_balancer,
+    load_balancer_cidr: LoadBalancerCidr = USUAL.load_balancer_cidr,
     seed: Seed = USUAL.seed,
 ) -> k8s.Cluster:
     """The cluster that these options mean; kinds that the lab does not read are mentioned."""
     chosen = {
         "cni": cni, "cni_options": pairs(cni_option or (), "--cni-option"), "proxy": proxy, "nodes": nodes,
         "pod_cidr": pod_cidr, "service_cidr": service_cidr, "node_cidr": node_cidr, "seed": seed,
+        "load_balancer": load_balancer, "load_balancer_cidr": load_balancer_cidr,
     }  # fmt: skip
     cluster = k8s.Cluster.load(*file, **chosen)
     unknown = cluster.manifests.unknown_kinds

@@ -89,6 +89,7 @@ def _route(route: Route) -> Row:
         "metric": route.metric,
         "onlink": route.onlink,
         "mtu": route.mtu or None,
+        "hops": [f"via {hop.via} dev {hop.device} weight {hop.weight}" for hop in route.hops],
     }
 
 

@@ -77,7 +77,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def layout(self) -> Layout:
         """Who stands where on the underlay."""
-        return Layout(self.objects)
+        return Layout(self.objects, self.options.load_balancer)
 
     @cached_property
     def plugin(self) -> cni.Cni:

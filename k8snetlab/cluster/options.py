@@ -15,6 +15,8 @@ import msgspec
 
 from k8snetlab import controllers
 from k8snetlab.address import Prefix
+from k8snetlab.api import IPMode
+from k8snetlab.compile import IMPLEMENTATIONS
 from k8snetlab.errors import BadOption, Problem
 
 __all__ = ["MOST_NODES", "Options", "chosen", "plan_of"]
@@ -27,7 +29,9 @@ class Options(msgspec.Struct, frozen=True):
     """What the manifests do not say. CIDRs are comma separated: one a family, or for nodes one an underlay subnet.
 
     Empty means the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show. `nodes` is
-    the number of workers where the manifests name no Node. `seed` draws the backend that a trace is sent to.
+    the number of workers where the manifests name no Node. `load_balancer` is who gives Services of type LoadBalancer
+    their addresses and leads packets to nodes (`compile.balancer`), from `load_balancer_cidr` (the usual ones:
+    198.51.100.0/24 and 2001:db8:198::/64). `seed` draws the backend that a trace is sent to.
     """
 
     cni: str = "flannel"
@@ -37,6 +41,8 @@ class Options(msgspec.Struct, frozen=True):
     pod_cidr: str = ""
     service_cidr: str = ""
     node_cidr: str = ""
+    load_balancer: str = "none"
+    load_balancer_cidr: str = ""
     seed: int = 0
 
 
@@ -93,19 +99,33 @@ _FITTING: Mapping[str, Callable[[str, object], Any]] = {
     "pod_cidr": _cidrs,
     "service_cidr": _cidrs,
     "node_cidr": _cidrs,
+    "load_balancer_cidr": _cidrs,
     "seed": _whole,
 }
 """What makes an option's value fit, or says that it does not; the others are words."""
 
 
 def plan_of(options: Options) -> controllers.Plan:
-    """What the controllers need to know of the options. Raises `BadOption` for what is no CIDR."""
+    """What the controllers need to know of the options. Raises `BadOption` for what is no CIDR, and for load balancers
+    that there are not.
+    """
+    if options.load_balancer not in IMPLEMENTATIONS:
+        message = f"there is no load balancer {options.load_balancer!r}; there are {', '.join(IMPLEMENTATIONS)}"
+        raise BadOption(Problem(message, field="load_balancer"))
+    gives = IMPLEMENTATIONS[options.load_balancer].gives
+    pools = _blocks(options.load_balancer_cidr, "load_balancer_cidr") or USUAL_POOLS
     return controllers.Plan(
         nodes=options.nodes,
         node_cidrs=_blocks(options.node_cidr, "node_cidr"),
         pod_cidrs=_blocks(options.pod_cidr, "pod_cidr"),
         service_cidrs=_blocks(options.service_cidr, "service_cidr"),
+        pools=pools if gives is not None else (),
+        ip_mode=gives or IPMode.VIP,
     )
+
+
+USUAL_POOLS = (Prefix.of("198.51.100.0/24"), Prefix.of("2001:db8:198::/64"))
+"""What load balancers give away: TEST-NET-2 (RFC 5737) and a part of the documentation prefix (RFC 3849)."""
 
 
 def _blocks(text: str, field: str) -> tuple[Prefix, ...]:

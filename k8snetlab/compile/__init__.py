@@ -6,7 +6,8 @@ Each Host is made when a packet first comes by, so a trace through three machine
 
 Around the nodes stands what every cluster has and no manifest says: the *underlay* (`underlay`), one switch for each
 subnet, one router that joins them (the first address of each subnet is its), and beyond it the outside world,
-203.0.113.0/24 with a client at 203.0.113.10. Who stands where is worked out from the objects alone (`layout`).
+203.0.113.0/24 with a client at 203.0.113.10. Who stands where is worked out from the objects alone (`layout`). Who
+leads packets for load balancers' addresses to nodes is a choice of the cluster (`balancer`).
 
 Not modelled: several underlay interfaces of a node, machines outside other than the one client. Guide sections 1.1
 and 1.2.
@@ -20,8 +21,10 @@ from functools import cache, partial
 from k8snetlab import cni, services
 from k8snetlab.address import Prefix
 from k8snetlab.compile import underlay
+from k8snetlab.compile.balancer import IMPLEMENTATIONS, Parts
 from k8snetlab.compile.layout import (
     APISERVER,
+    BALANCER,
     CLIENT,
     OUTSIDE,
     ROUTER,
@@ -39,8 +42,8 @@ from k8snetlab.linux.link import LinkKind, loopback
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
-    "APISERVER", "CLIENT", "KUBELET", "OUTSIDE", "PROXIES", "ROUTER", "Layout", "Segment", "address_plan", "client",
-    "client_address", "compiled", "led_through", "pod_host", "router_device",
+    "APISERVER", "BALANCER", "CLIENT", "IMPLEMENTATIONS", "KUBELET", "OUTSIDE", "PROXIES", "ROUTER", "Layout",
+    "Segment", "address_plan", "client", "client_address", "compiled", "led_through", "pod_host", "router_device",
 ]  # fmt: skip
 
 KUBELET = Listener("TCP", 10250, program="kubelet")
@@ -59,10 +62,12 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
         raise BadOption(Problem(f"there is no proxy mode {proxy!r}; there are {', '.join(PROXIES)}", field="proxy"))
     _check_outside(layout)
     _check_pods(layout, plugin)
+    fronted = IMPLEMENTATIONS[layout.load_balancer]
+    added = fronted.parts(layout)
     held: dict[str, Host | Callable[[], Host]] = {}
     for name, station in layout.stations.items():
         if name in layout.nodes:
-            held[name] = partial(_node, layout, plugin, proxy, name)
+            held[name] = partial(_node, layout, plugin, proxy, name, added.get(name, Part()))
         else:
             held[name] = partial(_other, layout, plugin, station)
     for node, workloads in layout.workloads.items():
@@ -70,10 +75,23 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
         for workload in workloads:
             held[workload.name] = partial(_pod, layout, plugin, node, workload, left)
     for segment in layout.segments:
-        held[segment.switch] = partial(underlay.switch, layout, segment)
-    held[ROUTER] = partial(underlay.router, layout)
+        more = [(BALANCER, router_device(layout, segment))] if fronted.machine else []
+        held[segment.switch] = partial(underlay.switch, layout, segment, *more)
+    held[ROUTER] = partial(underlay.router, layout, added.get(ROUTER, Part()))
+    if fronted.machine:
+        held[BALANCER] = partial(underlay.balancer, layout, added[BALANCER])
     held[CLIENT] = partial(underlay.outside, client_address(4), client_address(6))
-    return Network(held, layout.owners())
+    return Network(held, _owners(layout, added))
+
+
+def _owners(layout: Layout, added: Parts) -> Callable[[str], Iterable[str]]:
+    """Which machines may own an address, or answer for it."""
+    own = layout.owners()
+    answering = {each.address: (name,) for name, part in added.items() for each in part.responders}
+    always = (BALANCER,) if BALANCER in added else ()
+    if not (answering or always):
+        return own
+    return lambda address: (*own(address), *always, *answering.get(address, ()))
 
 
 # What cannot be built
@@ -121,18 +139,26 @@ def _held(blocks: Iterable[Prefix], address: str) -> bool:
 # The machines of the cluster
 
 
-def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str) -> Host:
-    """A node: its card, kubelet and what else listens there, the rules of kube-proxy, and what the CNI writes."""
+def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str, added: Part) -> Host:
+    """A node: its card, kubelet and what else listens there, the rules of kube-proxy, what the CNI writes, and what
+    else is `added`.
+    """
     machine = layout.machines[name]
     station = layout.stations[name]
     own = Part(
         links=(loopback(), underlay.nic(station, machine.mtu)),
         routes=tuple(underlay.underlay_routes(station)),
-        listeners=_unique((KUBELET, *_served(layout, station), *_hosted(layout, name))),
+        listeners=_unique((KUBELET, *_served(layout, station), *_hosted(layout, name), *_checked(layout, name))),
     )
     wired = plugin.node(layout.cni_plan, machine, layout.workloads[name])
     rules = services.MODES[proxy].node(layout.exposures, _place(layout, name, own, wired))
-    return assembled(name, "machine", own, rules, wired)
+    return assembled(name, "machine", own, rules, wired, added)
+
+
+def _checked(layout: Layout, node: str) -> Iterator[Listener]:
+    """Where kube-proxy answers load balancers that ask whether the node has a backend."""
+    for ports in layout.exposures.values():
+        yield from services.health_listeners(ports, node)
 
 
 def _place(layout: Layout, name: str, *parts: Part) -> services.Place:

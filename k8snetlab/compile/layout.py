@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import count
 
 import msgspec
 
@@ -24,13 +25,14 @@ from k8snetlab.linux.route import Route, RouteTable
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
-    "APISERVER", "CLIENT", "OUTSIDE", "ROUTER", "Layout", "Segment", "Station", "client_address", "has_network",
-    "pod_host",
+    "APISERVER", "BALANCER", "CLIENT", "OUTSIDE", "ROUTER", "Layout", "Segment", "Station", "client_address",
+    "has_network", "pod_host",
 ]  # fmt: skip
 
 ROUTER = "router"
 CLIENT = "external"
 CONTROL_PLANE = "control-plane"
+BALANCER = "load-balancer"
 APISERVER = "kube-apiserver"
 
 OUTSIDE = (Prefix.of("203.0.113.0/24"), Prefix.of("2001:db8:203::/64"))
@@ -79,10 +81,14 @@ class Station(msgspec.Struct, frozen=True):
 
 
 class Layout:
-    """Who stands where on the underlay: worked out once from the objects, before any Host is built."""
+    """Who stands where on the underlay: worked out once from the objects, before any Host is built.
 
-    def __init__(self, objects: Resolved) -> None:
+    `load_balancer` names who leads packets for load balancers' addresses to nodes (`compile.balancer`).
+    """
+
+    def __init__(self, objects: Resolved, load_balancer: str = "none") -> None:
         self.objects = objects
+        self.load_balancer = load_balancer
         self.nodes = {node.name: node for node in objects.nodes}
 
     # The underlay
@@ -123,6 +129,15 @@ class Layout:
     def segment_of(self, address: str) -> Segment | None:
         """The underlay segment that an address belongs to."""
         return next((segment for segment in self.segments if segment.block(address) is not None), None)
+
+    def balancer_addresses(self, segment: Segment) -> tuple[Address, ...]:
+        """Where a load balancer stands on a segment: the last free address but the router's, one a family."""
+        taken = {address for station in self.stations.values() for address in station.addresses}
+        free = (
+            next(ip for at in count(3) if (ip := block.address(block.size - at)) not in taken)
+            for block in segment.blocks
+        )
+        return tuple(Address(ip, block.length) for ip, block in zip(free, segment.blocks, strict=True))
 
     @cached_property
     def stations(self) -> Mapping[str, Station]:

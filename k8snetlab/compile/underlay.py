@@ -18,14 +18,17 @@ from hashlib import sha256
 import msgspec
 
 from k8snetlab.address import Prefix, family, special
-from k8snetlab.compile.layout import CLIENT, OUTSIDE, ROUTER, Layout, Segment, Station
+from k8snetlab.compile.layout import BALANCER, CLIENT, OUTSIDE, ROUTER, Layout, Segment, Station
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Host, Network, Part, assembled
 from k8snetlab.linux.link import Address, Link, LinkKind, Peer, loopback
 from k8snetlab.linux.route import Route, RouteType, connected
 from k8snetlab.linux.socket import Listener
 
-__all__ = ["client", "led_through", "nic", "outside", "router", "router_device", "station", "switch", "underlay_routes"]
+__all__ = [
+    "balancer", "client", "led_through", "nic", "outside", "router", "router_device", "station", "switch",
+    "underlay_routes",
+]  # fmt: skip
 
 NIC = "eth0"
 WAN = "wan0"
@@ -62,11 +65,13 @@ def station(at: Station) -> Part:
     return Part(links=(loopback(), nic(at)), routes=tuple(underlay_routes(at)), listeners=at.listeners)
 
 
-def switch(layout: Layout, segment: Segment) -> Host:
-    """A switch: a bridge with a port for each machine of its subnet and for the router. It does not look into IP."""
+def switch(layout: Layout, segment: Segment, *more: tuple[str, str]) -> Host:
+    """A switch: a bridge with a port for each machine of its subnet, for the router and for `more` machines with their
+    devices. It does not look into IP.
+    """
     bridge = Link("br0", 1, LinkKind.BRIDGE, _mac(segment.switch, "br0"))
     there = [(station.name, NIC) for station in layout.stations.values() if station.segment is segment]
-    there.append((ROUTER, router_device(layout, segment)))
+    there += ((ROUTER, router_device(layout, segment)), *more)
     ports = tuple(_switch_port(segment.switch, at, name, device) for at, (name, device) in enumerate(there, 2))
     quiet = {"net.bridge.bridge-nf-call-iptables": 0, "net.bridge.bridge-nf-call-ip6tables": 0}
     return assembled(segment.switch, "switch", Part(links=(bridge, *ports), sysctls=quiet))
@@ -85,8 +90,8 @@ def router_device(layout: Layout, segment: Segment) -> str:
     return f"eth{layout.segments.index(segment)}"
 
 
-def router(layout: Layout) -> Host:
-    """The machine that joins the underlay subnets and the outside world."""
+def router(layout: Layout, more: Part) -> Host:
+    """The machine that joins the underlay subnets and the outside world, and has `more` routes."""
     links: list[Link] = [loopback()]
     routes: list[Route] = []
     cables = [
@@ -101,7 +106,20 @@ def router(layout: Layout) -> Host:
         routes.extend(connected(block, device, address) for address, block in held)
     routes.extend(Route("default", type=RouteType.BLACKHOLE, family=of) for of in (4, 6))
     forwarding = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-    return assembled(ROUTER, "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding))
+    return assembled(ROUTER, "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding), more)
+
+
+def balancer(layout: Layout, more: Part) -> Host:
+    """A load balancer: a machine with a foot in every subnet, which sends on what it is told to send on."""
+    links, routes = [], []
+    for index, segment in enumerate(layout.segments, 2):
+        own, device = layout.balancer_addresses(segment), router_device(layout, segment)
+        links.append(_card(device, index, BALANCER, Peer(segment.switch, _port(BALANCER)), own))
+        routes += [connected(address.prefix, device, address.ip) for address in own]
+    home = layout.segments[0]
+    routes += [Route("default", NIC, via, family=family(via)) for via in home.gateways]
+    forwarding = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
+    return assembled(BALANCER, "balancer", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding), more)
 
 
 def outside(*addresses: str) -> Host:

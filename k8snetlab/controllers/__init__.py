@@ -13,6 +13,7 @@ The order is the order of a real start, and the order of the modules:
 4. `workloads`: Deployments and the others become Pods;
 5. `scheduler`: each Pod gets a node, or stays Pending with a reason;
 6. `addresses`: Pods get addresses from the IPAM of the CNI; `exposure`: Services get theirs, and node ports;
+   `ingress`: load balancers theirs, if somebody gives them some;
 7. EndpointSlices (`services.slices`) from the two, and mirrors of Endpoints that people wrote (`services.mirroring`).
 
 What a dump of a live cluster already says is kept: names, nodes, addresses, conditions, slices. Not modelled: time.
@@ -22,7 +23,7 @@ Nothing rolls out, restarts or waits; a CronJob has no pods between its times. G
 from __future__ import annotations
 
 from k8snetlab import api
-from k8snetlab.controllers import addresses, assumed, exposure, machines, scheduler, workloads
+from k8snetlab.controllers import addresses, assumed, exposure, ingress, machines, scheduler, workloads
 from k8snetlab.controllers.addresses import Ipam, host_local
 from k8snetlab.controllers.networks import Networks, Plan, networks_of
 from k8snetlab.controllers.resolved import Listener, Resolved, listens
@@ -53,7 +54,7 @@ def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
     made = workloads.expanded(given, nodes)
     pods = scheduler.bound(made.pods, nodes)
     pods = addresses.addressed(pods, nodes, ipam)
-    served = exposure.exposed(_of(given, api.Service), networks)
+    served = ingress.ingressed(exposure.exposed(_of(given, api.Service), networks), plan.pools, plan.ip_mode)
     pieces = _slices(served, pods, nodes, _of(given, api.EndpointSlice), _of(given, api.Endpoints))
     changed = (*nodes, *pods, *made.replica_sets, *served, *pieces)
     kept = tuple(each for each in given if not isinstance(each, _CHANGED))

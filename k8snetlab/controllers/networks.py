@@ -33,7 +33,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `nodes` is how many workers there are when the manifests name no Node. Several node blocks of one family are one
     underlay subnet a zone. The families of the cluster are those of `families`, or of the blocks that were said, or
-    IPv4.
+    IPv4. `pools` are the addresses that a load balancer gives away, none for nobody who does, and `ip_mode` what it
+    says of them.
     """
 
     nodes: int = 3
@@ -41,6 +42,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: tuple[Prefix, ...] = ()
     service_cidrs: tuple[Prefix, ...] = ()
     families: tuple[int, ...] = ()
+    pools: tuple[Prefix, ...] = ()
+    ip_mode: api.IPMode = api.IPMode.VIP
 
 
 class Networks(msgspec.Struct, frozen=True):
@@ -72,6 +75,8 @@ def networks_of(manifests: api.Manifests, plan: Plan) -> Networks:
         _blocks(plan.service_cidrs, SERVICES, families, _hosts(_cluster_ips(manifests)) if nodes else []),
     )
     _disjoint(networks)
+    for pool in plan.pools:
+        _outside(pool, networks)
     return networks
 
 
@@ -161,6 +166,15 @@ def _cluster_ips(manifests: api.Manifests) -> Iterable[str]:
 
 def _hosts(addresses: Iterable[str]) -> list[Prefix]:
     return [Prefix(family(each), number(each), 32 if family(each) == 4 else 128) for each in addresses]
+
+
+def _outside(pool: Prefix, networks: Networks) -> None:
+    """The addresses of load balancers may lie in a subnet of the nodes, but not among those of pods or Services."""
+    for what, blocks in (("pod", networks.pods), ("Service", networks.services)):
+        for block in blocks:
+            if pool.overlaps(block):
+                message = f"the load balancers' addresses {pool} and the {what} network {block} share addresses"
+                raise Overlap(str(pool), str(block), message)
 
 
 def _disjoint(networks: Networks) -> None:

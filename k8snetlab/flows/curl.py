@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +22,7 @@ import msgspec
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.flows.names import Terrain
 from k8snetlab.flows.walks import Question, every_outcome, told, walked
+from k8snetlab.linux.socket import Listener
 from k8snetlab.linux.walk import Arrival, Exchange, World, exchange
 from k8snetlab.packet import ICMP, TCP, Packet
 from k8snetlab.trace import Client, Step, Trace
@@ -39,7 +41,8 @@ class Curl(msgspec.Struct, frozen=True):
 
     `ok` only if all three arrive; `failed` names the first that does not (`connect`, `request`, `answer`), and
     `reason` says why. `segments` are the sizes in bytes that the answer was sent in, one after the other: a router
-    that told of a smaller MTU makes the next one smaller.
+    that told of a smaller MTU makes the next one smaller. `status` is what the program answered (0: nothing arrived),
+    `body` its words, where they are known: those of a health check.
     """
 
     connect: Trace
@@ -49,6 +52,8 @@ class Curl(msgspec.Struct, frozen=True):
     failed: str = ""
     reason: str = ""
     segments: tuple[int, ...] = ()
+    status: int = 0
+    body: str = ""
 
     @property
     def segment(self) -> int:
@@ -70,7 +75,9 @@ class Curl(msgspec.Struct, frozen=True):
         if self.answer:
             sizes = ", then of ".join(map(str, self.segments))
             lines.append(f"  answer   segments of {sizes} bytes: {'arrive' if self.ok else self.reason}")
-        lines.append("  200 OK" if self.ok else f"  curl fails at {self.failed}: {self.reason}")
+        said = f"  {self.status} {HTTPStatus(self.status).phrase}" if self.ok else ""
+        lines.append(said or f"  curl fails at {self.failed}: {self.reason}")
+        lines += (f"  {line}" for line in self.body.splitlines())
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -121,8 +128,16 @@ def curl(terrain: Terrain, question: Question, seed: int) -> Curl:
     )
     if sent.arrival is None:
         return Curl(connect, sent, failed="request", reason=sent.reason)
-    allowed = min(_mss(opened.arrival.packet), _mss(opened.answer), PAGE)
-    return _answered(world, question.host, connect, sent, sent.arrival, allowed)
+    program = opened.arrival.listener or Listener("TCP", target.port)
+    allowed = min(_mss(opened.arrival.packet), _mss(opened.answer), _length(program))
+    told_back = _answered(world, question.host, connect, sent, sent.arrival, allowed)
+    return msgspec.structs.replace(told_back, status=program.status, body=program.body) if told_back.ok else told_back
+
+
+def _length(program: Listener) -> int:
+    """The bytes of what a program answers."""
+    head = f"HTTP/1.1 {program.status} {HTTPStatus(program.status).phrase}\r\nContent-Type: application/json\r\n\r\n"
+    return len(head) + len(program.body) if program.body else PAGE
 
 
 def _answered(world: World, client: str, connect: Trace, sent: Exchange, taken: Arrival, largest: int) -> Curl:

@@ -8,9 +8,12 @@ Names are looked up in the sender's place. A pod with the usual dnsPolicy asks t
 list: its own namespace, `svc.cluster.local`, `cluster.local`, and the name as it stands. Nodes, pods with the network
 of their node and clients outside do not ask the cluster's DNS: Service names mean nothing to them.
 
-Not modelled: the queries themselves, dnsConfig, other names than those of Services and of pods with a hostname, an
-address chosen at random among those of a headless Service (the first one is taken). Guide sections 2.2 and 2.3; the
-DNS specification of Kubernetes.
+The name of a headless Service has the addresses of all its ready endpoints. Clients take the first one of the answer,
+whose order changes from answer to answer: each is as likely as the others. The name of an ExternalName Service is
+another name for another name, which is looked up in its place, port and all.
+
+Not modelled: the queries themselves, dnsConfig, other names than those of Services and of pods with a hostname, what
+the world's DNS says. Guide sections 2.2 and 2.3; the DNS specification of Kubernetes.
 """
 
 from __future__ import annotations
@@ -61,7 +64,8 @@ class Sender(msgspec.Struct, frozen=True):
 
 class Target(msgspec.Struct, frozen=True):
     """What is connected to: an address and a port, and the words that meant it. `via` is the node at which traffic
-    from outside for that address arrives, where somebody leads it there.
+    from outside for that address arrives, where somebody leads it there. `others` are more addresses and ports that a
+    name has, any of which may be taken instead.
     """
 
     text: str
@@ -69,6 +73,7 @@ class Target(msgspec.Struct, frozen=True):
     port: int
     protocol: str
     via: str = ""
+    others: tuple[tuple[str, int], ...] = ()
 
 
 # Who
@@ -118,8 +123,9 @@ def target_of(terrain: Terrain, what: str, sender: Sender, of: int | None = None
     `/TCP`, `/UDP` or `/SCTP` after it. PORT is a number, or the name of a Service's or container's port.
 
     A sender outside reaches a NodePort Service at a node (`via`, else the first), a LoadBalancer at its ingress
-    address (led to `via`, else to the first node that a health check would choose), any other at its ClusterIP, which
-    nobody leads anywhere but to `via`. `of` is the family (4 or 6); else the first that both have.
+    address (led to `via`; else as the cluster's load balancer does, or where there is none, to the first node that a
+    health check would choose), any other at its ClusterIP, which nobody leads anywhere but to `via`. `of` is the family
+    (4 or 6); else the first that both have.
 
     Raises `UnknownName` for what is not there, `BadOption` for what cannot be connected to.
     """
@@ -204,20 +210,19 @@ class _Question(msgspec.Struct, frozen=True):
             raise UnknownName("port", self.port, names, object=pod.ref)
         return self.to(self.address(pod.ips, pod.ref), port)
 
-    def to_service(self, service: api.Service) -> Target:
-        """A Service, as the sender can reach it."""
-        spec = service.spec
-        if spec.type is api.ServiceType.EXTERNAL_NAME:
-            message = f"it is only another name for {spec.external_name}: nothing in the cluster forwards to it"
-            raise BadOption(Problem(message, object=service.ref, field="spec.type"))
+    def to_service(self, service: api.Service, known_as: tuple[str, ...] = ()) -> Target:
+        """A Service, as the sender can reach it; `known_as` are the Services whose other name led to it."""
+        if service.spec.type is api.ServiceType.EXTERNAL_NAME:
+            return self._to_another_name(service, known_as)
         if service.headless:
-            return self._to_an_endpoint(service)
+            return self._to_the_endpoints(service)
         wanted = service.port(self.port if self.named else int(self.port), self.protocol)
         number = wanted.port if wanted is not None else self._asked_for_all_the_same(service)
         if self.sender.outside and wanted is not None:
-            ingress = [each.ip for each in service.load_balancer if each.ip and each.ip_mode is not api.IPMode.PROXY]
+            ingress = self._ingress(service)
             if ingress:
-                return self.to(self.address(ingress, service.ref), number, self.via or self._healthy(service))
+                led = self.via or ("" if self._carried else self._healthy(service))
+                return self.to(self.address(ingress, service.ref), number, led)
             if wanted.node_port:
                 nodes = self.terrain.objects
                 node = nodes.node(self.via) if self.via else nodes.nodes[0]
@@ -231,6 +236,18 @@ class _Question(msgspec.Struct, frozen=True):
             raise UnknownName("port", self.port, names, object=service.ref)
         return self.number()
 
+    @property
+    def _carried(self) -> bool:
+        """Whether a load balancer of the cluster leads packets to nodes by itself."""
+        return self.terrain.layout.load_balancer != "none"
+
+    def _ingress(self, service: api.Service) -> tuple[str, ...]:
+        """The addresses at which a load balancer can be reached. What a dump says of one with `ipMode: Proxy` stands
+        nowhere in this network, unless the cluster's own load balancer serves it.
+        """
+        at = (each for each in service.load_balancer if self._carried or each.ip_mode is not api.IPMode.PROXY)
+        return tuple(each.ip for each in at if each.ip)
+
     def _healthy(self, service: api.Service) -> str:
         """The first node that a load balancer sends to: with policy Local one with a ready endpoint (its health check
         port says so), else any.
@@ -241,16 +258,35 @@ class _Question(msgspec.Struct, frozen=True):
             nodes = [name for name in nodes if name in local] or nodes
         return nodes[0]
 
-    def _to_an_endpoint(self, service: api.Service) -> Target:
+    def _to_the_endpoints(self, service: api.Service) -> Target:
         """A headless Service is its endpoints: a name for all of them, without an address of its own. No port is
         translated: a number is a port of the pod. A name is looked up there, as an SRV record would.
         """
+        found: dict[str, int] = {}
         for piece, endpoint in self._ready(service):
             if self.of in (None, family(endpoint.address)):
                 port = next((port.port for port in piece.ports if self.named and port.name == self.port), None)
-                return self.to(endpoint.address, port or self._asked_for_all_the_same(service))
-        message = "the Service is headless and no endpoint of it is ready: its name has no address"
-        raise BadOption(Problem(message, object=service.ref))
+                found.setdefault(endpoint.address, port or self._asked_for_all_the_same(service))
+        if not found:
+            message = "the Service is headless and no endpoint of it is ready: its name has no address"
+            raise BadOption(Problem(message, object=service.ref))
+        of = family(self.address(found, service.ref))
+        (address, port), *others = ((ip, number) for ip, number in found.items() if family(ip) == of)
+        return msgspec.structs.replace(self.to(address, port), others=tuple(others))
+
+    def _to_another_name(self, service: api.Service, known_as: tuple[str, ...]) -> Target:
+        """An ExternalName is an alias (CNAME): the name behind it is looked up, if it is one of the cluster's. No
+        address and no port is translated.
+        """
+        name = service.spec.external_name.rstrip(".")
+        if service.key in known_as:
+            message = f"it is another name for {name}, which leads back to it: the name has no address"
+            raise BadOption(Problem(message, object=service.ref, field="spec.externalName"))
+        found = self._record(name.split("."), (*known_as, service.key))
+        if found is None:
+            message = f"it is only another name for {name}: nothing in the cluster forwards to it"
+            raise BadOption(Problem(message, object=service.ref, field="spec.type"))
+        return found
 
     def _ready(self, service: api.Service) -> Iterator[tuple[api.EndpointSlice, api.Endpoint]]:
         for piece in self.terrain.objects.slices_of(service.key):
@@ -272,14 +308,14 @@ class _Question(msgspec.Struct, frozen=True):
         known = (each.name if each.namespace == namespace else f"{each.name}.{each.namespace}" for each in services)
         raise UnknownName("DNS name", self.where, known, field="to")
 
-    def _record(self, labels: list[str]) -> Target | None:
+    def _record(self, labels: list[str], known_as: tuple[str, ...] = ()) -> Target | None:
         """What the cluster's DNS says of a complete name: a Service, or a pod of one by its hostname."""
         *left, namespace = labels[:-3] or [""]
         if tuple(labels[-3:]) != DOMAIN or not 1 <= len(left) <= 2:
             return None
         service = next((each for each in self.terrain.objects.services if each.key == f"{namespace}/{left[-1]}"), None)
         if service is None or len(left) == 1:
-            return self.to_service(service) if service is not None else None
+            return self.to_service(service, known_as) if service is not None else None
         for _, endpoint in self._ready(service):
             if endpoint.hostname == left[0] and self.of in (None, family(endpoint.address)):
                 return self.to(endpoint.address, self.number())

@@ -9,7 +9,8 @@ Not modelled: more than one packet; see `flows.curl` and `flows.session`. Guide 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -96,12 +97,23 @@ def trace(terrain: Terrain, question: Question, seed: int) -> Trace:
 
 
 def every_outcome(terrain: Terrain, question: Question, seed: int) -> Callable[[], tuple[Outcome, ...]]:
-    """What walks every way the choices can fall, each from the beginning, when it is called."""
+    """What walks every way the choices can fall, each from the beginning, when it is called: to every address that a
+    name has, and for each of them every choice on the way.
+    """
+    target = question.target
+    places = ((target.address, target.port), *target.others)
 
-    def again(choose: Choose) -> Exchange:
-        return walked(question, World(question.network, random.Random(seed), choose=choose))
+    def again(choose: Choose, address: str, port: int) -> Exchange:
+        there = msgspec.structs.replace(target, address=address, port=port)
+        asked = msgspec.structs.replace(question, target=there)
+        return walked(asked, World(question.network, random.Random(seed), choose=choose))
 
-    return lambda: merged(outcome_of(terrain.objects, chance, result) for chance, result in every(again))
+    def explored() -> Iterator[Outcome]:
+        for address, port in places:
+            for chance, result in every(partial(again, address=address, port=port)):
+                yield outcome_of(terrain.objects, chance / len(places), result)
+
+    return lambda: merged(explored())
 
 
 def told(objects: Resolved, question: Question, result: Exchange, explore: Callable[[], tuple[Outcome, ...]]) -> Trace:

@@ -22,14 +22,16 @@ import msgspec
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
 from k8snetlab.linux.ebpf import Attachment, Ebpf, Frontend
-from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour
+from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 
 __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
-Entry: TypeAlias = Link | Route | RoutingRule | Neighbour | FdbEntry | Rule | Listener | Attachment | Frontend
+Entry: TypeAlias = (
+    Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | Listener | Attachment | Frontend
+)
 """Anything that can be taken out of a Host."""
 
 DEFAULT_RULES = (*default_rules(4), *default_rules(6))
@@ -53,6 +55,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     sysctls: Mapping[str, int] = {}
     netfilter: Netfilter = Netfilter()
     listeners: tuple[Listener, ...] = ()
+    responders: tuple[Responder, ...] = ()
     ebpf: Ebpf | None = None
 
     def link(self, name: str) -> Link:
@@ -179,6 +182,11 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         return {(entry.device, entry.ip): entry.mac for entry in self.neighbours}
 
     @cached_property
+    def answered(self) -> frozenset[tuple[str, str]]:
+        """What its programs answer ARP and NDP questions for: `(device, address)`."""
+        return frozenset((each.device, each.address) for each in self.responders)
+
+    @cached_property
     def forwarding(self) -> Mapping[tuple[str, str], tuple[FdbEntry, ...]]:
         """The permanent FDB entries by `(device, MAC)`."""
         found: dict[tuple[str, str], list[FdbEntry]] = {}
@@ -203,9 +211,10 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             raise LabError(Problem("the machine does not state this sysctl", object=self.name, field=key)) from None
 
     def without(self, entry: Entry, family: int = 0) -> Host:
-        """The same machine with one route, rule, neighbour, FDB entry, link, listener, eBPF program or frontend less. A
-        bridge that goes sets its ports free. A netfilter rule may stand alike in the tables of both families: it goes
-        from those of `family`, if that is given, else from the first that have it. Raises `UnknownName`.
+        """The same machine with one route, rule, neighbour, FDB entry, link, listener, responder, eBPF program or
+        frontend less. A bridge that goes sets its ports free. A netfilter rule may stand alike in the tables of both
+        families: it goes from those of `family`, if that is given, else from the first that have it. Raises
+        `UnknownName`.
         """
         if isinstance(entry, Rule):
             for of in (family,) if family else (4, 6):
@@ -240,7 +249,7 @@ def _freed(port: Link, gone: Link) -> Link:
 
 _FIELDS: Mapping[type, str] = {
     Link: "links", Route: "routes", RoutingRule: "rules", Neighbour: "neighbours", FdbEntry: "fdb",
-    Listener: "listeners",
+    Listener: "listeners", Responder: "responders",
 }  # fmt: skip
 
 
@@ -262,6 +271,7 @@ class Part(msgspec.Struct, frozen=True):
     sysctls: Mapping[str, int] = {}
     patches: tuple[Patch, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    responders: tuple[Responder, ...] = ()
     ebpf: Ebpf | None = None
 
 
@@ -287,6 +297,7 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         sysctls=stated,
         netfilter=Netfilter(tables(4, patches), tables(6, patches)),
         listeners=tuple(listener for part in parts for listener in part.listeners),
+        responders=tuple(responder for part in parts for responder in part.responders),
         ebpf=next((part.ebpf for part in parts if part.ebpf is not None), None),
     )
 

@@ -5,7 +5,8 @@ another network namespace; a *nic* is plugged into a switch; a *bridge* is a swi
 `master` set are its ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
-machine) and of a bridge (MAC → port).
+machine) and of a bridge (MAC → port). Who asks for the MAC of an address is answered by the machine that has it, or by
+a program that listens for such questions on some device of another machine (`Responder`).
 
 Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1;
 `ip-link(8)`, `bridge(8)`, RFC 7348.
@@ -19,7 +20,7 @@ import msgspec
 
 from k8snetlab.address import Prefix, family
 
-__all__ = ["Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Vxlan", "loopback"]
+__all__ = ["Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Responder", "Vxlan", "loopback"]
 
 
 class LinkKind(StrEnum):
@@ -107,6 +108,16 @@ class FdbEntry(msgspec.Struct, frozen=True):
     mac: str
     device: str
     dst: str = ""
+
+
+class Responder(msgspec.Struct, frozen=True):
+    """A program that answers ARP and NDP questions for an address that is on no device of the machine. What comes for
+    that address then arrives here, and the machine's rules and routes say what becomes of it.
+    """
+
+    address: str
+    device: str
+    program: str = ""
 
 
 def loopback(*extra: str) -> Link:

@@ -28,6 +28,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host
 from k8snetlab.linux.link import Link, LinkKind
@@ -47,7 +49,7 @@ from k8snetlab.linux.netfilter import (
     Snat,
     Target,
 )
-from k8snetlab.linux.route import Route, RouteType
+from k8snetlab.linux.route import NextHop, Route, RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
 from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, Ports
@@ -91,6 +93,7 @@ class Namespace:
         "host",
         "learnt",
         "name",
+        "paths",
         "ports",
         "recent",
         "sockets",
@@ -105,6 +108,7 @@ class Namespace:
         self.conntrack = Conntrack()
         self.learnt: dict[tuple[str, str], str] = {}  # (device, address) -> MAC
         self.ports: dict[tuple[str, str], str] = {}  # (bridge, MAC) -> port
+        self.paths: dict[tuple[str, Tuple], NextHop] = {}  # (prefix, flow) -> the way taken
         self.recent: dict[str, dict[str, float]] = {}
         self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
         self.cuts = 0  # packets that were fragmented here: the identification of the last one
@@ -272,7 +276,21 @@ class Namespace:
             yield from self._forward(skb, route)
 
     def _lookup(self, skb: Skb) -> Route | None:
-        return self.host.find(skb.dst, skb.src, skb.mark, skb.iif or "lo")
+        route = self.host.find(skb.dst, skb.src, skb.mark, skb.iif or "lo")
+        return self._path(route, skb.tuple) if route is not None and route.hops else route
+
+    def _path(self, route: Route, flow: Tuple) -> Route:
+        """The way that a flow takes by a multipath route: the same for all its packets."""
+        taken = self.paths.get((route.prefix, flow))
+        if taken is None:
+            left = sum(hop.weight for hop in route.hops)
+            for taken in route.hops:
+                if taken.weight >= left or self.world.choose(taken.weight / left):
+                    break
+                left -= taken.weight
+            assert taken is not None
+            self.paths[route.prefix, flow] = taken
+        return msgspec.structs.replace(route, device=taken.device, via=taken.via, hops=())
 
     def _martian(self, skb: Skb) -> str:
         """Why no packet with such an address may come by this device, or nothing: loopback addresses stay inside."""

@@ -9,13 +9,16 @@ A route says a device, perhaps a gateway (`via`), the preferred source (`src`), 
 the cable, `global` for what is behind a gateway. `onlink` says the gateway is reachable though no connected route
 covers it. `unreachable`, `prohibit` and `blackhole` routes refuse the packet, with and without a word.
 
-Not modelled: multipath routes, TOS, realms, nexthop objects, per-route congestion settings. Guide section 2.1;
-`ip-route(8)`, `ip-rule(8)`, RFC 1812.
+A *multipath* route has several next hops (ECMP). Each flow takes one of them, by a hash over its addresses and ports,
+and all its packets take the same; seen from outside that is chance, with the weights as odds.
+
+Not modelled: TOS, realms, nexthop objects, per-route congestion settings, hash policies other than that over addresses
+and ports (`fib_multipath_hash_policy` 1). Guide section 2.1; `ip-route(8)`, `ip-rule(8)`, RFC 1812, RFC 2992.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import cached_property
 
@@ -23,7 +26,7 @@ import msgspec
 
 from k8snetlab.address import Prefix, number
 
-__all__ = ["Route", "RouteTable", "RouteType", "RoutingRule", "connected", "default_rules"]
+__all__ = ["NextHop", "Route", "RouteTable", "RouteType", "RoutingRule", "connected", "default_rules", "multipath"]
 
 
 class RouteType(StrEnum):
@@ -36,11 +39,20 @@ class RouteType(StrEnum):
     PROHIBIT = "prohibit"
 
 
+class NextHop(msgspec.Struct, frozen=True):
+    """One way of a multipath route: a device, perhaps a gateway, and how many flows take it compared to the others."""
+
+    device: str
+    via: str = ""
+    weight: int = 1
+
+
 class Route(msgspec.Struct, frozen=True):
     """One route: `Route("10.244.2.0/24", via="10.244.2.0", device="flannel.1", onlink=True)`.
 
     `prefix` is a CIDR or `default`; `protocol` is who put it there (`kernel`, `boot` — not printed —, `bird`, `80`);
-    `mtu` is 0 unless the route limits it.
+    `mtu` is 0 unless the route limits it. A multipath route has `hops`, and their first as its own `device` and `via`:
+    `multipath` makes one.
     """
 
     prefix: str
@@ -55,12 +67,21 @@ class Route(msgspec.Struct, frozen=True):
     type: RouteType = RouteType.UNICAST
     mtu: int = 0
     family: int = 4
+    hops: tuple[NextHop, ...] = ()
 
     def block(self) -> Prefix:
         """The destinations it is for."""
         if self.prefix == "default":
             return Prefix(self.family, 0, 0)
         return Prefix.of(self.prefix)
+
+
+def multipath(prefix: str, hops: Sequence[NextHop], protocol: str = "boot", metric: int = 0) -> Route:
+    """The route with these next hops, at least one; with only one it is a route like any other."""
+    first = hops[0]
+    several = tuple(hops) if len(hops) > 1 else ()
+    of = 6 if ":" in prefix else 4
+    return Route(prefix, first.device, first.via, protocol=protocol, metric=metric, family=of, hops=several)
 
 
 def connected(block: Prefix, device: str, own: str) -> Route:

@@ -19,7 +19,8 @@ class Listener(msgspec.Struct, frozen=True):
     """A socket that waits: protocol (`TCP`, `UDP`, `SCTP`), port, and its address — empty for every address of both
     families.
 
-    `program` says who holds it. `assumed` marks a port that no manifest declares.
+    `program` says who holds it. `assumed` marks a port that no manifest declares. A program that is asked by HTTP says
+    `status` and, if that is known, `body`.
     """
 
     protocol: str
@@ -27,6 +28,8 @@ class Listener(msgspec.Struct, frozen=True):
     address: str = ""
     program: str = ""
     assumed: bool = False
+    status: int = 200
+    body: str = ""
 
     def takes(self, protocol: str, address: str, port: int) -> bool:
         """Whether a packet to `address` and `port` is for this socket."""

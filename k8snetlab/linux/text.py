@@ -21,9 +21,9 @@ from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.ebpf import Attachment, Frontend
 from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
-from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
+from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
-from k8snetlab.linux.route import Route, RouteType, RoutingRule
+from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
 
 __all__ = [
     "bridge_fdb",
@@ -138,7 +138,7 @@ def _kind(link: Link) -> Iterator[str]:
 def ip_route(host: Host, family: int = 4, table: str = "main") -> str:
     """`ip route show table TABLE`, and `ip -6 route` for family 6. Table `local` is what follows from the addresses."""
     order = _as_in_the_trie if family == 4 else _as_in_the_tree
-    found = [(order(route.block()), _route(route)) for route in _stated(host, family, table)]
+    found = [(order(route.block()), _route(route, "\n\t")) for route in _stated(host, family, table)]
     if table == "local":
         found += ((order(block), line) for block, line in _local(host, family))
     return _text(line for _, line in sorted(found, key=lambda pair: pair[0]))
@@ -158,15 +158,16 @@ def _as_in_the_tree(block: Prefix) -> tuple[int, int]:
     return block.base + block.size, -block.length
 
 
-def _route(route: Route) -> str:
+def _route(route: Route, between: str = " ") -> str:
+    """A route; its next hops, if it has several, stand each after `between`."""
     refused = route.type is not RouteType.UNICAST
     device = route.device or ("lo" if route.family == 6 and refused else "")
     scope = route.scope if route.family == 4 else "global"
     parts = (
         f"{route.type}" if refused else "",
         _destination(route),
-        f"via {route.via}" if route.via else "",
-        f"dev {device}" if device else "",
+        f"via {route.via}" if route.via and not route.hops else "",
+        f"dev {device}" if device and not route.hops else "",
         f"proto {route.protocol}" if route.protocol != "boot" else "",
         f"scope {scope}" if scope != "global" else "",
         f"src {route.source}" if route.source else "",
@@ -175,7 +176,12 @@ def _route(route: Route) -> str:
         f"mtu {route.mtu}" if route.mtu else "",
         "pref medium" if route.family == 6 else "",
     )
-    return " ".join(part for part in parts if part)
+    return between.join((" ".join(part for part in parts if part), *map(_hop, route.hops)))
+
+
+def _hop(hop: NextHop) -> str:
+    via = f"via {hop.via} " if hop.via else ""
+    return f"nexthop {via}dev {hop.device} weight {hop.weight}"
 
 
 def _destination(route: Route) -> str:
@@ -286,6 +292,8 @@ def entry_line(entry: Entry) -> str:
             return entry.text
         case Frontend():
             return Slot(entry).text
+        case Responder():
+            return f"{entry.program or 'a program'} answers for {entry.address} on {entry.device}"
         case _:
             return f"{entry.protocol} {entry.address or '*'}:{entry.port}"
 

@@ -187,6 +187,8 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
     """Whether a machine that hears the question on `link` answers it (`arp_process`, `ndisc_recv_ns`)."""
     if not link.up or sender in there.owned:
         return False
+    if (link.name, address) in there.answered:
+        return True
     if family(address) == 6:
         return there.owned.get(address) == link.name
     if sender and there.refused_source(sender, address, link.name):

@@ -30,7 +30,7 @@ from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import TABLES, Nfacct, Tables
-from k8snetlab.linux.route import Route, RouteType, RoutingRule
+from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
 from k8snetlab.linux.text import iptables_save
 
 __all__ = ["Script", "bare", "cables", "namespace", "quiet", "quiet_devices", "script"]
@@ -173,7 +173,12 @@ def quiet_devices(network: Network) -> Iterator[tuple[str, str, str]]:
 
 
 def script(before: Host, after: Host) -> Script:
-    """How a machine becomes another one. Raises `CannotDo` where it would need other devices."""
+    """How a machine becomes another one. Raises `CannotDo` where it would need other devices, or programs that answer
+    for addresses of others: none runs here.
+    """
+    if after.responders:
+        message = "no program in the lab answers ARP for an address that the machine has not"
+        raise CannotDo(Problem(message, object=after.name, field=after.responders[0].address))
     _same_devices(before, after)
     old, new = dict(_effective(before)), dict(_effective(after))
     gone = [*(entry for entry in before.neighbours if entry not in after.neighbours)]
@@ -320,15 +325,20 @@ def _is_gone(line: str, route: Route, new: Mapping[str, Route], after: Host) -> 
 
 
 def _added(host: Host, route: Route) -> str:
-    onlink = " onlink" if route.via and (route.onlink or not _covered(host, route)) else ""
+    onlink = " onlink" if not route.hops and route.via and (route.onlink or not _covered(host, route)) else ""
     return f"route add {_route(host, route)}{onlink}"
 
 
-def _covered(host: Host, route: Route) -> bool:
+def _covered(host: Host, route: Route | NextHop) -> bool:
     """Whether a stated route says that the gateway is on the cable."""
-    table = host.tables.get(("main", route.family))
+    table = host.tables.get(("main", family(route.via)))
     found = table.lookup(route.via) if table is not None else None
     return found is not None and not found.via and found.device == route.device
+
+
+def _hop(host: Host, hop: NextHop) -> str:
+    via, onlink = (f" via {hop.via}", "" if _covered(host, hop) else " onlink") if hop.via else ("", "")
+    return f"nexthop{via} dev {hop.device} weight {hop.weight}{onlink}"
 
 
 def _route(host: Host, route: Route) -> str:
@@ -336,14 +346,15 @@ def _route(host: Host, route: Route) -> str:
     parts = (
         f"{route.type}" if refused else "",
         str(route.block()),
-        f"via {route.via}" if route.via else "",
-        f"dev {route.device}" if route.device else "",
+        f"via {route.via}" if route.via and not route.hops else "",
+        f"dev {route.device}" if route.device and not route.hops else "",
         f"proto {route.protocol}",
         f"scope {route.scope}" if route.family == 4 and not refused else "",
         f"src {route.source}" if route.source else "",
         _metric(route),
         f"table {route.table}" if route.table != "main" else "",
         f"mtu {route.mtu}" if route.mtu else "",
+        *(_hop(host, hop) for hop in route.hops),
     )
     return " ".join(part for part in parts if part)
 

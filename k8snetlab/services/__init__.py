@@ -21,9 +21,11 @@ from k8snetlab.linux.ebpf import Attachment, Ebpf, sockets
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.link import Link
 from k8snetlab.services import ebpf, iptables
+from k8snetlab.services.endpoints import Backend
 from k8snetlab.services.exposure import Exposure, exposures
+from k8snetlab.services.health import health_listeners, ready_on
 
-__all__ = ["MODES", "Exposure", "Mode", "Place", "Served", "exposures"]
+__all__ = ["MODES", "Backend", "Exposure", "Mode", "Place", "Served", "exposures", "health_listeners", "ready_on"]
 
 Served: TypeAlias = Mapping[int, tuple[Exposure, ...]]
 """The Service ports of each family."""
