@@ -41,7 +41,9 @@ def family(address: str) -> int:
 
 def text(value: int, of: int) -> str:
     """The canonical text of an integer address of family `of` (4 or 6)."""
-    return str(ipaddress.IPv4Address(value) if of == 4 else ipaddress.IPv6Address(value))
+    if of == 4:
+        return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+    return str(ipaddress.IPv6Address(value))
 
 
 def canonical(address: str, *, field: str = "", object: str = "") -> str:

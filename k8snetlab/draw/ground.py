@@ -148,7 +148,7 @@ class _Plan:
     # What is plugged into what
 
     def bars(self) -> dict[str, int]:
-        """Switches and routers, and how far each is from the machines."""
+        """Switches, routers and load balancers, and how far each is from the machines."""
         found: dict[str, int] = {}
         near = {host.name for host in self.hosts.values() if host.kind == "machine"}
         depth = 0
@@ -163,7 +163,13 @@ class _Plan:
                 and self.hosts[name].kind not in ("machine", "container", "client")
             }
             found.update(dict.fromkeys(sorted(near, key=_natural), depth))
-        return found
+        return self._apart(found)
+
+    def _apart(self, bars: Mapping[str, int]) -> dict[str, int]:
+        """The same with a row of its own for a load balancer, which has a foot in every subnet like the router."""
+        rows = [depth for name, depth in bars.items() if self.hosts[name].kind == "balancer"]
+        own = min(rows, default=len(bars) + 1)
+        return {name: depth + (depth >= own and self.hosts[name].kind != "balancer") for name, depth in bars.items()}
 
     def columns(self, bars: Mapping[str, int]) -> tuple[list[Column], list[str]]:
         """Machines in the order of their switches and names, with their pods; and the names of those that find no

@@ -6,8 +6,9 @@ list of rules; a rule is a list of matches, all of which must hold, and a target
 RETURN goes back to the chain that jumped here, a jump to a user chain goes on there, and MARK and the like do their
 work and pass on. A base chain that comes to its end applies its policy.
 
-Rules are values that print as `iptables-save` prints them. A chain may have thousands of rules; the lookup by
-destination or port below only skips rules that cannot match, in the order the rules stand.
+Rules are values that print as `iptables-save` prints them. They never point back at what holds them, so the garbage
+collector need not look at them (`gc=False`: a node may have a hundred thousand). A chain may have thousands of rules;
+the lookup by destination or port below only skips rules that cannot match, in the order the rules stand.
 
 Not modelled: counters, the security table, LOG, NFQUEUE, helpers, the ipt/nft difference of the back end. Guide
 sections 2.1 and 2.2; `iptables(8)`, `iptables-extensions(8)`.
@@ -15,6 +16,7 @@ sections 2.1 and 2.2; `iptables(8)`, `iptables-extensions(8)`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
@@ -87,7 +89,7 @@ def _not(invert: bool) -> str:  # noqa: FBT001 - the field of that name
     return "! " if invert else ""
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """`-s CIDR`."""
 
     block: Prefix
@@ -101,7 +103,7 @@ class Source(msgspec.Struct, frozen=True):
         return f"{_not(self.invert)}-s {self.block}"
 
 
-class Destination(msgspec.Struct, frozen=True):
+class Destination(msgspec.Struct, frozen=True, gc=False):
     """`-d CIDR`."""
 
     block: Prefix
@@ -115,7 +117,7 @@ class Destination(msgspec.Struct, frozen=True):
         return f"{_not(self.invert)}-d {self.block}"
 
 
-class InInterface(msgspec.Struct, frozen=True):
+class InInterface(msgspec.Struct, frozen=True, gc=False):
     """`-i DEVICE`; a trailing `+` stands for any ending."""
 
     device: str
@@ -128,7 +130,7 @@ class InInterface(msgspec.Struct, frozen=True):
         return f"{_not(self.invert)}-i {self.device}"
 
 
-class OutInterface(msgspec.Struct, frozen=True):
+class OutInterface(msgspec.Struct, frozen=True, gc=False):
     """`-o DEVICE`; a trailing `+` stands for any ending."""
 
     device: str
@@ -145,7 +147,7 @@ def _same_device(pattern: str, device: str) -> bool:
     return device.startswith(pattern[:-1]) if pattern.endswith("+") else device == pattern
 
 
-class Protocol4(msgspec.Struct, frozen=True):
+class Protocol4(msgspec.Struct, frozen=True, gc=False):
     """`-p tcp|udp|sctp|icmp|ipv6-icmp`: the layer-4 protocol. `name` is the packet's (`TCP`, `ICMPv6`)."""
 
     name: str
@@ -161,7 +163,7 @@ class Protocol4(msgspec.Struct, frozen=True):
 _PROTOCOL = {"ICMPv6": "ipv6-icmp"}
 
 
-class L4(msgspec.Struct, frozen=True):
+class L4(msgspec.Struct, frozen=True, gc=False):
     """`-m tcp --sport A --dport B`; a port of 0 is not tested. `name` is `tcp`, `udp` or `sctp`."""
 
     name: str
@@ -176,7 +178,7 @@ class L4(msgspec.Struct, frozen=True):
         return f"-m {self.name}{ports}"
 
 
-class Multiport(msgspec.Struct, frozen=True):
+class Multiport(msgspec.Struct, frozen=True, gc=False):
     """`-m multiport --dports 80,443,8000:8010`: pairs of first and last port."""
 
     dports: tuple[tuple[int, int], ...]
@@ -189,7 +191,7 @@ class Multiport(msgspec.Struct, frozen=True):
         return f"-m multiport --dports {ports}"
 
 
-class Comment(msgspec.Struct, frozen=True):
+class Comment(msgspec.Struct, frozen=True, gc=False):
     """`-m comment --comment "…"`: holds always; says what the rule is for."""
 
     text: str
@@ -198,12 +200,17 @@ class Comment(msgspec.Struct, frozen=True):
         return True
 
     def __str__(self) -> str:
-        plain = all(c.isascii() and (c.isalnum() or c in "_-") for c in self.text)
+        if _PLAIN.fullmatch(self.text):
+            return f"-m comment --comment {self.text}"
         escaped = self.text.replace("\\", "\\\\").replace('"', '\\"')
-        return f"-m comment --comment {self.text if plain else chr(34) + escaped + chr(34)}"
+        return f'-m comment --comment "{escaped}"'
 
 
-class Nfacct(msgspec.Struct, frozen=True):
+_PLAIN = re.compile(r"[A-Za-z0-9_-]*")
+"""What needs no quotes."""
+
+
+class Nfacct(msgspec.Struct, frozen=True, gc=False):
     """`-m nfacct --nfacct-name N`: holds always; the kernel counts what passes."""
 
     name: str
@@ -215,7 +222,7 @@ class Nfacct(msgspec.Struct, frozen=True):
         return f"-m nfacct --nfacct-name  {self.name}"
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """`-m mark --mark VALUE/MASK`."""
 
     value: int
@@ -230,7 +237,7 @@ class Mark(msgspec.Struct, frozen=True):
         return f"-m mark {_not(self.invert)}--mark {self.value:#x}{mask}"
 
 
-class CtState(msgspec.Struct, frozen=True):
+class CtState(msgspec.Struct, frozen=True, gc=False):
     """`-m conntrack --ctstate NEW,ESTABLISHED,RELATED,INVALID,UNTRACKED,SNAT,DNAT`."""
 
     states: tuple[str, ...]
@@ -247,7 +254,7 @@ class CtState(msgspec.Struct, frozen=True):
         return f"-m conntrack {_not(self.invert)}--ctstate {','.join(self.states)}"
 
 
-class AddrType(msgspec.Struct, frozen=True):
+class AddrType(msgspec.Struct, frozen=True, gc=False):
     """`-m addrtype --src-type LOCAL` or `--dst-type LOCAL`: an address of this machine. `side` is `src` or `dst`."""
 
     side: str
@@ -260,7 +267,7 @@ class AddrType(msgspec.Struct, frozen=True):
         return f"-m addrtype {_not(self.invert)}--{self.side}-type LOCAL"
 
 
-class Statistic(msgspec.Struct, frozen=True):
+class Statistic(msgspec.Struct, frozen=True, gc=False):
     """`-m statistic --mode random --probability P`: how iptables balances load. The kernel holds P in 31 bits."""
 
     probability: float
@@ -272,7 +279,7 @@ class Statistic(msgspec.Struct, frozen=True):
         return f"-m statistic --mode random --probability {round(self.probability * 2**31) / 2**31:.11f}"
 
 
-class Recent(msgspec.Struct, frozen=True):
+class Recent(msgspec.Struct, frozen=True, gc=False):
     """`-m recent`: session affinity. With `seconds` it asks whether the source was seen (`--rcheck … --reap`),
     without it puts the source on the list (`--set`).
     """
@@ -302,7 +309,7 @@ class Target(Protocol):
         ...
 
 
-class Final(msgspec.Struct, frozen=True):
+class Final(msgspec.Struct, frozen=True, gc=False):
     """`-j ACCEPT`, `-j DROP` or `-j RETURN`."""
 
     verdict: str
@@ -315,7 +322,7 @@ class Final(msgspec.Struct, frozen=True):
         return f"-j {self.verdict}"
 
 
-class Nothing(msgspec.Struct, frozen=True):
+class Nothing(msgspec.Struct, frozen=True, gc=False):
     """No target: the rule only counts, and says something by its comment."""
 
     @property
@@ -326,7 +333,7 @@ class Nothing(msgspec.Struct, frozen=True):
         return ""
 
 
-class NoTrack(msgspec.Struct, frozen=True):
+class NoTrack(msgspec.Struct, frozen=True, gc=False):
     """`-j NOTRACK` in table raw: conntrack shall not look at this packet."""
 
     @property
@@ -344,7 +351,7 @@ NOTHING = Nothing()
 NOTRACK = NoTrack()
 
 
-class Jump(msgspec.Struct, frozen=True):
+class Jump(msgspec.Struct, frozen=True, gc=False):
     """`-j CHAIN`: go on in a user chain, and come back when it says nothing."""
 
     chain: str
@@ -357,7 +364,7 @@ class Jump(msgspec.Struct, frozen=True):
         return f"-j {self.chain}"
 
 
-class SetMark(msgspec.Struct, frozen=True):
+class SetMark(msgspec.Struct, frozen=True, gc=False):
     """`-j MARK --set-xmark VALUE/MASK`: clear the bits of the mask, then flip the bits of the value."""
 
     value: int
@@ -371,7 +378,7 @@ class SetMark(msgspec.Struct, frozen=True):
         return f"-j MARK --set-xmark {self.value:#x}/{self.mask:#x}"
 
 
-class Dnat(msgspec.Struct, frozen=True):
+class Dnat(msgspec.Struct, frozen=True, gc=False):
     """`-j DNAT --to-destination ADDRESS:PORT`; port 0 keeps the port."""
 
     address: str
@@ -390,7 +397,7 @@ class Dnat(msgspec.Struct, frozen=True):
         return f"-j DNAT --to-destination {self.to}"
 
 
-class Redirect(msgspec.Struct, frozen=True):
+class Redirect(msgspec.Struct, frozen=True, gc=False):
     """`-j REDIRECT --to-ports PORT`: to this machine itself."""
 
     port: int
@@ -403,7 +410,7 @@ class Redirect(msgspec.Struct, frozen=True):
         return f"-j REDIRECT --to-ports {self.port}"
 
 
-class Snat(msgspec.Struct, frozen=True):
+class Snat(msgspec.Struct, frozen=True, gc=False):
     """`-j SNAT --to-source ADDRESS`."""
 
     address: str
@@ -417,7 +424,7 @@ class Snat(msgspec.Struct, frozen=True):
         return f"-j SNAT --to-source {self.address}{' --random-fully' if self.random_fully else ''}"
 
 
-class Masquerade(msgspec.Struct, frozen=True):
+class Masquerade(msgspec.Struct, frozen=True, gc=False):
     """`-j MASQUERADE`: the source becomes the address of the device the packet leaves by."""
 
     random_fully: bool = False
@@ -430,7 +437,7 @@ class Masquerade(msgspec.Struct, frozen=True):
         return f"-j MASQUERADE{' --random-fully' if self.random_fully else ''}"
 
 
-class Reject(msgspec.Struct, frozen=True):
+class Reject(msgspec.Struct, frozen=True, gc=False):
     """`-j REJECT --reject-with KIND`: drop it and tell the sender. KIND as printed: `icmp-port-unreachable`,
     `tcp-reset`, …
     """
@@ -445,7 +452,7 @@ class Reject(msgspec.Struct, frozen=True):
         return f"-j REJECT --reject-with {self.kind}"
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """One rule of one chain: matches in the order they print, and a target.
 
     >>> str(Rule("filter", "FORWARD", (Source(Prefix.of("10.244.0.0/16")),), ACCEPT))
@@ -460,7 +467,7 @@ class Rule(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """The rule as `iptables-save` prints it."""
-        return " ".join(part for part in ("-A", self.chain, *map(str, self.matches), str(self.target)) if part)
+        return " ".join([part for part in ("-A", self.chain, *map(str, self.matches), str(self.target)) if part])
 
     @property
     def comment(self) -> str:

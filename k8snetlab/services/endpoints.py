@@ -32,7 +32,7 @@ from k8snetlab.api import TrafficPolicy
 __all__ = ["Backend", "Chosen", "chosen", "hinted"]
 
 
-class Backend(msgspec.Struct, frozen=True):
+class Backend(msgspec.Struct, frozen=True, gc=False):
     """One address and port behind a Service. `node` is where it runs and may be empty; `for_nodes` and `for_zones`
     are its hints: who should use it.
     """
