@@ -21,6 +21,7 @@ from k8snetlab.live import Probe
 from tests.live import happenings
 from tests.live.happenings import Happening
 from tests.live.questions import SILENT, addresses, everybody, pods, services
+from tests.live.shop import DUAL_STACK
 
 CNIS: tuple[tuple[str, dict[str, str]], ...] = (
     ("flannel", {}),
@@ -32,11 +33,6 @@ CNIS: tuple[tuple[str, dict[str, str]], ...] = (
     ("bridge", {"hairpin": "off"}),
 )
 NODES = ("172.18.0.0/16", "172.18.1.0/24,172.18.2.0/24")
-DUAL_STACK = {
-    "node_cidr": "172.18.0.0/16,fd00:172::/64",
-    "pod_cidr": "10.244.0.0/16,fd00:10:244::/56",
-    "service_cidr": "10.96.0.0/12,fd00:10:96::/108",
-}
 EVERY = 9
 """Of so many seeds one has a cluster of both families."""
 

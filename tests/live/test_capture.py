@@ -13,42 +13,10 @@ from k8snetlab.errors import UnknownName
 from k8snetlab.linux.link import LinkKind
 from k8snetlab.trace import Client, Trace
 from k8snetlab.wire import pcap
+from tests.live.shop import OUTSIDE, WEB_1, WEB_2, node, service, shop
 
-WEB, CLIENT = "default/web", "default/client"
 VXLAN = 8472
 SYN, ACK = 0x02, 0x10
-
-SHOP = """
-kind: Pod
-apiVersion: v1
-metadata: {name: web, labels: {app: web}}
-spec: {nodeName: node-1, containers: [{name: web, image: web, ports: [{containerPort: 8080}]}]}
----
-kind: Pod
-apiVersion: v1
-metadata: {name: client}
-spec: {nodeName: node-2, containers: [{name: client, image: client}]}
----
-kind: Service
-apiVersion: v1
-metadata: {name: web}
-spec:
-  type: NodePort
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
-"""
-
-
-def shop(cni: str) -> Cluster:
-    """A client, and a Service on another node, in both families."""
-    return Cluster.load(
-        SHOP,
-        cni=cni,
-        node_cidr="172.18.0.0/16,fd00:172::/64",
-        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
-        service_cidr="10.96.0.0/12,fd00:10:96::/108",
-    )
 
 
 @pytest.fixture(scope="module", params=["flannel", "bridge"])
@@ -97,7 +65,7 @@ def cables(cluster: Cluster, walk: Trace) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("source", [CLIENT, WEB, "node-3", "external"])
+@pytest.mark.parametrize("source", [WEB_2, WEB_1, "node-3", OUTSIDE])
 def test_the_handshake_is_on_every_cable_as_in_the_walk(
     built: tuple[Cluster, live.Lab], source: str, version: int
 ) -> None:
@@ -105,15 +73,14 @@ def test_the_handshake_is_on_every_cable_as_in_the_walk(
     MACs, addresses, hop limits, tunnels. From pods and nodes by the Service's address, from outside by a node's port.
     """
     cluster, lab = built
-    service = next(each for each in cluster.objects.services if each.metadata.name == "web")
-    node = next(each for each in cluster.objects.nodes if each.metadata.name == "node-2")
-    asked, port = (node.addresses, 30080) if source == "external" else (service.cluster_ips, 80)
-    address = next(each for each in asked if (":" in each) == (version == 6))
-    walk = cluster.trace(source, f"[{address}]:{port}" if version == 6 else f"{address}:{port}")
+    asked, port = service(cluster, "one", version), 80
+    if source == OUTSIDE:
+        asked, port = node(cluster, "node-2", version), 30082
+    walk = cluster.trace(source, f"[{asked}]:{port}" if version == 6 else f"{asked}:{port}")
     lab.forget()
     with ExitStack() as stack:
         captures = [stack.enter_context(lab.capturing(where, device)) for where, device in cables(cluster, walk)]
-        (sight,) = lab.probe([live.Probe(source, address, port)])
+        (sight,) = lab.probe([live.Probe(source, asked, port)])
     assert sight.client is Client.OPEN
     assert len(captures) >= 2
     for capture in captures:
@@ -124,9 +91,9 @@ def test_the_handshake_is_on_every_cable_as_in_the_walk(
 def test_a_capture_holds_what_passed_meanwhile(built: tuple[Cluster, live.Lab]) -> None:
     """Frames before and after the block are not in it, and times rise from its beginning."""
     cluster, lab = built
-    probe = live.Probe(CLIENT, cluster.network[WEB].link("eth0").addresses[0].ip, 8080)
+    probe = live.Probe(WEB_2, cluster.network[WEB_1].link("eth0").addresses[0].ip, 8080)
     lab.probe([probe])
-    with lab.capturing(CLIENT, "eth0") as capture:
+    with lab.capturing(WEB_2, "eth0") as capture:
         assert capture.pcap == pcap(())
         lab.probe([probe])
     lab.probe([probe])

@@ -13,57 +13,9 @@ from k8snetlab.cluster import Cluster
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.netfilter import Chain, Masquerade, Netfilter, Rule, Table
 from k8snetlab.trace import Client
+from tests.live.shop import CLIENT, OUTSIDE, SHOP, WEB_1, WEB_2, node, service, shop
 
-CNIS: list[tuple[str, dict[str, str]]] = [("flannel", {}), ("bridge", {})]
-WEB_1, WEB_2, CLIENT = "default/web-1", "default/web-2", "default/client"
-OUTSIDE = "external"
 NOBODY = 65534
-
-SHOP = """
-kind: Pod
-apiVersion: v1
-metadata: {name: web-1, labels: {app: web, only: one}}
-spec: {nodeName: node-1, containers: [{name: web, image: web, ports: [{containerPort: 8080}]}]}
----
-kind: Pod
-apiVersion: v1
-metadata: {name: web-2, labels: {app: web}}
-spec: {nodeName: node-2, containers: [{name: web, image: web, ports: [{containerPort: 8080}]}]}
----
-kind: Pod
-apiVersion: v1
-metadata: {name: client}
-spec: {nodeName: node-1, containers: [{name: client, image: client}]}
----
-kind: Service
-apiVersion: v1
-metadata: {name: web}
-spec:
-  type: NodePort
-  ipFamilyPolicy: RequireDualStack
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
----
-kind: Service
-apiVersion: v1
-metadata: {name: one}
-spec: {ipFamilyPolicy: RequireDualStack, selector: {only: one}, ports: [{port: 80, targetPort: 8080}]}
----
-kind: Service
-apiVersion: v1
-metadata: {name: local}
-spec:
-  type: NodePort
-  externalTrafficPolicy: Local
-  ipFamilyPolicy: RequireDualStack
-  selector: {only: one}
-  ports: [{port: 80, targetPort: 8080, nodePort: 30081}]
----
-kind: Service
-apiVersion: v1
-metadata: {name: none}
-spec: {ipFamilyPolicy: RequireDualStack, selector: {app: nobody}, ports: [{port: 80}]}
-"""
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -78,13 +30,11 @@ class Built(msgspec.Struct, frozen=True):
 
     def service(self, name: str, version: int = 4) -> str:
         """The address of a Service."""
-        found = next(service for service in self.cluster.objects.services if service.metadata.name == name)
-        return next(address for address in found.cluster_ips if (":" in address) == (version == 6))
+        return service(self.cluster, name, version)
 
     def node(self, name: str, version: int = 4) -> str:
         """The address of a node."""
-        found = next(node for node in self.cluster.objects.nodes if node.metadata.name == name)
-        return next(address for address in found.addresses if (":" in address) == (version == 6))
+        return node(self.cluster, name, version)
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +45,10 @@ def rule_trace(kernel: None) -> None:
         pytest.skip(str(able))
 
 
-@pytest.fixture(scope="module", params=CNIS, ids=["flannel", "bridge"])
+@pytest.fixture(scope="module", params=["flannel", "bridge"])
 def built(request: pytest.FixtureRequest, rule_trace: None) -> Iterator[Built]:
-    """A Service on two nodes, one on one, one for nobody, in both families, over a tunnel and over routes."""
-    cni, options = request.param
-    cluster = Cluster.load(
-        SHOP,
-        cni=cni,
-        cni_options=options,
-        node_cidr="172.18.0.0/16,fd00:172::/64",
-        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
-        service_cidr="10.96.0.0/12,fd00:10:96::/108",
-    )
+    """The shop over a tunnel and over routes."""
+    cluster = shop(request.param)
     with live.Lab(cluster) as lab:
         yield Built(cluster, lab)
 

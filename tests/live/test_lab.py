@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,61 +94,6 @@ def test_a_refused_command_names_machine_and_line(kernel: None, two: Cluster) ->
     network = two.network.replacing(msgspec.structs.replace(node, routes=(*node.routes, wrong)))
     with pytest.raises(CannotDo, match=r"(?s)node-1: ip -batch.*: route add 198\.51\.100\.0/24"), live.Lab(network):
         pass
-
-
-def test_nothing_is_left_behind(kernel: None) -> None:
-    """Leaving the block ends every process, and the machine's own namespaces are as before."""
-    before = machine()
-    with live.Lab(Cluster.load(TWO)):
-        assert machine() != before
-    assert machine() == before
-
-
-def machine() -> tuple[str, list[str]]:
-    """What this process has started, and what stands in /run."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return children, sorted(path.name for path in Path("/run").iterdir())
-
-
-KILLED = """
-import sys, time
-from k8snetlab import live
-from k8snetlab.cluster import Cluster
-with live.Lab(Cluster.load(sys.argv[1])) as lab:
-    print("built", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_program_leaves_nothing(kernel: None) -> None:
-    """After SIGKILL nobody can clean up, and nobody needs to."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", KILLED, TWO], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert program.stdout is not None
-    with program.stdout as out:
-        assert out.readline() == "built\n"
-    assert len(session(program.pid)) >= 3
-    program.send_signal(signal.SIGKILL)
-    program.wait()
-    deadline = time.monotonic() + 10
-    while session(program.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert session(program.pid) == []
-
-
-def session(number: int) -> list[str]:
-    """The processes of a session, by /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        fields = text.rpartition(")")[2].split()
-        if int(fields[3]) == number and fields[0] != "Z":
-            found.append(text)
-    return found
 
 
 def test_a_lab_whose_agent_is_killed_says_so(kernel: None) -> None:
