@@ -10,7 +10,7 @@ difference). Guide sections 2.1 and 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.ipvs import Destination
 from k8snetlab.linux.netfilter import Tables
 from k8snetlab.linux.route import Route
 from k8snetlab.linux.text import bridge_fdb, entry_line, ip_neigh
@@ -173,6 +174,8 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
         "iptables": _rules(host.netfilter.ipv4),
         "ip6tables": _rules(host.netfilter.ipv6),
         "bpf": _frontends(host),
+        "ipset": {line: line for held in host.ipsets for line in held.lines},
+        "ipvs": dict(_virtual_servers(host)),
     }
 
 
@@ -188,6 +191,14 @@ def _frontends(host: Host) -> dict[str, str]:
 
 def _route_key(route: Route) -> str:
     return f"{route.family} {route.table} {route.prefix} {route.metric}"
+
+
+def _virtual_servers(host: Host) -> Iterator[tuple[str, str]]:
+    """The virtual servers by address and port, and the real servers behind each."""
+    for virtual in host.ipvs:
+        yield virtual.selector, virtual.text
+        for server in virtual.servers:
+            yield f"{virtual.selector} {server}", Destination(virtual, server).text
 
 
 def _lines(text: str) -> dict[str, str]:

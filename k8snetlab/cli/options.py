@@ -48,6 +48,9 @@ Proxy: TypeAlias = Annotated[
     str,
     typer.Option(metavar="MODE", help=f"The mode of kube-proxy: {', '.join(PROXIES)}.", autocompletion=one_of(PROXIES)),
 ]
+ProxyOptions: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="K=V", help="An option of it, such as scheduler=sh. Repeatable.")
+]
 Nodes: TypeAlias = Annotated[int, typer.Option(metavar="N", help="How many nodes, where the input has none.")]
 PodCidr: TypeAlias = Annotated[
     str, typer.Option(metavar="CIDR[,CIDR]", help="Where pods get their addresses: one network a family.")
@@ -76,6 +79,7 @@ def load(
     cni: CniName = USUAL.cni,
     cni_option: CniOptions = None,
     proxy: Proxy = USUAL.proxy,
+    proxy_option: ProxyOptions = None,
     nodes: Nodes = USUAL.nodes,
     pod_cidr: PodCidr = USUAL.pod_cidr,
     service_cidr: ServiceCidr = USUAL.service_cidr,
@@ -86,9 +90,10 @@ def load(
 ) -> k8s.Cluster:
     """The cluster that these options mean; kinds that the lab does not read are mentioned."""
     chosen = {
-        "cni": cni, "cni_options": pairs(cni_option or (), "--cni-option"), "proxy": proxy, "nodes": nodes,
-        "pod_cidr": pod_cidr, "service_cidr": service_cidr, "node_cidr": node_cidr, "seed": seed,
-        "load_balancer": load_balancer, "load_balancer_cidr": load_balancer_cidr,
+        "cni": cni, "cni_options": pairs(cni_option or (), "--cni-option"), "proxy": proxy,
+        "proxy_options": pairs(proxy_option or (), "--proxy-option"), "nodes": nodes, "pod_cidr": pod_cidr,
+        "service_cidr": service_cidr, "node_cidr": node_cidr, "seed": seed, "load_balancer": load_balancer,
+        "load_balancer_cidr": load_balancer_cidr,
     }  # fmt: skip
     cluster = k8s.Cluster.load(*file, **chosen)
     unknown = cluster.manifests.unknown_kinds
@@ -135,22 +140,23 @@ def pairs(words: Iterable[str], field: str) -> dict[str, str]:
 
 
 def changes(words: Sequence[str]) -> dict[str, Any]:
-    """What `--change` says, as options of a cluster. `cni-option=K=V` may stand several times. Raises `BadOption`.
+    """What `--change` says, as options of a cluster. `cni-option=K=V` and `proxy-option=K=V` may stand several times.
+    Raises `BadOption`.
 
     >>> changes(["cni=flannel", "cni-option=backend=host-gw", "nodes=4"])
     {'cni': 'flannel', 'nodes': 4, 'cni_options': {'backend': 'host-gw'}}
     """
     found: dict[str, Any] = {}
-    options: list[str] = []
+    options: dict[str, list[str]] = {}
     for word in words:
         [(name, value)] = pairs([word], "--change").items()
         name = name.replace("-", "_")
-        if name in ("cni_option", "cni_options"):
-            options.append(value)
+        if name.removesuffix("s") in ("cni_option", "proxy_option"):
+            options.setdefault(name.removesuffix("s"), []).append(value)
         else:
             found[name] = _number(value, name) if name in ("nodes", "seed") else value
-    if options:
-        found["cni_options"] = pairs(options, "--change cni-option")
+    for name, words in options.items():
+        found[f"{name}s"] = pairs(words, f"--change {name.replace('_', '-')}")
     return found
 
 

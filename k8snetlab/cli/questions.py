@@ -211,8 +211,8 @@ def diff(
 ) -> None:
     """Say what another choice would change. Devices, addresses, routes, neighbours and rules are compared.
 
-    OPTION is one of cni, cni-option (=K=V), proxy, nodes, pod-cidr, service-cidr, node-cidr, load-balancer,
-    load-balancer-cidr, seed.
+    OPTION is one of cni, cni-option (=K=V), proxy, proxy-option (=K=V), nodes, pod-cidr, service-cidr, node-cidr,
+    load-balancer, load-balancer-cidr, seed.
 
     Exit status 0 if nothing differs, 1 if something does.
     """

@@ -170,6 +170,32 @@ def bpf(host: Host) -> Iterator[Row]:
             }
 
 
+def ipsets(host: Host) -> Iterator[Row]:
+    """A row for each entry of each set, and one without an entry for an empty set."""
+    for held in host.ipsets:
+        for entry in held.listed or (None,):
+            yield {"set": held.name, "type": held.type.value, "family": held.family, "entry": entry}
+
+
+def ipvs(host: Host) -> Iterator[Row]:
+    """A row for each real server of each virtual server, and one without for a virtual server that has none."""
+    for virtual in host.ipvs:
+        for server in virtual.servers or (None,):
+            yield {
+                "family": virtual.family,
+                "protocol": virtual.protocol or None,
+                "address": virtual.address or None,
+                "port": virtual.port or None,
+                "mark": virtual.mark or None,
+                "scheduler": virtual.scheduler.value,
+                "persistent": virtual.persistent or None,
+                "server": server.address if server else None,
+                "server_port": server.port if server else None,
+                "weight": server.weight if server else None,
+                "forward": "Masq" if server else None,
+            }
+
+
 def sysctls(host: Host) -> Iterator[Row]:
     """A row for each kernel setting."""
     for key, value in sorted(host.sysctls.items()):
@@ -187,6 +213,8 @@ OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
     "iptables": iptables(4),
     "ip6tables": iptables(6),
     "bpf": bpf,
+    "ipsets": ipsets,
+    "ipvs": ipvs,
     "sysctls": sysctls,
 }
 """The rows of every kind of state that `Machine.show` prints."""

@@ -88,7 +88,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def compiled(self) -> Network:
         """The state of every machine as the manifests and options have it, before any overlay."""
         try:
-            return compiled(self.layout, self.plugin, self.options.proxy)
+            return compiled(self.layout, self.plugin, self.options.proxy, dict(self.options.proxy_options))
         except LabError as error:
             raise error.placed(self.manifests.placed) from None
 

@@ -45,6 +45,8 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
     "iptables": lambda host: text.iptables_save(host.netfilter.ipv4),
     "ip6tables": lambda host: text.iptables_save(host.netfilter.ipv6),
     "bpf": lambda host: bpf_lb_list(host.ebpf),
+    "ipsets": text.ipset_save,
+    "ipvs": text.ipvsadm,
     "sysctls": lambda host: "\n".join(f"{key} = {value}" for key, value in sorted(host.sysctls.items())),
 }
 """What a machine can show, and how."""

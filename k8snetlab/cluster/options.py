@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True):
     cni: str = "flannel"
     cni_options: tuple[tuple[str, str], ...] = ()
     proxy: str = "iptables"
+    proxy_options: tuple[tuple[str, str], ...] = ()
     nodes: int = 3
     pod_cidr: str = ""
     service_cidr: str = ""
@@ -47,8 +48,8 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def chosen(options: Options, given: Mapping[str, Any]) -> Options:
-    """Options with some of them changed; another CNI begins with its own defaults. Raises `BadOption` naming what
-    exists.
+    """Options with some of them changed; another CNI or proxy mode begins with its own defaults. Raises `BadOption`
+    naming what exists.
     """
     known = Options.__struct_fields__
     for name in given:
@@ -57,6 +58,8 @@ def chosen(options: Options, given: Mapping[str, Any]) -> Options:
     values = {name: _FITTING.get(name, _word)(name, value) for name, value in given.items()}
     if values.get("cni", options.cni) != options.cni:
         values.setdefault("cni_options", ())
+    if values.get("proxy", options.proxy) != options.proxy:
+        values.setdefault("proxy_options", ())
     return msgspec.structs.replace(options, **values)
 
 
@@ -95,6 +98,7 @@ def _whole(name: str, value: object) -> int:
 
 _FITTING: Mapping[str, Callable[[str, object], Any]] = {
     "cni_options": _pairs,
+    "proxy_options": _pairs,
     "nodes": _count,
     "pod_cidr": _cidrs,
     "service_cidr": _cidrs,

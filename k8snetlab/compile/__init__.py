@@ -15,7 +15,7 @@ and 1.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 
 from k8snetlab import cni, services
@@ -52,14 +52,17 @@ PROXIES: tuple[str, ...] = tuple(services.MODES)
 """The modes of kube-proxy that can be compiled."""
 
 
-def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
+def compiled(layout: Layout, plugin: cni.Cni, proxy: str, proxy_options: Mapping[str, str] | None = None) -> Network:
     """The network of a cluster: pods `NAMESPACE/NAME`, nodes, switches, the router and the outside client, by name.
 
-    `proxy` is one of `PROXIES`. Hosts are built when they are first looked at. Raises `BadOption` for a proxy mode
-    that does not exist and for pods that the CNI cannot attach, `Overlap` for networks that hold outside addresses.
+    `proxy` is one of `PROXIES`; `proxy_options` are those of its options that differ from the usual. Hosts are built
+    when they are first looked at. Raises `BadOption` for a proxy mode or option that does not exist and for pods that
+    the CNI cannot attach, `Overlap` for networks that hold outside addresses.
     """
     if proxy not in services.MODES:
         raise BadOption(Problem(f"there is no proxy mode {proxy!r}; there are {', '.join(PROXIES)}", field="proxy"))
+    mode = services.MODES[proxy]
+    options = mode.chosen(proxy_options or {})
     _check_outside(layout)
     _check_pods(layout, plugin)
     fronted = IMPLEMENTATIONS[layout.load_balancer]
@@ -67,11 +70,11 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
     held: dict[str, Host | Callable[[], Host]] = {}
     for name, station in layout.stations.items():
         if name in layout.nodes:
-            held[name] = partial(_node, layout, plugin, proxy, name, added.get(name, Part()))
+            held[name] = partial(_node, layout, plugin, mode, options, name, added.get(name, Part()))
         else:
             held[name] = partial(_other, layout, plugin, station)
     for node, workloads in layout.workloads.items():
-        left = cache(partial(_left_in_pods, layout, proxy, node))  # the same in every pod of the node
+        left = cache(partial(_left_in_pods, layout, mode, options, node))  # the same in every pod of the node
         for workload in workloads:
             held[workload.name] = partial(_pod, layout, plugin, node, workload, left)
     for segment in layout.segments:
@@ -81,17 +84,23 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str) -> Network:
     if fronted.machine:
         held[BALANCER] = partial(underlay.balancer, layout, added[BALANCER])
     held[CLIENT] = partial(underlay.outside, client_address(4), client_address(6))
-    return Network(held, _owners(layout, added))
+    return Network(held, _owners(layout, mode, added))
 
 
-def _owners(layout: Layout, added: Parts) -> Callable[[str], Iterable[str]]:
+def _owners(layout: Layout, mode: services.Mode, added: Parts) -> Callable[[str], Iterable[str]]:
     """Which machines may own an address, or answer for it."""
     own = layout.owners()
     answering = {each.address: (name,) for name, part in added.items() for each in part.responders}
     always = (BALANCER,) if BALANCER in added else ()
-    if not (answering or always):
+    everywhere = mode.addresses(layout.exposures)
+    if not (answering or always or everywhere):
         return own
-    return lambda address: (*own(address), *always, *answering.get(address, ()))
+
+    def owning(address: str) -> Iterable[str]:
+        proxied = layout.nodes if address in everywhere else ()
+        return (*own(address), *always, *answering.get(address, ()), *proxied)
+
+    return owning
 
 
 # What cannot be built
@@ -139,7 +148,9 @@ def _held(blocks: Iterable[Prefix], address: str) -> bool:
 # The machines of the cluster
 
 
-def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str, added: Part) -> Host:
+def _node(
+    layout: Layout, plugin: cni.Cni, mode: services.Mode, options: Mapping[str, str], name: str, added: Part
+) -> Host:
     """A node: its card, kubelet and what else listens there, the rules of kube-proxy, what the CNI writes, and what
     else is `added`.
     """
@@ -151,7 +162,7 @@ def _node(layout: Layout, plugin: cni.Cni, proxy: str, name: str, added: Part) -
         listeners=_unique((KUBELET, *_served(layout, station), *_hosted(layout, name), *_checked(layout, name))),
     )
     wired = plugin.node(layout.cni_plan, machine, layout.workloads[name])
-    rules = services.MODES[proxy].node(layout.exposures, _place(layout, name, own, wired))
+    rules = mode.node(layout.exposures, _place(layout, name, options, own, wired))
     return assembled(name, "machine", own, rules, wired, added)
 
 
@@ -161,7 +172,7 @@ def _checked(layout: Layout, node: str) -> Iterator[Listener]:
         yield from services.health_listeners(ports, node)
 
 
-def _place(layout: Layout, name: str, *parts: Part) -> services.Place:
+def _place(layout: Layout, name: str, options: Mapping[str, str], *parts: Part) -> services.Place:
     """What a node's proxy knows of the node and of the cluster."""
     links = [link for part in parts for link in part.links if link.kind is not LinkKind.LOOPBACK]
     networks = layout.objects.networks
@@ -172,6 +183,7 @@ def _place(layout: Layout, name: str, *parts: Part) -> services.Place:
         services=networks.services,
         links=tuple(links),
         nodes=layout.node_addresses,
+        options=options,
     )
 
 
@@ -198,9 +210,9 @@ def _other(layout: Layout, plugin: cni.Cni, station: Station) -> Host:
     return assembled(station.name, station.kind, own, plugin.node(layout.cni_plan, machine, ()))
 
 
-def _left_in_pods(layout: Layout, proxy: str, node: str) -> Part:
+def _left_in_pods(layout: Layout, mode: services.Mode, options: Mapping[str, str], node: str) -> Part:
     """What the proxy leaves in each pod of a node."""
-    return services.MODES[proxy].pod(layout.exposures, _place(layout, node))
+    return mode.pod(layout.exposures, _place(layout, node, options))
 
 
 def _pod(layout: Layout, plugin: cni.Cni, node: str, workload: cni.Workload, left: Callable[[], Part]) -> Host:

@@ -40,11 +40,14 @@ class Tuple(NamedTuple):
 
 class Connection:
     """One tracked connection. `source_nat` and `destination_nat` say that rules have decided (perhaps to change
-    nothing); `began` that its first packet was a SYN, for a connection may also be met in the middle.
+    nothing); `began` that its first packet was a SYN, for a connection may also be met in the middle. The destination
+    of one that is `scheduled` is IPVS's affair: the reply tuple says where it went, but conntrack does not translate
+    it, and does not count it as DNAT.
     """
 
     __slots__ = (
-        "began", "confirmed", "destination_nat", "mark", "original", "reply", "seen_reply", "source_nat", "translated",
+        "began", "confirmed", "destination_nat", "mark", "original", "reply", "scheduled", "seen_reply", "source_nat",
+        "translated",
     )  # fmt: skip
 
     def __init__(self, original: Tuple, *, began: bool = False) -> None:
@@ -56,12 +59,13 @@ class Connection:
         self.source_nat = False
         self.destination_nat = False
         self.translated = False  # whether the reply is not the mirror of the original
+        self.scheduled = False
         self.mark = 0
 
     @property
     def is_dnat(self) -> bool:
         """Whether the destination was changed (`--ctstate DNAT`)."""
-        return (self.reply.src, self.reply.sport) != (self.original.dst, self.original.dport)
+        return not self.scheduled and self.reply[1:3] != self.original[3:]
 
     @property
     def is_snat(self) -> bool:

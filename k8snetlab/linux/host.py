@@ -22,8 +22,10 @@ import msgspec
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
 from k8snetlab.linux.ebpf import Attachment, Ebpf, Frontend
+from k8snetlab.linux.ipset import IpSet, IpSetEntry
+from k8snetlab.linux.ipvs import Destination, VirtualServer, VirtualServers
 from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour, Responder
-from k8snetlab.linux.netfilter import HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
+from k8snetlab.linux.netfilter import BALANCING, HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 
@@ -31,7 +33,8 @@ __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
 Entry: TypeAlias = (
     Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | Listener | Attachment | Frontend
-)
+    | VirtualServer | Destination | IpSetEntry
+)  # fmt: skip
 """Anything that can be taken out of a Host."""
 
 DEFAULT_RULES = (*default_rules(4), *default_rules(6))
@@ -57,6 +60,8 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     listeners: tuple[Listener, ...] = ()
     responders: tuple[Responder, ...] = ()
     ebpf: Ebpf | None = None
+    ipsets: tuple[IpSet, ...] = ()
+    ipvs: tuple[VirtualServer, ...] = ()
 
     def link(self, name: str) -> Link:
         """The device of that name. Raises `UnknownName`."""
@@ -72,12 +77,13 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def owned(self) -> Mapping[str, str]:
         """Own addresses and the device each is on: the table `local`. A device that is down keeps its IPv4 addresses
-        and loses its IPv6 addresses.
+        and loses its IPv6 addresses; but a dummy, which asks nobody whether an address is taken, has them from the
+        start.
         """
         found: dict[str, str] = {}
         for link in self.links:
             for address in link.addresses:
-                if link.up or address.family == 4:
+                if link.up or address.family == 4 or link.kind is LinkKind.DUMMY:
                     found.setdefault(address.ip, link.name)
         return found
 
@@ -174,7 +180,19 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         chains = {name: table.chains[hook] for name, table in held.items() if hook in table.chains}
         busy = {name: chain for name, chain in chains.items() if chain.rules or chain.policy != "ACCEPT"}
         needed = {*busy, *({"nat"} & held.keys()), *(TRACKING if self.tracks[of] else ())}
+        if self.ipvs:
+            needed |= BALANCING
         return tuple((phase, busy.get(phase)) for phase in ORDER[hook] if phase in needed)
+
+    @cached_property
+    def sets(self) -> Mapping[str, IpSet]:
+        """The sets by name."""
+        return {held.name: held for held in self.ipsets}
+
+    @cached_property
+    def virtual_servers(self) -> VirtualServers:
+        """The virtual servers, ready for lookups."""
+        return VirtualServers(self.ipvs)
 
     @cached_property
     def permanent(self) -> Mapping[tuple[str, str], str]:
@@ -212,9 +230,9 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
     def without(self, entry: Entry, family: int = 0) -> Host:
         """The same machine with one route, rule, neighbour, FDB entry, link, listener, responder, eBPF program or
-        frontend less. A bridge that goes sets its ports free. A netfilter rule may stand alike in the tables of both
-        families: it goes from those of `family`, if that is given, else from the first that have it. Raises
-        `UnknownName`.
+        frontend, virtual or real server, or entry of a set less. A bridge that goes sets its ports free. A netfilter
+        rule may stand alike in the tables of both families: it goes from those of `family`, if that is given, else from
+        the first that have it. Raises `UnknownName`.
         """
         if isinstance(entry, Rule):
             for of in (family,) if family else (4, 6):
@@ -225,6 +243,10 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             if self.ebpf is None or not self.ebpf.holds(entry):
                 raise UnknownName("entry of eBPF", repr(entry), field=self.name)
             return msgspec.structs.replace(self, ebpf=self.ebpf.without(entry))
+        if isinstance(entry, Destination):
+            return self._without_server(entry)
+        if isinstance(entry, IpSetEntry):
+            return self._without_element(entry)
         field = _FIELDS[type(entry)]
         held: tuple[Entry, ...] = getattr(self, field)
         if entry not in held:
@@ -233,6 +255,20 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         if isinstance(entry, Link):
             kept = tuple(_freed(other, entry) for other in kept if isinstance(other, Link))
         return msgspec.structs.replace(self, **{field: kept})
+
+    def _without_server(self, entry: Destination) -> Host:
+        if entry.virtual not in self.ipvs or entry.server not in entry.virtual.servers:
+            raise UnknownName("real server", entry.text, field=self.name)
+        fewer = entry.virtual.without(entry.server)
+        held = tuple(fewer if each == entry.virtual else each for each in self.ipvs)
+        return msgspec.structs.replace(self, ipvs=held)
+
+    def _without_element(self, entry: IpSetEntry) -> Host:
+        held = self.sets.get(entry.set)
+        if held is None or entry.entry not in held.entries:
+            raise UnknownName("entry", f"{entry.set} {entry.entry}", field=self.name)
+        fewer = held.without(entry.entry)
+        return msgspec.structs.replace(self, ipsets=tuple(fewer if each is held else each for each in self.ipsets))
 
     def unplugged(self, name: str) -> Host:
         """The same machine after the other end of one of its cables is gone: a veth goes with it, a NIC stays."""
@@ -249,7 +285,7 @@ def _freed(port: Link, gone: Link) -> Link:
 
 _FIELDS: Mapping[type, str] = {
     Link: "links", Route: "routes", RoutingRule: "rules", Neighbour: "neighbours", FdbEntry: "fdb",
-    Listener: "listeners", Responder: "responders",
+    Listener: "listeners", Responder: "responders", VirtualServer: "ipvs",
 }  # fmt: skip
 
 
@@ -273,6 +309,8 @@ class Part(msgspec.Struct, frozen=True):
     listeners: tuple[Listener, ...] = ()
     responders: tuple[Responder, ...] = ()
     ebpf: Ebpf | None = None
+    ipsets: tuple[IpSet, ...] = ()
+    ipvs: tuple[VirtualServer, ...] = ()
 
 
 def assembled(name: str, kind: str, *parts: Part) -> Host:
@@ -299,6 +337,8 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         listeners=tuple(listener for part in parts for listener in part.listeners),
         responders=tuple(responder for part in parts for responder in part.responders),
         ebpf=next((part.ebpf for part in parts if part.ebpf is not None), None),
+        ipsets=tuple(held for part in parts for held in part.ipsets),
+        ipvs=tuple(virtual for part in parts for virtual in part.ipvs),
     )
 
 

@@ -71,6 +71,18 @@ class Scheduler(StrEnum):
     DH = "dh"  # destination hashing
 
 
+_WHY: Mapping[Scheduler, str] = {
+    Scheduler.RR: "its turn (rr)",
+    Scheduler.WRR: "its turn by weight (wrr)",
+    Scheduler.LC: "nobody has fewer connections (lc)",
+    Scheduler.WLC: "nobody has fewer connections for its weight (wlc)",
+    Scheduler.SED: "nobody would answer sooner (sed)",
+    Scheduler.NQ: "an idle one, or who would answer soonest (nq)",
+    Scheduler.SH: "chosen by a hash of the source address (sh)",
+    Scheduler.DH: "chosen by a hash of the destination address (dh)",
+}
+
+
 class RealServer(msgspec.Struct, frozen=True):
     """One server behind a virtual one, reached by NAT. One of weight 0 takes no new connections."""
 
@@ -140,7 +152,7 @@ class VirtualServer(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def chain(self) -> str:
-        return str(self)
+        return " ".join(str(self).split())
 
     @property
     def selector(self) -> str:
@@ -179,7 +191,7 @@ class Destination(msgspec.Struct, frozen=True):
 
     @property
     def chain(self) -> str:
-        return str(self.virtual)
+        return self.virtual.chain
 
     @property
     def text(self) -> str:
@@ -217,12 +229,14 @@ class VirtualServers:
 class ConnectionEntry(NamedTuple):
     """One line of IPVS's connection table: who connected, to which address and port, and which server took it.
 
-    `request` is the tuple of the client's packets as they come, `answer` that of the server's as they come.
+    `request` is the tuple of the client's packets as they come, `answer` that of the server's as they come; `why` says
+    what made the choice.
     """
 
     request: Tuple
     answer: Tuple
     destination: Destination
+    why: str = ""
 
 
 class Director:
@@ -251,14 +265,16 @@ class Director:
     def schedule(self, virtual: VirtualServer, key: Tuple, now: float, choose: Choose) -> ConnectionEntry | None:
         """Take a server for a new connection and remember it; `None` if no server can take it. `now` is in seconds."""
         server = self._held(virtual, key, now) if virtual.persistent else None
+        why = "the client had it before (persistent)"
         if server is None:
             server = self._chosen(virtual, key, choose)
+            why = _WHY[virtual.scheduler]
         if server is None:
             return None
         if virtual.persistent:
             self._templates[virtual.key, _network(virtual, key.src)] = server, now
         answer = Tuple(key.protocol, server.address, server.port or key.dport, key.src, key.sport)
-        entry = ConnectionEntry(key, answer, Destination(virtual, server))
+        entry = ConnectionEntry(key, answer, Destination(virtual, server), why)
         self._by_request[key] = self._by_answer[answer] = entry
         return entry
 

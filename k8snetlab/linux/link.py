@@ -2,7 +2,8 @@
 
 A link is a device of one machine as `ip link` shows it. A *veth* is one end of a virtual cable, whose other end is in
 another network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with
-`master` set are its ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself.
+`master` set are its ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself;
+a *dummy* leads nowhere, and is there to hold addresses.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
 machine) and of a bridge (MAC → port). Who asks for the MAC of an address is answered by the machine that has it, or by
@@ -31,6 +32,7 @@ class LinkKind(StrEnum):
     VETH = "veth"
     BRIDGE = "bridge"
     VXLAN = "vxlan"
+    DUMMY = "dummy"
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -27,11 +27,11 @@ from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
 
 __all__ = [
-    "ACCEPT", "DROP", "HOOKS", "NOTHING", "NOTRACK", "ORDER", "RETURN", "TABLES", "TRACKING", "AddrType", "Chain",
-    "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "L4", "Mark", "Masquerade",
-    "Match", "Multiport", "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Protocol4", "Recent",
-    "Redirect", "Reject", "Rule", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target",
-    "tables",
+    "ACCEPT", "BALANCING", "DROP", "HOOKS", "L4", "NOTHING", "NOTRACK", "ORDER", "RETURN", "TABLES", "TRACKING",
+    "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "Mark",
+    "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface",
+    "Patch", "Physdev", "Protocol4", "Recent", "Redirect", "Reject", "Rule", "Scheduled", "SetMark", "Snat", "Source",
+    "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
 ]  # fmt: skip
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -48,15 +48,18 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     "PREROUTING": ("defrag", "raw", "conntrack", "mangle", "nat"),
-    "INPUT": ("mangle", "filter", "nat", "confirm"),
-    "FORWARD": ("mangle", "filter"),
-    "OUTPUT": ("raw", "conntrack", "mangle", "nat", "filter"),
+    "INPUT": ("mangle", "filter", "ipvs answer", "ipvs request", "nat", "confirm"),
+    "FORWARD": ("mangle", "filter", "ipvs answer"),
+    "OUTPUT": ("raw", "conntrack", "mangle", "nat", "ipvs answer", "ipvs request", "filter"),
     "POSTROUTING": ("mangle", "nat", "confirm"),
 }
 """What happens at each hook, by the kernel's priorities: tables, and what conntrack does between them."""
 
 TRACKING = frozenset({"defrag", "conntrack", "confirm"})
 """The phases of conntrack: they exist only where connections are tracked."""
+
+BALANCING = frozenset({"ipvs answer", "ipvs request"})
+"""The phases of IPVS: they exist only where there are virtual servers."""
 
 
 class Surroundings(Protocol):
@@ -76,6 +79,10 @@ class Surroundings(Protocol):
 
     def remember(self, list_name: str, address: str) -> None:
         """Put the address on the list (`recent --set`)."""
+        ...
+
+    def in_set(self, name: str, skb: Skb, directions: tuple[str, ...]) -> bool:
+        """Whether the set holds the packet (`set --match-set`)."""
         ...
 
 
@@ -298,6 +305,56 @@ class Recent(msgspec.Struct, frozen=True, gc=False):
         what = f"--rcheck --seconds {self.seconds} --reap" if self.seconds else "--set"
         mask = "255.255.255.255" if self.family == 4 else "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
         return f"-m recent {what} --name {self.name} --mask {mask} --rsource"
+
+
+class MatchSet(msgspec.Struct, frozen=True):
+    """`-m set --match-set NAME dst,dst`: whether the packet is in a set (`linux.ipset`), by one direction, `src` or
+    `dst`, for each part of its entries.
+    """
+
+    name: str
+    directions: tuple[str, ...]
+    invert: bool = False
+
+    def test(self, skb: Skb, at: Surroundings) -> bool:
+        return at.in_set(self.name, skb, self.directions) != self.invert
+
+    def __str__(self) -> str:
+        return f"-m set {_not(self.invert)}--match-set {self.name} {','.join(self.directions)}"
+
+
+class Physdev(msgspec.Struct, frozen=True):
+    """`-m physdev --physdev-is-in`: whether the packet came by a port of a bridge."""
+
+    invert: bool = False
+
+    def test(self, skb: Skb, at: Surroundings) -> bool:
+        return (skb.bridged is not None) != self.invert
+
+    def __str__(self) -> str:
+        return f"-m physdev {_not(self.invert)}--physdev-is-in"
+
+
+class Scheduled(msgspec.Struct, frozen=True):
+    """`-m ipvs --vproto N --vaddr A --vport P`: a client's packet that IPVS sends on from that virtual server."""
+
+    protocol: str
+    address: str
+    port: int
+
+    def test(self, skb: Skb, at: Surroundings) -> bool:
+        entry = skb.virtual
+        if entry is None or skb.dst != entry.answer.src:
+            return False
+        asked = entry.request
+        return (asked.protocol, asked.dst, asked.dport) == (self.protocol, self.address, self.port)
+
+    def __str__(self) -> str:
+        host = "/128" if ":" in self.address else ""
+        return f"-m ipvs --vproto {_NUMBERS[self.protocol]} --vaddr {self.address}{host} --vport {self.port}"
+
+
+_NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 
 class Target(Protocol):

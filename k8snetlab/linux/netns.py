@@ -12,6 +12,8 @@ This is the path, in one place, in the order the packet meets it:
     a socket sends ─► routing decision ─► OUTPUT ────────────────────────┘   mangle, nat
                                           raw, conntrack, mangle, nat, filter
 
+On a machine with virtual servers, IPVS looks at packets in INPUT, OUTPUT and FORWARD too: see `ipvs`.
+
 The table nat is asked for the first packet of a connection only; conntrack translates the rest, and the answers. A
 frame that crosses a bridge passes the hooks in brackets while `bridge-nf-call-iptables` is 1. A packet that is lost
 leaves a step that says by what; nothing is lost in silence here, even where the real kernel says nothing.
@@ -30,8 +32,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from k8snetlab.errors import UnknownName
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host
+from k8snetlab.linux.ipvs import ConnectionEntry, Director
 from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.linux.netfilter import (
     DROP,
@@ -89,6 +93,7 @@ class Namespace:
         "balancer",
         "conntrack",
         "cuts",
+        "director",
         "fragments",
         "host",
         "learnt",
@@ -111,6 +116,7 @@ class Namespace:
         self.paths: dict[tuple[str, Tuple], NextHop] = {}  # (prefix, flow) -> the way taken
         self.recent: dict[str, dict[str, float]] = {}
         self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
+        self.director: Director | None = None  # there once IPVS has something to remember
         self.cuts = 0  # packets that were fragmented here: the identification of the last one
         self.fragments: dict[tuple[str, str, str, int], list[Packet]] = {}
 
@@ -128,6 +134,12 @@ class Namespace:
 
     def remember(self, list_name: str, address: str) -> None:
         self.recent.setdefault(list_name, {})[address] = self.world.now
+
+    def in_set(self, name: str, skb: Skb, directions: tuple[str, ...]) -> bool:
+        held = self.host.sets.get(name)
+        if held is None:
+            raise UnknownName("set", name, self.host.sets, field=self.name)
+        return held.holds(skb, directions)
 
     # 1. A frame arrives
 
@@ -717,6 +729,10 @@ class Namespace:
                 elif rule.target == DROP or isinstance(rule.target, Reject):
                     yield from self._lost_to(rule, skb)
                     return False
+            elif phase == "ipvs answer":
+                yield from self._answered(skb)
+            elif phase == "ipvs request" and skb.virtual is None and not (yield from self._scheduled(skb)):
+                return False
         return True
 
     def _reassemble(self, skb: Skb, who: str) -> Passed:
@@ -844,6 +860,8 @@ class Namespace:
         """Rewrite the packet as its connection says; true if that changed it."""
         wanted = connection.original.mirrored() if skb.reply else connection.reply.mirrored()
         header = skb.packet.headers[1]
+        if connection.scheduled and (hook in SOURCE_SIDE) is skb.reply:
+            return False  # IPVS does this side
         if isinstance(header, ICMP) and header.about is not None:
             return self._translate_error(hook, skb, header, wanted)
         ip = skb.ip
@@ -927,6 +945,103 @@ class Namespace:
                 if not callers:
                     return None, steps
                 lines = callers.pop()
+
+    # IPVS
+
+    def _answered(self, skb: Skb) -> Steps:
+        """What a real server sends back gets the virtual address as its source (`ip_vs_out`)."""
+        director, header = self.director, skb.packet.headers[1] if not skb.ip.offset else None
+        if director is None or skb.virtual is not None:
+            return
+        error = header.about if isinstance(header, ICMP) else None
+        entry = director.answer(skb.tuple if error is None else Skb(error).tuple.mirrored())
+        if entry is None:
+            return
+        skb.virtual = entry
+        asked = entry.request
+        if error is None:
+            skb.put(rewritten(skb.packet, skb.ip, src=asked.dst, sport=asked.dport))
+        else:
+            assert isinstance(header, ICMP)
+            about = rewritten(error, error.ip, dst=asked.dst, dport=asked.dport)
+            outer = _with_addresses(skb.ip, src=asked.dst)
+            skb.put(Packet((outer, ICMP(header.message, header.mtu, header.ident, about)), skb.packet.payload))
+        why = "an answer of a real server: IPVS gives it the virtual server's address"
+        yield Step(self.name, skb.oif or skb.iif, Action.SNAT, skb.packet, why, entry.destination)
+
+    def _scheduled(self, skb: Skb) -> Passed:
+        """A packet for a virtual server goes on to a real one (`ip_vs_in`); true if it has not been taken away."""
+        if self.director is None:
+            self.director = Director()
+        key = skb.tuple
+        entry = self.director.request(key)
+        if entry is None:
+            virtual = self.host.virtual_servers.find(key, skb.mark)
+            if virtual is None or _is_fragment(skb.ip) or not _may_be_scheduled(skb.packet.headers[1]):
+                return True
+            entry = self.director.schedule(virtual, key, self.world.now, self.world.choose)
+            if entry is None:
+                why = f"the virtual server {virtual.endpoint} has no real server that takes it"
+                yield Step(self.name, skb.iif or skb.oif, Action.REJECT, skb.packet, why, virtual)
+                yield from self._answer_error(skb, "port-unreachable")
+                return False
+        return (yield from self._to_real_server(skb, entry))
+
+    def _to_real_server(self, skb: Skb, entry: ConnectionEntry) -> Passed:
+        """Another destination, and a way of its own to it: from OUTPUT on, if it is not on this machine."""
+        server = entry.answer
+        local = self.host.is_local(server.src)
+        route = None if local else self.host.find(server.src)
+        if not local and (yield from self._kept_from(skb, server.src, route)):
+            return False
+        packet = rewritten(skb.packet, skb.ip, dst=server.src, dport=server.sport)
+        if not local:
+            packet = Packet((_with_ttl(packet.ip, packet.ip.ttl - 1), *packet.headers[1:]), packet.payload)
+        skb.put(packet)
+        skb.virtual = entry
+        self._let_conntrack_know(skb, server.src, server.sport)
+        why = f"IPVS sends it to a real server of {entry.destination.virtual.endpoint}: {entry.why}"
+        yield Step(self.name, skb.oif or skb.iif, Action.DNAT, skb.packet, why, entry.destination)
+        if local or route is None:
+            return True
+        skb.iif, skb.oif, skb.bridged = "", route.device, None
+        yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(server.src, route))
+        if (yield from self._hook("OUTPUT", skb)):
+            yield from self._leave(skb, route)
+        return False
+
+    def _kept_from(self, skb: Skb, server: str, route: Route | None) -> Passed:
+        """Say what keeps a packet from a real server on another machine; true if something does."""
+        device = skb.iif or skb.oif
+        if route is None or route.type is not RouteType.UNICAST:
+            why = f"IPVS has no way to the real server {server}"
+            yield Step(self.name, device, Action.UNREACHABLE, skb.packet, why)
+            yield from self._answer_error(skb, "host-unreachable")
+            return True
+        if skb.src.startswith("127.") or skb.src == "::1":
+            why = f"IPVS sends nothing from {skb.src} to another machine"
+            yield Step(self.name, device, Action.DROP, skb.packet, why)
+            return True
+        if skb.ip.ttl <= 1:
+            yield Step(self.name, device, Action.UNREACHABLE, skb.packet, "its time to live is used up")
+            yield from self._answer_error(skb, "time-exceeded")
+            return True
+        mtu = route.mtu or self.host.link(route.device).mtu
+        if skb.packet.length > mtu and (skb.ip.df or skb.version == 6):
+            why = f"{skb.packet.length} bytes do not fit the MTU of {route.device}, {mtu}, on the way to {server}"
+            yield Step(self.name, device, Action.DROP, skb.packet, why)
+            yield from self._answer_error(skb, "fragmentation-needed", mtu)
+            return True
+        return False
+
+    def _let_conntrack_know(self, skb: Skb, server: str, port: int) -> None:
+        """The connection's answers come from the real server; without `vs.conntrack` it is no longer tracked."""
+        connection = skb.connection
+        if not self.host.sysctl("net.ipv4.vs.conntrack"):
+            skb.connection, skb.tracked, skb.state = None, False, "UNTRACKED"
+        elif connection is not None and not connection.confirmed and not skb.reply:
+            connection.reply = connection.reply._replace(src=server, sport=port)
+            connection.scheduled = connection.translated = True
 
     # Answers by the kernel
 
@@ -1066,6 +1181,13 @@ def reassembled(pieces: list[Packet]) -> Packet | None:
         return None
     header = _with_fragment(held[0].ip, 0, more=False, ident=0)
     return Packet((header, *held[0].headers[1:]), b"".join(piece.payload for piece in held))
+
+
+def _may_be_scheduled(header: Header) -> bool:
+    """Whether IPVS takes the packet for the first of a connection."""
+    if isinstance(header, TCP):
+        return header.flags == "S"
+    return isinstance(header, UDP) or (isinstance(header, SCTP) and header.chunk == "INIT")
 
 
 def _may_begin(header: Header) -> bool:

@@ -10,6 +10,7 @@ Not modelled: priorities, checksums offload, timestamps. Guide section 2.1.
 from __future__ import annotations
 
 from k8snetlab.linux.conntrack import Connection, Tuple
+from k8snetlab.linux.ipvs import ConnectionEntry
 from k8snetlab.packet import ICMP, SCTP, TCP, UDP, Ethernet, IPHeader, IPv4, IPv6, Packet
 
 __all__ = ["Skb"]
@@ -23,7 +24,7 @@ class Skb:
 
     __slots__ = (
         "bridged", "connection", "cut", "dport", "dst", "iif", "joined", "mark", "oif", "packet", "protocol", "reply",
-        "sport", "src", "state", "tracked", "version",
+        "sport", "src", "state", "tracked", "version", "virtual",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, iif: str = "") -> None:
@@ -37,6 +38,7 @@ class Skb:
         self.state = ""
         self.reply = False
         self.tracked = True
+        self.virtual: ConnectionEntry | None = None  # set once IPVS has dealt with it
         self.put(packet)
 
     def put(self, packet: Packet) -> None:

@@ -1,7 +1,8 @@
 """What would the real tool print?
 
-The state of a machine, in the words of `ip`, `bridge`, `conntrack` and `iptables-save`: what a learner meets on a
-real node reads the same. Every line is made from the state alone; two calls with the same state give the same bytes.
+The state of a machine, in the words of `ip`, `bridge`, `conntrack`, `iptables-save`, `ipset` and `ipvsadm`: what a
+learner meets on a real node reads the same. Every line is made from the state alone; two calls with the same state
+give the same bytes.
 
 Order is the kernel's: IPv4 routes by prefix, the default route first; IPv6 routes as the kernel walks its tree, which
 puts a network after those inside it, and the default route last. Trailing blanks, of which the real tools leave many,
@@ -9,18 +10,20 @@ are left out.
 
 Not modelled, and so not printed: link-local addresses (`fe80::/64`) and multicast entries, which the kernel makes for
 every device; statistics; time-outs of addresses. The queueing discipline is the usual one of the kind of device.
-Guide section 2.1; iproute2 6.1, conntrack-tools 1.4.7.
+Guide section 2.1; iproute2 6.1, conntrack-tools 1.4.7, ipset 7.17, ipvsadm 1.31.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from k8snetlab.address import Prefix, family
+from k8snetlab.address import Prefix, family, number
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.ebpf import Attachment, Frontend
 from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
+from k8snetlab.linux.ipset import IpSetEntry
+from k8snetlab.linux.ipvs import Destination, RealServer, VirtualServer
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
@@ -35,7 +38,10 @@ __all__ = [
     "ip_neigh",
     "ip_route",
     "ip_rule",
+    "ipset_save",
     "iptables_save",
+    "ipvsadm",
+    "ipvsadm_save",
 ]
 
 
@@ -73,13 +79,16 @@ def ip_link_details(host: Host) -> str:
 
 def _first_line(link: Link, mode: str) -> str:
     name = f"{link.name}@if{link.peer_index}" if link.peer_index else link.name
-    flags = "LOOPBACK" if link.kind is LinkKind.LOOPBACK else "BROADCAST,MULTICAST"
+    flags = _FLAGS.get(link.kind, "BROADCAST,MULTICAST")
     up = ",UP,LOWER_UP" if link.up else ""
     master = f"master {link.master} " if link.master else ""
     return (
         f"{link.index}: {name}: <{flags}{up}> mtu {link.mtu} qdisc {_qdisc(link)} {master}state {_state(link)} "
-        f"{mode}group default qlen 1000"
+        f"{mode}group default{'' if link.kind is LinkKind.DUMMY else ' qlen 1000'}"
     )
+
+
+_FLAGS = {LinkKind.LOOPBACK: "LOOPBACK", LinkKind.DUMMY: "BROADCAST,NOARP"}
 
 
 def _second_line(link: Link, netns: dict[str, int]) -> str:
@@ -126,7 +135,7 @@ def _kind(link: Link) -> Iterator[str]:
         of = link.vxlan
         learning = "" if of.learning else "nolearning "
         yield f"vxlan id {of.vni} local {of.local} dev {of.device} srcport 0 0 dstport {of.port} {learning}ttl auto"
-    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH):
+    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY):
         yield str(link.kind)
     if link.master:
         yield f"bridge_slave state forwarding hairpin {'on' if link.hairpin else 'off'}"
@@ -294,6 +303,10 @@ def entry_line(entry: Entry) -> str:
             return Slot(entry).text
         case Responder():
             return f"{entry.program or 'a program'} answers for {entry.address} on {entry.device}"
+        case VirtualServer() | Destination():
+            return entry.text
+        case IpSetEntry():
+            return f"add {entry.set} {entry.entry}"
         case _:
             return f"{entry.protocol} {entry.address or '*'}:{entry.port}"
 
@@ -378,6 +391,49 @@ def _table(name: str, chains: list[Chain]) -> Iterator[str]:
     for chain in (*base, *own):
         yield from (rule.text for rule in chain.rules)
     yield "COMMIT"
+
+
+# ipset save, ipvsadm
+
+
+def ipset_save(host: Host) -> str:
+    """`ipset save`: the sets in the order they were made, and their entries by address and port."""
+    return _text(line for held in host.ipsets for line in held.lines)
+
+
+def ipvsadm(host: Host) -> str:
+    """`ipvsadm -Ln`: every virtual server and its real servers, by address and port; connections are not counted."""
+    lines = [
+        "IP Virtual Server version 1.2.1 (size=4096)",
+        "Prot LocalAddress:Port Scheduler Flags",
+        "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn",
+    ]
+    for virtual in _virtual_servers(host):
+        lines.append(str(virtual))
+        lines += (f"  -> {server!s:<28} {'Masq':<7} {server.weight:<6} {0:<10} 0" for server in _real_servers(virtual))
+    return _text(lines)
+
+
+def ipvsadm_save(host: Host) -> str:
+    """`ipvsadm -Sn`: the commands that would make the same virtual and real servers."""
+    lines: list[str] = []
+    for virtual in _virtual_servers(host):
+        lines.append(virtual.text)
+        lines += (Destination(virtual, server).text for server in _real_servers(virtual))
+    return _text(lines)
+
+
+def _virtual_servers(host: Host) -> list[VirtualServer]:
+    return sorted(
+        host.ipvs,
+        key=lambda held: (
+            held.mark, held.family, _NUMBER.get(held.protocol, 0), number(held.address or "0.0.0.0"), held.port,
+        ),
+    )  # fmt: skip
+
+
+def _real_servers(virtual: VirtualServer) -> list[RealServer]:
+    return sorted(virtual.servers, key=lambda server: (number(server.address), server.port))
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -17,10 +17,12 @@ import msgspec
 
 from k8snetlab.address import Prefix, family
 from k8snetlab.api import Node
+from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.ebpf import Attachment, Ebpf, sockets
 from k8snetlab.linux.host import Part
+from k8snetlab.linux.ipvs import Scheduler
 from k8snetlab.linux.link import Link
-from k8snetlab.services import ebpf, iptables
+from k8snetlab.services import ebpf, iptables, ipvs
 from k8snetlab.services.endpoints import Backend
 from k8snetlab.services.exposure import Exposure, exposures
 from k8snetlab.services.health import health_listeners, ready_on
@@ -35,6 +37,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a proxy runs: its node, every address that the node's devices have but the loopback's (in the order of the
     devices, those of the CNI too), and the cluster's pod and Service networks. `links` are those devices, and `nodes`
     the addresses of all nodes.
+    `options` are those of the mode, each with its value.
     """
 
     node: Node
@@ -43,6 +46,7 @@ class Place(msgspec.Struct, frozen=True):
     services: tuple[Prefix, ...] = ()
     links: tuple[Link, ...] = ()
     nodes: tuple[str, ...] = ()
+    options: Mapping[str, str] = {}
 
     def own(self, of: int) -> str:
         """The node's own address in a family (4 or 6), or nothing."""
@@ -58,10 +62,27 @@ def _nothing(served: Served, place: Place) -> Part:
 
 
 class Mode(msgspec.Struct, frozen=True):
-    """A proxy: what it writes on a node, and what it leaves in each pod of that node (most leave nothing)."""
+    """A proxy: what it writes on a node, and what it leaves in each pod of that node (most leave nothing).
+
+    `addresses` are those that it gives every node, so that all of them may answer for these; `options` names what can
+    be chosen, with the values there are, the usual one first.
+    """
 
     node: Callable[[Served, Place], Part]
     pod: Callable[[Served, Place], Part] = _nothing
+    addresses: Callable[[Served], frozenset[str]] = lambda served: frozenset()
+    options: Mapping[str, tuple[str, ...]] = {}
+
+    def chosen(self, given: Mapping[str, str]) -> Mapping[str, str]:
+        """Every option with its value. Raises `BadOption` for an option or a value that does not exist."""
+        for name, value in given.items():
+            if name not in self.options:
+                known = f"there are {', '.join(self.options)}" if self.options else "it has none"
+                raise BadOption(Problem(f"the proxy mode has no option {name!r}; {known}", field="proxy_options"))
+            if value not in self.options[name]:
+                known = ", ".join(self.options[name])
+                raise BadOption(Problem(f"{value!r} is no {name}; there are {known}", field=f"proxy_options.{name}"))
+        return {name: given.get(name, values[0]) for name, values in self.options.items()}
 
 
 def _iptables(served: Served, place: Place) -> Part:
@@ -99,5 +120,28 @@ def _ebpf_in_pod(served: Served, place: Place) -> Part:
     return _ebpf_on(served, place, sockets())
 
 
-MODES: Mapping[str, Mode] = {"iptables": Mode(_iptables), "ebpf": Mode(_ebpf, _ebpf_in_pod)}
+def _ipvs(served: Served, place: Place) -> Part:
+    """kube-proxy in ipvs mode."""
+    families = (4, 6)
+    node = ipvs.Node(
+        name=place.node.name,
+        zone=place.node.zone,
+        addresses=place.addresses,
+        own={of: place.own(of) for of in families},
+        pods={block.family: block for block in reversed(place.pods)},
+        index=1 + max((link.index for link in place.links), default=1),
+        scheduler=Scheduler(place.options["scheduler"]),
+    )
+    return ipvs.part(served, node, strict_arp=place.options["strict-arp"] == "true")
+
+
+MODES: Mapping[str, Mode] = {
+    "iptables": Mode(_iptables),
+    "ipvs": Mode(
+        _ipvs,
+        addresses=lambda served: frozenset(ipvs.service_addresses(served)),
+        options={"scheduler": ipvs.SCHEDULERS, "strict-arp": ("false", "true")},
+    ),
+    "ebpf": Mode(_ebpf, _ebpf_in_pod),
+}
 """The modes of kube-proxy, by the name its configuration uses, and `ebpf`: Cilium instead of it."""
