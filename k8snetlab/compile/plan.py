@@ -46,17 +46,24 @@ def _owners(layout: Layout, network: Network) -> Iterator[tuple[str, str]]:
     for station in layout.stations.values():
         for address in station.addresses:
             yield address, f"node {station.name}" if station.name in layout.nodes else station.name
+    shared: dict[str, str] = {}
     for name in layout.nodes:
         for address, device in network[name].owned.items():
             if device not in ("lo", "eth0"):
                 yield address, f"the device {device} of node {name}"
+                shared[address] = device
     for workloads in layout.workloads.values():
         for pod in workloads:
             for address in pod.addresses:
                 yield address, f"pod {pod.name}"
     for service in layout.objects.services:
         for address in service.cluster_ips:
-            yield address, f"Service {service.key}: on no interface anywhere, only in rules"
+            where = (
+                f"on {shared[address]} of every node"
+                if address in shared
+                else "on no interface anywhere, only in rules"
+            )
+            yield address, f"Service {service.key}: {where}"
         for ingress in service.load_balancer:
             if ingress.ip:
                 yield ingress.ip, f"the load balancer of Service {service.key}"

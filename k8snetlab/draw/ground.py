@@ -440,7 +440,7 @@ def _devices(host: Host) -> dict[str, list[Link]]:
             found["bridge"].append(link)
         elif link.kind is LinkKind.NIC:
             found["card"].append(link)
-        elif link.kind not in (LinkKind.LOOPBACK, LinkKind.VETH):
+        elif link.kind is LinkKind.VXLAN:
             found["tunnel"].append(link)
     return found
 

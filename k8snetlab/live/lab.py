@@ -73,6 +73,10 @@ class Lab:
         self._texts: tuple[Network, Mapping[str, Texts]] | None = None
 
     def __enter__(self) -> Self:
+        balancing = [host.name for host in self.network.values() if host.ipvs]
+        if balancing:
+            message = "a lab makes no virtual servers: IPVS is in few kernels, and was never tried"
+            raise CannotDo(Problem(message, object=", ".join(balancing[:3]), field="ipvs"))
         command = [*unshare(os.geteuid()), sys.executable, "-I", "-S", "-c", _INSIDE, str(Path(__file__).parent)]
         pipe = subprocess.PIPE
         self._agent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)  # noqa: S603

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from k8snetlab.trace import Client, Verdict
-from tests.services.shapes import DROPPED, FROM_ANT, LOST, REFUSED, WEB, Ends, opens
+from tests.services.shapes import DROPPED, FROM_ANT, LOST, REFUSED, WEB, Ends, opens, unheard
 
 __all__ = ["DIFFERENCES"]
 
@@ -37,7 +37,48 @@ NFTABLES: Mapping[str, Ends] = {
     "ant > 192.0.2.7:80": REFUSED,
 }
 
-IPVS: Mapping[str, Ends] = {}
+# A Service address is the node's own there. Its other ports are rejected, and the node itself is told as well.
+OTHER_PORTS = (
+    "caller-ant > web:81", "caller-ant > web:8080", "caller-ant > web:80/UDP", "ant > web:81", "caller-ant > multi:82",
+    "caller-ant > nobody:81", "caller-ant > sctp:7", "caller-ant > 198.51.100.1:81",
+    "outside via ant > 198.51.100.1:81",
+    "ant > 198.51.100.8:80", "ant > 192.0.2.7:80", "caller-ant > web6:81 in IPv6",
+)  # fmt: skip
+
+# No virtual server has a loopback address.
+LOOPBACK = ("ant > 127.0.0.1:30080", "ant > 127.0.0.7:30080", "ant > 127.0.0.1:30081")
+
+# Under policy Local every client gets the node's own backends, pods and the node too, whom nobody masquerades.
+# A node without one of its own sends packets to all of them, which answer a client outside past it.
+BOTH_UNHEARD = unheard(web_ant="client", web_bee="client")
+NONE_HERE_IPVS = (
+    "outside > cat:30081", "neighbour > cat:30081", "outside via cat > 198.51.100.2:80", "outside > cat:30083",
+    "outside via cat > 192.0.2.6:80", "outside > cat:30081 in IPv6",
+)  # fmt: skip
+
+# A node's own packets have the address they are for as their source. Where nobody masquerades them, the other nodes,
+# which have that address too, do not even answer for themselves.
+MISTAKEN = Ends(Client.UNREACHABLE, fate=Verdict.UNREACHABLE)
+
+IPVS: Mapping[str, Ends] = {
+    **dict.fromkeys((*OTHER_PORTS, *LOOPBACK), REFUSED),
+    **dict.fromkeys(NONE_HERE_IPVS, BOTH_UNHEARD),
+    **dict.fromkeys(("cat > 198.51.100.2:80", "cat > 192.0.2.6:80"), MISTAKEN),
+    **dict.fromkeys(("caller-cat > near:80", "cat > near:80"), WEB),  # it has a node port: all backends stand behind it
+    "outside via cat > near:80": opens(web_ant="cat", web_bee="cat"),
+    "caller-cat > zone-local:80": REFUSED,  # it has none: nobody stands behind it
+    "caller-ant > ant:30081": opens(web_ant="client"),
+    "caller-ant > bee:30081": opens(web_bee="client"),
+    "web-ant > ant:30081": opens(web_ant="ant's bridge"),
+    "ant > ant:30081": opens(web_ant="client"),
+    "ant > ant:30081 in IPv6": opens(web_ant="client"),
+    "ant > 198.51.100.2:80": opens(web_ant="198.51.100.2"),
+    "ant > cat:30081": Ends(Client.TIMEOUT, unheard={"": "DROPPED", "web-bee": "client"}),  # led back, ant is mistaken
+    "outside > bee:30106": unheard(leaving_ant="client"),
+    "outside > cat:30107": unheard(mixed_bee="client"),
+    "caller-ant > ant:30107": opens(mixed_ant="client"),
+    "outside > ant:30109": unheard(bee="client"),
+}
 
 # The socket is led to a backend: what leaves a pod or node carries the backend's address and the sender's own, at node
 # ports and load balancer addresses too, and nothing is masqueraded.
