@@ -55,7 +55,7 @@ def test_a_cluster_is_loaded_from_files_folders_text_and_objects(tmp_path: Path)
         ({"pod_cidr": 5}, BadOption, "pod_cidr: 5 is no CIDR and no list of CIDRs"),
         ({"pod_cidr": ["10.1.0.0/16", 5]}, BadOption, "is no CIDR and no list of CIDRs"),
         ({"pod_cidr": "10.1.0.0/16,10.2.0.0/16"}, BadOption, "takes one block for each family"),
-        ({"color": "red"}, BadOption, "color: there is no option 'color'; there are cni, cni_options, proxy, proxy_options"),
+        ({"color": "red"}, BadOption, "there is no option 'color'; there are cni, cni_options, proxy, proxy_options"),
         ({"pod_cidr": "172.18.0.0/20"}, Overlap, "the node network 172.18.0.0/16 and the pod network 172.18.0.0/20"),
         ({"service_cidr": "10.244.128.0/20"}, Overlap, "the pod network 10.244.0.0/16 and the Service network"),
         ({"node_cidr": "10.1.0.0/16,10.1.2.0/24"}, Overlap, "10.1.0.0/16"),
