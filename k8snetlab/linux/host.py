@@ -169,6 +169,11 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         return "nat" in tables or any(isinstance(match, CtState) for rule in rules for match in rule.matches)
 
     @cached_property
+    def filters(self) -> Mapping[int, bool]:
+        """Whether anything looks at packets of a family, so that its hooks are worth a look."""
+        return {of: bool(self.netfilter.of(of) or self.ipvs) for of in (4, 6)}
+
+    @cached_property
     def phases(self) -> Mapping[tuple[str, int], tuple[tuple[str, Chain | None], ...]]:
         """What there is to do at each hook, by hook and family, in the order of `netfilter.ORDER`: tables with their
         base chain, and what conntrack does. What could not do anything is left out.

@@ -202,7 +202,7 @@ class Namespace:
 
     def _filters_bridges(self, version: int) -> bool:
         name = "iptables" if version == 4 else "ip6tables"
-        return bool(self.host.netfilter.of(version)) and bool(self.host.sysctl(f"net.bridge.bridge-nf-call-{name}"))
+        return self.host.filters[version] and bool(self.host.sysctl(f"net.bridge.bridge-nf-call-{name}"))
 
     def _translated_on(self, bridge: Link, skb: Skb) -> Generator[Step, None, str]:
         """The MAC address for a frame whose destination a rule changed: somebody on this very bridge, who then gets it
@@ -521,7 +521,7 @@ class Namespace:
         if too_long:  # said by the socket, before any rule is asked
             yield Step(self.name, route.device, Action.DROP, skb.packet, too_long)
             return
-        if self.host.netfilter.of(skb.version):
+        if self.host.filters[skb.version]:
             asked_for, mark = skb.dst, skb.mark
             if not (yield from self._hook("OUTPUT", skb)):
                 return
