@@ -992,6 +992,8 @@ class Namespace:
         server = entry.answer
         local = self.host.is_local(server.src)
         route = None if local else self.host.find(server.src)
+        if route is not None and route.hops:
+            route = self._path(route, server.mirrored())
         if not local and (yield from self._kept_from(skb, server.src, route)):
             return False
         packet = rewritten(skb.packet, skb.ip, dst=server.src, dport=server.sport)
