@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,12 +89,102 @@ def main() -> None:
     trace = (command, "trace", "-f", str(folder), "--from", CLIENT, "--to", TARGET)
     rows.append(("k8snetlab trace on the bookshop, whole process", process(*trace), "500 ms"))
     rows.append(("explorer update of 2_1, CPU in the kernel", explorer(), "20 ms"))
+    rows += ((f"{count:,} Services × 5 endpoints on one node", compiling(count), goal) for count, goal in SERVICES)
+    rows.append(("outcomes over 100 endpoints on 200 nodes, first time", outcomes_of_many(), "2 s"))
 
     print(
         f"Python {sys.version.split()[0]}; the trace has {len(steps.steps)} steps and {len(steps.reply)} in its reply"
     )
     for name, seconds, goal in rows:
         print(f"{name:<52} {shown(seconds):>10}   goal {goal}")
+
+
+SERVICES = ((100, "50 ms"), (1_000, "0.5 s"), (10_000, "5 s"))
+"""How many Services, and the goal: linear."""
+
+
+def compiling(count: int) -> float:
+    """The time to make the rules of one node for so many Services with 5 endpoints each, and their text as
+    `iptables-save` prints it, from resolved objects: median of 3 clusters.
+    """
+    manifests = api.load(*many_services(count))
+    took = []
+    for _ in range(3):
+        cluster = k8s.Cluster(manifests)
+        _ = cluster.objects
+        gc.collect()
+        begin = time.perf_counter()
+        cluster.host("node-1").show("iptables")
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took)
+
+
+def many_services(count: int) -> Iterator[dict[str, object]]:
+    """Services with an EndpointSlice of 5 pods on three nodes each; every tenth has a node port."""
+    for number in (1, 2, 3):
+        yield {
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"},
+            "spec": {"podCIDR": f"10.{number}.0.0/16"},
+            "status": {"addresses": [{"type": "InternalIP", "address": f"172.18.0.{number + 10}"}]},
+        }  # fmt: skip
+    for number in range(count):
+        name = f"svc-{number}"
+        kind = "NodePort" if number % 10 == 0 else "ClusterIP"
+        ports = [{"port": 80, "targetPort": 8080}]
+        yield {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"selector": {"app": name}, "type": kind, "ports": ports},
+        }  # fmt: skip
+        labels = {"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": CONTROLLER}
+        yield {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": name, "labels": labels},
+            "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [endpoint(5 * number + each) for each in range(5)],
+        }  # fmt: skip
+
+
+CONTROLLER = "endpointslice-controller.k8s.io"
+
+
+def endpoint(number: int) -> dict[str, object]:
+    """A ready pod on one of three nodes."""
+    node, host = number % 3 + 1, number // 3
+    return {
+        "addresses": [f"10.{node}.{host // 250}.{host % 250 + 2}"], "conditions": {"ready": True},
+        "nodeName": f"node-{node}", "targetRef": {"kind": "Pod", "namespace": "default", "name": f"pod-{number}"},
+    }  # fmt: skip
+
+
+def outcomes_of_many() -> float:
+    """The time to walk to each of 100 endpoints, when their nodes have never been looked at: of 10,000 pods on 200
+    nodes, behind 100 Services.
+    """
+    manifests = api.load(*many_pods(10_000, nodes=200, services=100))
+    cluster = k8s.Cluster(manifests)
+    trace = cluster.trace(cluster.objects.pods[0].key, "svc/default/app-50:80")
+    begin = time.perf_counter()
+    assert len(trace.outcomes) == 100
+    return time.perf_counter() - begin
+
+
+def many_pods(pods: int, *, nodes: int, services: int) -> Iterator[dict[str, object]]:
+    """Nodes, Deployments that share the pods, and a Service for each."""
+    for number in range(nodes):
+        address = f"172.18.{number // 200}.{10 + number % 200}"
+        yield {
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        }  # fmt: skip
+    for number in range(services):
+        name = f"app-{number}"
+        containers = [{"name": "c", "image": "example", "ports": [{"containerPort": 80}]}]
+        template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}}
+        spec = {"replicas": pods // services, "selector": {"matchLabels": {"app": name}}, "template": template}
+        yield {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+        yield {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
+        }  # fmt: skip
 
 
 def explorer() -> float:

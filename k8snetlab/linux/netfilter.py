@@ -606,33 +606,46 @@ def _grouped(keys: Sequence[Any], lines: Sequence[Line]) -> tuple[dict[Any, tupl
     return groups, tuple(lines[at] for at in rest)
 
 
+Named: TypeAlias = Mapping[str, Chain | Callable[[], Chain]]
+
+
 class Chains(Mapping[str, Chain]):
     """The chains of a table by name, in the order they are listed. A chain may be given as a function without
-    arguments: it is then built when something jumps to it, and once only.
+    arguments: it is then built when something jumps to it, and once only. `more` gives user chains whose very names are
+    worked out only when one of them is asked for.
     """
 
-    __slots__ = ("_held", "built")
+    __slots__ = ("_held", "_more", "built")
 
-    def __init__(self, held: Mapping[str, Chain | Callable[[], Chain]]) -> None:
+    def __init__(self, held: Named, more: Iterable[Callable[[], Named]] = ()) -> None:
         self._held = dict(held)
+        self._more = list(more)
         self.built: dict[str, Chain] = {}  # those that something asked for
+
+    def _all(self) -> dict[str, Chain | Callable[[], Chain]]:
+        while self._more:
+            self._held.update(self._more.pop(0)())
+        return self._held
 
     def __getitem__(self, name: str) -> Chain:
         found = self.built.get(name)
         if found is None:
-            held = self._held[name]
+            held = self._held.get(name) or self._all()[name]
             found = self.built[name] = held if isinstance(held, Chain) else held()
         return found
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._held or (name not in HOOKS and name in self._all())
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._all())
 
     def replacing(self, *chains: Chain) -> Chains:
         """The same chains with some of them replaced or added."""
-        return Chains({**self._held, **self.built, **{chain.name: chain for chain in chains}})
+        return Chains({**self._all(), **self.built, **{chain.name: chain for chain in chains}})
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -674,14 +687,16 @@ class Patch(msgspec.Struct, frozen=True):
     its own chains. Programs of a node (kube-proxy, a CNI) each return patches; `tables` puts them together.
 
     `first` are inserted at the top of their base chain (`iptables -I`, keeping their order), `last` appended (`-A`).
-    `chains` maps the names of user chains to the chain or to a function that builds it.
+    `chains` maps the names of user chains to the chain or to a function that builds it; `more` gives such a map when
+    one of its chains is asked for, where to name them all is work.
     """
 
     table: str
     family: int = 4
     first: tuple[Rule, ...] = ()
     last: tuple[Rule, ...] = ()
-    chains: Mapping[str, Chain | Callable[[], Chain]] = {}
+    chains: Named = {}
+    more: Callable[[], Named] | None = None
 
 
 def tables(family: int, patches: Iterable[Patch]) -> Tables:
@@ -708,4 +723,4 @@ def _table(name: str, patches: Sequence[Patch]) -> Table:
         held[hook] = Chain(hook, rules, "ACCEPT")
     for patch in patches:
         held.update(patch.chains)
-    return Table(name, Chains(held))
+    return Table(name, Chains(held, [patch.more for patch in patches if patch.more is not None]))

@@ -108,7 +108,7 @@ def hinted(ready: tuple[Backend, ...], node: str, zone: str) -> tuple[Backend, .
 
 
 def _ready(endpoints: Iterable[Backend]) -> tuple[Backend, ...]:
-    return tuple(endpoint for endpoint in endpoints if endpoint.ready)
+    return tuple([endpoint for endpoint in endpoints if endpoint.ready])
 
 
 def _last_resort(endpoints: Iterable[Backend]) -> tuple[Backend, ...]:

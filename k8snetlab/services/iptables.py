@@ -23,7 +23,7 @@ DROP if it has one, but none on this node under policy Local, DROP for clients o
 
 Names are hashes (`chain_name`), because a chain name has 28 characters at most. The order in KUBE-SERVICES is that of
 the Services here and arbitrary in kube-proxy; only its last rule has a place. The chains of a Service port are given
-as functions: they are built when a packet jumps there.
+as functions: they are built when a packet jumps there. Those of backends are not even named before.
 
 Not modelled: `--masquerade-all`, `--nodeport-addresses`, `--iptables-localhost-nodeports=false`, other detectors of
 pod traffic than the cluster CIDR, and the order of large clusters' partial updates. The layout is Kubernetes 1.36's.
@@ -100,7 +100,7 @@ def patches(
     return (
         Patch("mangle", of, chains=_named(Chain("KUBE-PROXY-CANARY"))),
         Patch("filter", of, first=FILTER_JUMPS, chains=_filter_chains(served, of)),
-        Patch("nat", of, first=NAT_JUMPS, chains=_nat_chains(served, of)),
+        Patch("nat", of, first=NAT_JUMPS, chains=_nat_chains(served, of), more=partial(_backend_chains, served, of)),
     )
 
 
@@ -200,9 +200,16 @@ def _nat_chains(served: Sequence[_Served], of: int) -> Chains:
         for policy, backends in port.chosen.by_policy:
             if backends:
                 chains[port.policy_chain(policy)] = partial(_balanced, port, policy, backends, of)
-        for backend in port.chosen.reachable:
-            chains[port.backend_chain(backend)] = partial(_to_backend, port, backend, of)
     return chains
+
+
+def _backend_chains(served: Sequence[_Served], of: int) -> Chains:
+    """A chain for each backend that a packet may be sent to from here. Most nodes of a walk never jump to one."""
+    return {
+        port.backend_chain(backend): partial(_to_backend, port, backend, of)
+        for port in served
+        for backend in port.chosen.reachable
+    }
 
 
 def _services(served: Iterable[_Served], of: int) -> Chain:
