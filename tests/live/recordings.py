@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,15 @@ from tests.live.questions import addresses
 
 Seen = tuple[Client, str, str]
 """What a client was told, who answered, and the source that he saw."""
+
+Answers = dict[Probe, set[Seen]]
+
+
+class Rules(StrEnum):
+    """Whose rules the machines have: those that were compiled, or those that the real kube-proxy wrote."""
+
+    COMPILED = "compiled"
+    RECORDED = "recorded"
 
 
 def with_client(cluster: Cluster, network: Network, own: Sequence[str], via: str) -> tuple[Network, str]:
@@ -88,23 +98,32 @@ def appended(rules: str) -> list[str]:
     return [line for line in rules.splitlines() if line.startswith("-A ")]
 
 
-def asked(lab: live.Lab, probes: Sequence[Probe], tries: int) -> dict[Probe, set[Seen]]:
-    """All that was seen of each probe when it is put so many times."""
-    sights: dict[Probe, set[Seen]] = {probe: set() for probe in probes}
-    often = [probe for _ in range(tries) for probe in probes]
-    for probe, sight in zip(often, lab.probe(often), strict=True):
-        sights[probe].add((sight.client, sight.backend, sight.source))
+def answers(network: Network, often: Mapping[Probe, int], folder: Path, nodes: Sequence[str], rules: Rules) -> Answers:
+    """What the kernel answers under these rules, each probe put so often."""
+    with live.Lab(network) as lab:
+        if rules is Rules.RECORDED:
+            restore(lab, folder, nodes)
+        return asked(lab, often)
+
+
+def asked(lab: live.Lab, often: Mapping[Probe, int]) -> Answers:
+    """All that was seen of each probe when it is put so many times; those that are put alike, at once."""
+    sights: Answers = {probe: set() for probe in often}
+    for tries in sorted(set(often.values())):
+        every = [probe for probe, count in often.items() if count == tries] * tries
+        for probe, sight in zip(every, lab.probe(every), strict=True):
+            sights[probe].add((sight.client, sight.backend, sight.source))
     return sights
 
 
-def said(network: Network, probes: Sequence[Probe]) -> dict[Probe, set[Seen]]:
+def said(network: Network, probes: Sequence[Probe]) -> Answers:
     """All that the walk says may happen."""
     return {
         probe: {(each.client, each.backend, each.source) for each in live.predicted(network, probe)} for probe in probes
     }
 
 
-def surprises(walked: dict[Probe, set[Seen]], seen: dict[Probe, set[Seen]]) -> list[str]:
+def surprises(walked: Answers, seen: Answers) -> list[str]:
     """The probes of which something was seen that the walk does not say."""
     return [
         f"{probe}: the walk says {walked[probe]}; seen {ends}" for probe, ends in seen.items() if ends - walked[probe]

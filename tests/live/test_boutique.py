@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import pytest
 
-from k8snetlab import live
 from k8snetlab.linux.host import Network
 from k8snetlab.live import Probe
 from k8snetlab.trace import Client
 from tests.live import recordings
 from tests.live.questions import pod_pairs, pods
-from tests.live.recordings import Seen
+from tests.live.recordings import Answers, Rules, Seen
 from tests.test_golden_probes import BOUTIQUE, VERDICTS, boutique
 
 pytestmark = pytest.mark.skipif(
@@ -22,8 +21,6 @@ pytestmark = pytest.mark.skipif(
 
 NODES = ("b-node-1", "b-node-2", "b-node-3")
 TRIES = 5
-
-Answers = dict[Probe, set[Seen]]
 
 
 @cache
@@ -76,46 +73,30 @@ def walked() -> Answers:
     return recordings.said(network(), [*questions(), *recorded()])
 
 
-def _asked(lab: live.Lab) -> Answers:
-    """All questions, and those that were recorded as often as then."""
-    return {
-        **recordings.asked(lab, questions(), TRIES),
-        **recordings.asked(lab, list(recorded()), 40),
-    }
-
-
 @cache
-def with_compiled_rules() -> Answers:
-    """What the kernel does with the rules that were compiled."""
-    with live.Lab(network()) as lab:
-        return _asked(lab)
+def answers(rules: Rules) -> Answers:
+    """What the kernel does: all questions, and those that were recorded as often as then."""
+    often = {**dict.fromkeys(questions(), TRIES), **dict.fromkeys(recorded(), 40)}
+    return recordings.answers(network(), often, BOUTIQUE, NODES, rules)
 
 
-@cache
-def with_recorded_rules() -> Answers:
-    """What the kernel does with the rules that the real kube-proxy wrote."""
-    with live.Lab(network()) as lab:
-        recordings.restore(lab, BOUTIQUE, NODES)
-        return _asked(lab)
-
-
-RULES = pytest.mark.parametrize("answers", [with_compiled_rules, with_recorded_rules])
+RULES = pytest.mark.parametrize("rules", Rules)
 
 
 @RULES
-def test_the_kernel_does_what_the_walk_says_of_the_boutique(kernel: None, answers: Callable[[], Answers]) -> None:
+def test_the_kernel_does_what_the_walk_says_of_the_boutique(kernel: None, rules: Rules) -> None:
     """Pods to pods, and every Service from everywhere: nothing happens that the walk does not say."""
-    wrong = recordings.surprises(walked(), answers())
+    wrong = recordings.surprises(walked(), answers(rules))
     assert not wrong, "\n".join(wrong[:20])
 
 
 @RULES
-def test_the_kernel_does_what_the_real_boutique_did(kernel: None, answers: Callable[[], Answers]) -> None:
+def test_the_kernel_does_what_the_real_boutique_did(kernel: None, rules: Rules) -> None:
     """Verdicts, backends and sources are those of the recorded connections. The API server does not say whom it saw."""
     wrong = [
-        f"{probe}: {answers()[probe]}, recorded {then}"
+        f"{probe}: {answers(rules)[probe]}, recorded {then}"
         for probe, then in recorded().items()
-        if not _same(answers()[probe], then)
+        if not _same(answers(rules)[probe], then)
     ]
     assert not wrong, "\n".join(wrong[:20])
 

@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from k8snetlab import live
 from k8snetlab.linux.host import Network
 from k8snetlab.live import Probe
 from k8snetlab.trace import Client
 from tests.live import recordings
 from tests.live.questions import pods
-from tests.live.recordings import Seen
+from tests.live.recordings import Answers, Rules, Seen
 from tests.test_golden_probes import VERDICTS, golden, machine
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden"
@@ -22,8 +21,6 @@ NODES = ("n1", "n2", "n3")
 TRIES = 12
 MANY = 150
 """Tries after which a backend in nine has been chosen, but for once in 50 million times."""
-
-Answers = dict[Probe, set[Seen]]
 
 
 @cache
@@ -60,36 +57,22 @@ def walked() -> Answers:
 
 
 @cache
-def with_compiled_rules() -> Answers:
-    """What the kernel does with the rules that were compiled."""
-    with live.Lab(network()) as lab:
-        return _asked(lab)
+def answers(rules: Rules) -> Answers:
+    """What the kernel does: all questions, and those that were recorded more often."""
+    often = {**dict.fromkeys(questions(), TRIES), **dict.fromkeys(recorded(), MANY)}
+    return recordings.answers(network(), often, FOLDER, NODES, rules)
 
 
-@cache
-def with_recorded_rules() -> Answers:
-    """What the kernel does with the rules that the real kube-proxy wrote."""
-    with live.Lab(network()) as lab:
-        recordings.restore(lab, FOLDER, NODES)
-        return _asked(lab)
-
-
-def _asked(lab: live.Lab) -> Answers:
-    """All questions, and those that were recorded more often."""
-    many = recordings.asked(lab, list(recorded()), MANY)
-    return {**recordings.asked(lab, [probe for probe in questions() if probe not in many], TRIES), **many}
-
-
-RULES = pytest.mark.parametrize("answers", [with_compiled_rules, with_recorded_rules])
+RULES = pytest.mark.parametrize("rules", Rules)
 
 
 @RULES
-def test_the_kernel_does_what_real_connections_did(kernel: None, answers: Callable[[], Answers]) -> None:
+def test_the_kernel_does_what_real_connections_did(kernel: None, rules: Rules) -> None:
     """Verdict, backend and source of every recorded probe; with affinity another backend may have been the first."""
     for probe, (client, backend, source) in recorded().items():
-        seen = answers()[probe]
+        seen = answers(rules)[probe]
         assert {told for told, _, _ in seen} == {client}, probe
-        assert (client, backend, source) in (walked() if _is_sticky(probe) else answers())[probe], probe
+        assert (client, backend, source) in (walked() if _is_sticky(probe) else answers(rules))[probe], probe
 
 
 def _is_sticky(probe: Probe) -> bool:
@@ -97,18 +80,18 @@ def _is_sticky(probe: Probe) -> bool:
 
 
 @RULES
-def test_the_kernel_does_what_the_walk_says(kernel: None, answers: Callable[[], Answers]) -> None:
+def test_the_kernel_does_what_the_walk_says(kernel: None, rules: Rules) -> None:
     """Every port of every Service, asked by everybody: nothing happens that the walk does not say."""
-    wrong = recordings.surprises(walked(), answers())
+    wrong = recordings.surprises(walked(), answers(rules))
     assert not wrong, "\n".join(wrong[:20])
 
 
 @RULES
-def test_every_backend_that_the_walk_says_is_chosen(kernel: None, answers: Callable[[], Answers]) -> None:
+def test_every_backend_that_the_walk_says_is_chosen(kernel: None, rules: Rules) -> None:
     """What the walk says may happen does happen to somebody, if one asks often; affinity chooses only once."""
     affine = recordings.sticky(golden())
     probes = [probe for probe, key in questions().items() if key not in affine]
-    assert backends(answers(), probes) == backends(walked(), probes)
+    assert backends(answers(rules), probes) == backends(walked(), probes)
 
 
 def backends(answers: Answers, probes: Sequence[Probe]) -> dict[tuple[str, int, str], set[tuple[Client, str]]]:

@@ -2,7 +2,9 @@
 
 A probe is a real connect (TCP) or a real datagram (UDP) from a machine to an address and port. Thousands are under
 way at once: sockets that do not block, and one `epoll`. A probe ends with what the kernel told the program — an error
-by name — or with the words of whoever answered, or with `TIMEOUT` after the patience it was given.
+by name — or with the words of whoever answered, or with `TIMEOUT` after the patience it was given. The kernel answers
+a connect at once, but words come from a program that may have hundreds to serve: they get longer, and few new probes
+begin while many wait for them.
 
 UDP sockets are connected, so that they hear of refusals; "host unreachable", which may pass, the kernel keeps to itself
 unless a program asks for every error (IP_RECVERR), which few do, and probes do not. A datagram's first byte says
@@ -25,12 +27,14 @@ __all__ = ["Ended", "Probe", "probe"]
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _PMTUDISC_DONT, _PMTUDISC_DO = 0, 2
 _AT_ONCE = 1024
+_LISTENING = 128
+_WORDS = 2.0
 _TICK = 0.01
 
 
 class Probe(NamedTuple):
     """One question: where from, by what, where to, how many bytes (UDP), whether they must stay in one piece, and how
-    many seconds to wait.
+    many seconds to wait for an answer; a TCP connection then waits `_WORDS` seconds for words.
     """
 
     namespace: str
@@ -66,8 +70,9 @@ def probe(probes: list[Probe], namespaces: Namespaces) -> list[Ended]:
     under: dict[int, _Under] = {}
     poll = select.epoll()
     waiting = sorted(range(len(probes)), key=lambda number: probes[number].namespace, reverse=True)
+    listening: set[int] = set()
     while waiting or under:
-        while waiting and len(under) < _AT_ONCE:
+        while waiting and len(under) < _AT_ONCE and len(listening) < _LISTENING:
             number = waiting.pop()
             begun = _begin(probes[number], number, namespaces)
             if isinstance(begun, Ended):
@@ -80,12 +85,15 @@ def probe(probes: list[Probe], namespaces: Namespaces) -> list[Ended]:
             if isinstance(found, Ended):
                 ended[under[file].number] = found
                 under.pop(file).held.close()
+                listening.discard(file)
             elif found is not under[file]:
                 under[file] = found
+                listening.add(file)
                 poll.modify(file, select.EPOLLIN)
         now = time.monotonic()
         for file in [file for file, each in under.items() if each.deadline < now]:
             late = under.pop(file)
+            listening.discard(file)
             ended[late.number] = Ended(late.otherwise, "")
             late.held.close()
     poll.close()
@@ -135,7 +143,7 @@ def _look(at: _Under) -> _Under | Ended:
     if failed and at.connecting:
         return Ended(_name(failed), "")
     if at.connecting:
-        return at._replace(connecting=False, otherwise="OPEN")
+        return at._replace(connecting=False, otherwise="OPEN", deadline=time.monotonic() + _WORDS)
     if failed:
         return Ended(_name(failed) if _is_udp(at.held) else "OPEN", "")
     try:
