@@ -79,19 +79,34 @@ class _Flow(NamedTuple):
 class Balancer:
     """The programs of one namespace, and what their maps remember."""
 
-    __slots__ = ("_affinity", "_answers", "_ebpf", "_flows", "at")
+    __slots__ = ("_affinity", "_answers", "_ebpf", "_flows", "_led", "at")
 
     def __init__(self, at: Namespace, ebpf: Ebpf) -> None:
         self.at = at
         self._ebpf = ebpf
         self._affinity: dict[tuple[Key, str], tuple[Backend, float]] = {}  # (frontend, client): backend, last use
+        self._led: dict[tuple[str, int, str, int], Dialled] = {}  # (protocol, own port, address, port)
         self._flows: dict[Tuple, _Flow] = {}
         self._answers: dict[Tuple, _Flow] = {}
 
     # 1. The socket
 
-    def dial(self, protocol: str, address: str, port: int) -> Dialled | None:
-        """Where a program of this namespace that connects, or sends, to that address and port is led to instead."""
+    def dial(self, protocol: str, own: int, address: str, port: int) -> Dialled | None:
+        """Where a program of this namespace that connects, or sends, from its port `own` to that address and port is
+        led to instead. A UDP socket is led to the same backend every time.
+        """
+        led = self.led(protocol, own, address, port) if protocol == "UDP" else None
+        if led is None:
+            led = self._dialled(protocol, address, port)
+        if led is not None:
+            self._led[protocol, own, address, port] = led
+        return led
+
+    def led(self, protocol: str, own: int, address: str, port: int) -> Dialled | None:
+        """Where a socket was led to before."""
+        return self._led.get((protocol, own, address, port))
+
+    def _dialled(self, protocol: str, address: str, port: int) -> Dialled | None:
         ebpf = self._ebpf
         program = DIALS.get((protocol, 6 if ":" in address else 4))
         if program not in ebpf.programs:

@@ -198,6 +198,11 @@ class Services(Mapping[Key, Frontend]):
     def __len__(self) -> int:
         return len(self._held)
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def without(self, key: Key) -> Services:
         """The same frontends, one less."""
         return Services({other: held for other, held in self._held.items() if other != key})

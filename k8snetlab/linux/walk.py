@@ -287,11 +287,13 @@ def exchange(
     unless given. With `df` a packet that is too long is refused rather than cut (for IPv6, by the sender itself).
     """
     at = world.at(client)
-    dialled = at.balancer.dial(protocol, address, port) if at.balancer is not None else None
+    sport = sport or world.random.randrange(32768, 61000)
+    dialled: Dialled | None = None
+    if at.balancer is not None:
+        dialled = (at.balancer.dial if flags == "S" else at.balancer.led)(protocol, sport, address, port)
     if dialled is not None:
         address, port = dialled.address, dialled.port
     source = source or at.source_for(address)
-    sport = sport or world.random.randrange(32768, 61000)
     ports: Ports
     if protocol == "TCP":
         ports = TCP(sport, port, flags, _mss(at, address) if flags == "S" else 0)
@@ -307,7 +309,7 @@ def exchange(
         raise LabError(f"{protocol} is not a protocol that a packet can be sent by: TCP, UDP, SCTP, ICMP")
     nowhere = "0.0.0.0" if family(address) == 4 else "::"
     packet = _packet(source or nowhere, address, protocol, ports, payload, df=df)
-    led = () if dialled is None else (_led(client, packet, dialled),)
+    led = () if dialled is None or flags != "S" else (_led(client, packet, dialled),)
     if dialled is not None and dialled.refused:
         return Exchange(
             source, sport, Verdict.UNREACHABLE, Client.UNREACHABLE, f"{client}: {dialled.why}", led, (), None

@@ -59,9 +59,9 @@ list chain ip nat POSTROUTING
 """
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
-SPARED = ("counters", "rule trace", "CNI plugins")
-"""What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, and the lab
-plugs in pods by itself.
+SPARED = ("counters", "rule trace", "CNI plugins", "socket load balancing by eBPF")
+"""What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
+in pods by itself, and only proxy mode ebpf leads sockets.
 """
 
 
@@ -140,6 +140,9 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     else:
         yield Capability("rule trace", present=False, reason="nft is not on this machine", package="nftables")
     yield _plugins()
+    refused = lab.sockets_refused()
+    says = "programs at connect() and sendmsg() are loaded and attached, without a compiler"
+    yield Capability("socket load balancing by eBPF", not refused, f"{refused} (it needs root)" if refused else says)
 
 
 def _plugins() -> Capability:

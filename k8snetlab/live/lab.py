@@ -12,7 +12,8 @@ with it everything; so does the end of this process, however it comes.
 `apply` turns the machines into changed ones by what differs: a what-if costs milliseconds. What machines have learnt
 so far — neighbours, connections — is forgotten, as a walk begins without any.
 
-Not built: link failures, several underlay interfaces, SCTP sockets. See `unshare(1)`, `namespaces(7)`.
+Not built: link failures, several underlay interfaces, SCTP sockets, eBPF programs at devices. See
+`unshare(1)`, `namespaces(7)`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from k8snetlab.cluster import Cluster
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network, families
 from k8snetlab.linux.netfilter import Recent
-from k8snetlab.live import kernel_trace
+from k8snetlab.live import kernel_trace, sockets
 from k8snetlab.live.capture import Capture, Frame
 from k8snetlab.live.kernel_trace import Followed, Texts
 from k8snetlab.live.probes import Probe, Sight, seen
@@ -118,6 +119,8 @@ class Lab:
         self._become({host.name: script(bare(host), host) for host in self.network.values()})
         self._write(quiet_devices(self.network))
         self._listen()
+        if any(host.ebpf is not None for host in self.network.values()):
+            self._lead()
 
     def apply(self, network: Network) -> None:
         """Make the machines what they are in another network with the same machines and cables, and let them forget
@@ -128,11 +131,14 @@ class Lab:
             raise CannotDo(Problem("the network has other machines: build another lab", object=names))
         changed = {name: host for name, host in network.items() if host != self.network[name]}
         self._become({name: script(self.network[name], host) for name, host in changed.items()})
+        leading = any(host.ebpf != self.network[name].ebpf for name, host in changed.items())
         listening = any(host.listeners != self.network[name].listeners for name, host in changed.items())
         self.network = network
         self.forget()
         if listening:
             self._listen()
+        if leading:
+            self._lead()
 
     def forget(self) -> None:
         """Let every machine forget learnt neighbours, connections, affinity, and what it knows about paths. Lists of
@@ -150,6 +156,7 @@ class Lab:
             lists.extend((where, f"/proc/thread-self/net/xt_recent/{name}", "/") for name in _affinity(host))
         self._batch(jobs)
         self._ask("write", values=lists)
+        self._ask("mislead")
 
     def _become(self, scripts: Mapping[str, Script]) -> None:
         scripts = self._counted(scripts)
@@ -169,6 +176,19 @@ class Lab:
     def counters_refused(self) -> str:
         """Why no nfacct counter can be made here, or nothing."""
         return next((str(why) for _, why in self._ask("accounts", names=[("", "k8snetlab")])), "")
+
+    def sockets_refused(self) -> str:
+        """Why no program can lead sockets here, or nothing."""
+        try:
+            self._ask("lead", **sockets.Maps([("", 0, True, [])], [], [], [], (0, 0)).as_dict())
+            self._lead()
+        except CannotDo as error:
+            return str(error)
+        return ""
+
+    def _lead(self) -> None:
+        """Lead the sockets of pods and nodes to backends, where eBPF programs do."""
+        self._ask("lead", **sockets.maps(self.network).as_dict())
 
     def _batch(self, jobs: Sequence[tuple[str, list[str], str]]) -> None:
         if not jobs:

@@ -9,6 +9,8 @@ started and takes back every namespace, device and file. There is nothing to cle
     {"do": "write", "values": [[NAMESPACE, PATH, VALUE], …]}          sysctls, without a program → [[number, error], …]
     {"do": "accounts", "names": [[NAMESPACE, NAME], …]}               nfacct counters → [[number, error], …]
     {"do": "listen", "sockets": [[NAMESPACE, NAME, PROTOCOL, PORT, ADDRESS], …]}
+    {"do": "lead", "members": …, "frontends": …, "backends": …, "identities": …, "shared": …}      maps of `sockets`
+    {"do": "mislead"}                                                 forget who was led where
     {"do": "probe", "probes": [[NAMESPACE, PROTOCOL, ADDRESS, PORT, SIZE, WHOLE, SECONDS], …]}
     {"do": "trace", "names": [NAMESPACE, …], "probes": …}             the same, and `tracing.Event`s → [ends, events]
     {"do": "capture", "namespace": NAMESPACE, "device": DEVICE}       begin → its number
@@ -36,6 +38,7 @@ from .capturing import Capturing
 from .namespaces import Namespaces, mount_tmpfs
 from .prober import Probe, probe
 from .responder import Wanted, serve
+from .sockets import Frontend, Member, Sockets
 from .tracing import Event, traced
 
 __all__ = ["main"]
@@ -49,6 +52,7 @@ class _Agent:
         self.namespaces = Namespaces()
         self.responder = 0
         self.captures: list[Capturing] = []
+        self.sockets: Sockets | None = None
 
     def run(self, jobs: list[tuple[str, list[str], str]]) -> list[tuple[int, str, str]]:
         """Start the programs, a few at a time, each in its namespace; wait for all."""
@@ -95,6 +99,31 @@ class _Agent:
         self.responder = serve([Wanted(*each) for each in sockets], self.namespaces)
         self.namespaces.enter("")
         return len(sockets)
+
+    def lead(
+        self,
+        members: list[list[Any]],
+        frontends: list[list[Any]],
+        backends: list[tuple[str, int]],
+        identities: list[tuple[int, str, int]],
+        shared: tuple[int, int],
+    ) -> int:
+        """Lead sockets to backends by these maps, and no longer by those before; how many namespaces do."""
+        if self.sockets is not None:
+            self.sockets.close()
+            self.sockets = None
+        if members:
+            led = [Member(*each) for each in members], [Frontend(*each) for each in frontends]
+            try:
+                self.sockets = Sockets(*led, backends, identities, shared, self.namespaces)
+            finally:
+                self.namespaces.enter("")
+        return len(members)
+
+    def mislead(self) -> None:
+        """Forget who was led where."""
+        if self.sockets is not None:
+            self.sockets.forget()
 
     def probe(self, probes: list[list[Any]]) -> list[tuple[str, str]]:
         """Send the probes; how each ended, and what was answered."""
@@ -145,6 +174,7 @@ def main() -> None:
     agent = _Agent()
     does: dict[str, Callable[..., Any]] = {
         "run": agent.run, "write": agent.write, "accounts": agent.accounts, "listen": agent.listen,
+        "lead": agent.lead, "mislead": agent.mislead,
         "probe": agent.probe, "trace": agent.trace, "capture": agent.capture, "captured": agent.captured,
     }  # fmt: skip
     _say({"ok": {"pid": os.getpid()}})
