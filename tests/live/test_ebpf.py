@@ -1,0 +1,217 @@
+"""Proxy mode ebpf on the real kernel: programs at connect() and sendmsg() lead sockets as the walk says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from k8snetlab import live
+from k8snetlab.address import family
+from k8snetlab.cluster import Cluster, example
+from k8snetlab.linux.ebpf import Attachment, Program
+from k8snetlab.live.proving import prove
+from k8snetlab.live.sockets import by_devices
+from k8snetlab.trace import Client
+from tests.live.questions import everybody, services
+from tests.live.test_agreement import DUAL
+from tests.services.shapes import MANIFEST, ROWS, Row
+from tests.services.test_flows import address
+
+NAME = "socket load balancing by eBPF"
+
+
+@pytest.fixture(scope="session")
+def programs(kernel: None) -> None:
+    """A machine whose kernel takes the programs; the test skips, with the kernel's words, where it does not."""
+    found = next(each for each in live.capabilities() if each.name == NAME)
+    if not found.present:
+        pytest.skip(str(found))
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Cluster:
+    """The cluster of the packet-flow table."""
+    return Cluster.load(MANIFEST, cni="bridge", proxy="ebpf")
+
+
+@pytest.fixture(scope="module")
+def lab(programs: None, shapes: Cluster) -> Iterator[live.Lab]:
+    """The same, on the kernel."""
+    with live.Lab(shapes) as built:
+        yield built
+
+
+def probe_of(cluster: Cluster, row: Row) -> live.Probe:
+    """The question of a row."""
+    name, _, port = row.target.rpartition(":")
+    number, _, protocol = port.partition("/")
+    source = row.source if row.source in cluster.layout.nodes else f"default/{row.source}"
+    if row.source.startswith("host-"):
+        source = row.source.removeprefix("host-")
+    return live.Probe(source, address(cluster, name, row.of), int(number), protocol or "TCP")
+
+
+def inside(cluster: Cluster) -> list[live.Probe]:
+    """The rows that begin in a pod or on a node, and that only sockets have to do with."""
+    rows = [row for row in ROWS if row.source.partition(" ")[0] not in ("outside", "stranger", "neighbour")]
+    probes = [probe_of(cluster, row) for row in rows]
+    return [each for each in probes if each.protocol != "SCTP" and not by_devices(cluster.network, each)]
+
+
+def disagreements(cluster: Cluster, lab: live.Lab, probes: list[live.Probe]) -> list[str]:
+    """What the kernel does that the walk does not say."""
+    return [str(each) for each in live.compare(cluster.network, probes, lab.probe(probes)) if not each.agrees]
+
+
+def test_the_packet_flow_table_holds_on_the_kernel(lab: live.Lab, shapes: Cluster) -> None:
+    """Every row from inside, three times: cluster addresses, node ports, load balancers, policies, conditions."""
+    probes = inside(shapes)
+    assert len(probes) > 70
+    wrong = disagreements(shapes, lab, probes * 3)
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_every_backend_gets_its_share(lab: live.Lab, shapes: Cluster) -> None:
+    """Both pods behind a Service are chosen, by chance."""
+    probe = live.Probe("default/caller-ant", address(shapes, "web", 4), 80)
+    assert {sight.backend for sight in lab.probe([probe] * 40)} == {"default/web-ant", "default/web-bee"}
+
+
+def test_a_socket_sticks_to_its_backend(lab: live.Lab, shapes: Cluster) -> None:
+    """With session affinity a namespace is led to one backend, until the lab forgets."""
+    probe = live.Probe("default/caller-ant", address(shapes, "sticky", 4), 80)
+    found = set()
+    for _ in range(30):
+        lab.forget()
+        chosen = {sight.backend for sight in lab.probe([probe] * 8)}
+        assert len(chosen) == 1
+        found |= chosen
+    assert found == {"default/web-ant", "default/web-bee"}
+
+
+ASKS = """
+import socket, sys
+held = socket.socket()
+held.connect((sys.argv[1], 80))
+print(*held.getpeername())
+"""
+
+
+def test_the_application_believes_in_the_address_it_asked_for(lab: live.Lab, shapes: Cluster) -> None:
+    """getpeername() tells the Service's address, though the packets carry the backend's."""
+    vip = address(shapes, "web", 4)
+    with lab.capturing("default/caller-ant", "eth0") as capture:
+        printed = lab.run("default/caller-ant", "python3", "-c", ASKS, vip)
+    assert printed.out.split() == [vip, "80"], printed.err
+    addresses = {bytes(frame.octets[30:34]) for frame in capture.frames if frame.octets[12:14] == b"\x08\x00"}
+    assert addresses and bytes(map(int, vip.split("."))) not in addresses
+
+
+TALKS = """
+import socket, sys
+held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+held.settimeout(2)
+held.sendto(b"1", (sys.argv[1], 53))
+print(*held.recvfrom(100)[1])
+"""
+
+
+def test_a_datagram_seems_to_be_answered_by_whom_it_was_sent_to(lab: live.Lab, shapes: Cluster) -> None:
+    """sendto() is led to a backend, and recvfrom() names the Service: a resolver takes no answer from a stranger."""
+    vip = address(shapes, "dns", 4)
+    printed = lab.run("default/caller-ant", "python3", "-c", TALKS, vip)
+    assert printed.out.split() == [vip, "53"], printed.err
+
+
+def test_without_the_program_nobody_is_led(lab: live.Lab, shapes: Cluster) -> None:
+    """The program at connect() taken away from one pod: its packets carry the Service's address, which no machine has.
+    What balances packets at its device in reality is not built, so the kernel alone is asked here.
+    """
+    pod, vip = "default/caller-ant", address(shapes, "web", 4)
+    probes = [live.Probe(pod, vip, 80), live.Probe("default/caller-cat", vip, 80)]
+    lab.apply(shapes.network.without(pod, Attachment(Program.CONNECT4)))
+    broken = [sight.client for sight in lab.probe(probes)]
+    lab.apply(shapes.network)
+    assert broken == [Client.TIMEOUT, Client.OPEN]
+    assert lab.probe(probes)[0].client is Client.OPEN
+
+
+def test_without_its_entry_a_service_is_nobody(lab: live.Lab, shapes: Cluster) -> None:
+    """A frontend taken out of a node's maps: for its own sockets the walk and the kernel lose the Service together."""
+    node, vip = "cat", address(shapes, "web6", 6)
+    ebpf = shapes.network[node].ebpf
+    assert ebpf is not None
+    gone = next(found for key, found in ebpf.services.items() if key.address == vip)
+    network = shapes.network.without(node, gone)
+    lab.apply(network)
+    sights = lab.probe([live.Probe(node, vip, 80)])
+    lab.apply(shapes.network)
+    (compared,) = live.compare(network, [live.Probe(node, vip, 80)], sights)
+    assert compared.agrees and compared.seen.client is Client.TIMEOUT, str(compared)
+
+
+def test_other_programs_of_the_machine_are_left_alone(lab: live.Lab, shapes: Cluster) -> None:
+    """The programs stand at the root of the cgroups, but a namespace that is not the lab's passes untouched."""
+    with live.Lab(Cluster.load(MANIFEST, cni="bridge")) as other:
+        probe = live.Probe("default/caller-ant", address(shapes, "web", 4), 80)
+        assert {sight.client for sight in other.probe([probe] * 4)} == {Client.OPEN}
+        assert "KUBE-SVC" in other.run("ant", "iptables-save", "-t", "nat").out
+
+
+@pytest.mark.parametrize("cni", ["flannel", "bridge"])
+def test_the_bookshop_is_on_the_kernel_as_in_the_walk(programs: None, cni: str) -> None:
+    """Every Service from pods and nodes, through a tunnel and without."""
+    shop = example("bookshop", cni=cni, proxy="ebpf")
+    probes = [each for each in services(shop, everybody(shop, some=4)) if not by_devices(shop.network, each)]
+    with live.Lab(shop) as built:
+        wrong = disagreements(shop, built, probes)
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def both_families() -> Cluster:
+    """A small cluster with IPv4 and IPv6."""
+    return Cluster.load(
+        DUAL,
+        proxy="ebpf",
+        node_cidr="172.18.0.0/16,fd00:172::/64",
+        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
+        service_cidr="10.96.0.0/12,fd00:10:96::/108",
+    )
+
+
+def test_a_cluster_of_both_families_is_on_the_kernel_as_in_the_walk(programs: None) -> None:
+    """The same in IPv4 and IPv6: Services and node ports."""
+    cluster = both_families()
+    probes = [each for each in services(cluster, everybody(cluster, 4)) if not by_devices(cluster.network, each)]
+    assert {family(probe.address) for probe in probes} == {4, 6}
+    with live.Lab(cluster) as built:
+        wrong = disagreements(cluster, built, probes)
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_a_proof_says_what_it_leaves_out(programs: None) -> None:
+    """Questions from outside are left to programs at devices, and are said, not answered."""
+    proof = prove(both_families(), most=100)
+    assert proof.agrees, str(proof)
+    assert any(line.startswith("outside to node port") and "programs at devices" in line for line in proof.left_out)
+    assert "outside to node port" not in {str(each.kind) for each in proof.kinds}
+
+
+def test_nothing_is_left_in_the_kernel(programs: None, shapes: Cluster) -> None:
+    """Programs and maps are files of the lab's agent: they end with it."""
+    before = links()
+    with live.Lab(shapes):
+        assert links() > before
+    assert links() == before
+
+
+def links() -> int:
+    """How many programs of labs are attached, as the files of all processes tell."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            count += sum(str(file.readlink()) == "anon_inode:bpf_link" for file in (process / "fd").iterdir())
+    return count
