@@ -16,7 +16,7 @@ from k8snetlab.live.proving import prove
 from k8snetlab.live.sockets import by_devices
 from k8snetlab.trace import Client
 from tests.live.questions import everybody, services
-from tests.live.test_agreement import DUAL
+from tests.live.shop import shop
 from tests.services.shapes import MANIFEST, ROWS, Row
 from tests.services.test_flows import address
 
@@ -164,22 +164,16 @@ def test_other_programs_of_the_machine_are_left_alone(lab: live.Lab, shapes: Clu
 @pytest.mark.parametrize("cni", ["flannel", "bridge"])
 def test_the_bookshop_is_on_the_kernel_as_in_the_walk(programs: None, cni: str) -> None:
     """Every Service from pods and nodes, through a tunnel and without."""
-    shop = example("bookshop", cni=cni, proxy="ebpf")
-    probes = [each for each in services(shop, everybody(shop, some=4)) if not by_devices(shop.network, each)]
-    with live.Lab(shop) as built:
-        wrong = disagreements(shop, built, probes)
+    books = example("bookshop", cni=cni, proxy="ebpf")
+    probes = [each for each in services(books, everybody(books, some=4)) if not by_devices(books.network, each)]
+    with live.Lab(books) as built:
+        wrong = disagreements(books, built, probes)
     assert not wrong, "\n".join(wrong[:20])
 
 
 def both_families() -> Cluster:
     """A small cluster with IPv4 and IPv6."""
-    return Cluster.load(
-        DUAL,
-        proxy="ebpf",
-        node_cidr="172.18.0.0/16,fd00:172::/64",
-        pod_cidr="10.244.0.0/16,fd00:10:244::/56",
-        service_cidr="10.96.0.0/12,fd00:10:96::/108",
-    )
+    return shop("flannel").changed(proxy="ebpf")
 
 
 def test_a_cluster_of_both_families_is_on_the_kernel_as_in_the_walk(programs: None) -> None:
