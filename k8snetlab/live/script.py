@@ -69,6 +69,7 @@ without a lower half, and be up to a second late in noticing that the cable is p
 
 VXLAN_ADDS = 50
 """Bytes of the headers of Ethernet, VXLAN, UDP and IPv4; those of IPv6 are 20 more."""
+
 _TAKEN = 2000
 """Where the indexes of devices begin that cannot have their own. The kernel would give them one that the other end of
 the cable may have.
@@ -210,10 +211,10 @@ def script(before: Host, after: Host) -> Script:
 
 def _same_devices(before: Host, after: Host) -> None:
     fresh = {link.name for link in after.links if link.kind is LinkKind.VXLAN and _held(before, link) is None}
-    held = {(link.name, link.mac, link.peer) for link in before.links}
-    wanted = {(link.name, link.mac, link.peer) for link in after.links if link.name not in fresh}
+    held = {(link.name, link.mac, link.peer, link.vxlan) for link in before.links}
+    wanted = {(link.name, link.mac, link.peer, link.vxlan) for link in after.links if link.name not in fresh}
     if held != wanted:
-        names = sorted({name for name, _, _ in held ^ wanted})
+        names = sorted({name for name, *_ in held ^ wanted})
         message = "the machine would need other devices or cables: build another lab"
         raise CannotDo(Problem(message, object=after.name, field=", ".join(names)))
 

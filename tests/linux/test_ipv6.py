@@ -1,4 +1,4 @@
-"""IPv6: what is as in IPv4, and what is not. Every row but the pings was compared with a real kernel."""
+"""IPv6: what is as in IPv4, and what is not."""
 
 from k8snetlab.address import Prefix
 from k8snetlab.linux.host import Network

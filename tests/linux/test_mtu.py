@@ -1,4 +1,4 @@
-"""Packets that do not fit: cut, told, or lost without a word. All but the pings were compared with a real kernel."""
+"""Packets that do not fit: cut, told, or lost without a word."""
 
 import msgspec
 

@@ -144,7 +144,8 @@ def test_a_tunnel_may_have_a_larger_mtu_than_fits_its_device(local: str, room: i
     """The kernel allows it only if the device becomes smaller afterwards."""
     eth0 = msgspec.structs.replace(A, mtu=1300)
     tunnel = msgspec.structs.replace(TUNNEL, mtu=1400, vxlan=Vxlan(1, local, "eth0", 8472))
-    before, after = host(links=(loopback(), eth0, TUNNEL)), host(links=(loopback(), eth0, tunnel))
+    wide = msgspec.structs.replace(tunnel, mtu=1450)
+    before, after = host(links=(loopback(), eth0, wide)), host(links=(loopback(), eth0, tunnel))
     assert lines(script(before, after).ip) == [
         f"link set dev eth0 mtu {room}",
         "link set dev flannel.1 mtu 1400",
@@ -153,6 +154,14 @@ def test_a_tunnel_may_have_a_larger_mtu_than_fits_its_device(local: str, room: i
     made = lines(script(bare(after), after).ip)
     assert made[made.index(f"link set dev eth0 mtu {room}") + 1].startswith("link add name flannel.1 ")
     assert "link set dev eth0 mtu 1300" in made
+
+
+def test_a_tunnel_that_leads_elsewhere_is_another_device() -> None:
+    """Its network identifier, port and ends cannot be changed."""
+    other = msgspec.structs.replace(TUNNEL, vxlan=Vxlan(2, "192.0.2.1", "eth0", 8472))
+    before, after = host(links=(loopback(), A, TUNNEL)), host(links=(loopback(), A, other))
+    with pytest.raises(CannotDo, match=r"flannel\.1"):
+        script(before, after)
 
 
 def test_routing_rules_are_added_by_family() -> None:

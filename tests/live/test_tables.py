@@ -1,0 +1,69 @@
+"""The packet-flow tables of the simulated kernel, on the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from k8snetlab import live
+from k8snetlab.errors import CannotDo
+from k8snetlab.live import Compared, Probe
+from tests.linux import test_bridge, test_filter, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel
+from tests.linux.lab import Flow
+
+TABLES = {
+    module.__name__.rpartition("test_")[2]: module.FLOWS
+    for module in (test_bridge, test_filter, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel)
+}
+
+
+def asked(flow: Flow) -> bool:
+    """Whether a prober can ask it: there are none for pings and SCTP, nor for large segments of TCP."""
+    return flow.protocol == "UDP" or (flow.protocol == "TCP" and not flow.size)
+
+
+def together(flows: Sequence[Flow]) -> list[list[Flow]]:
+    """The rows by network. What is large is asked by itself: it teaches its sender the MTU of a path."""
+    groups: list[list[Flow]] = []
+    for flow in flows:
+        small = () if flow.size else groups
+        group = next((held for held in small if not held[0].size and held[0].network == flow.network), None)
+        if group is None:
+            groups.append(group := [])
+        group.append(flow)
+    return groups
+
+
+def played(flows: Sequence[Flow]) -> Iterator[tuple[Flow, Compared]]:
+    """Every row on the kernel, on its network as it is: a lab is told what changes from network to network, and
+    another one is built where devices differ.
+    """
+    waiting = together(flows)
+    while waiting:
+        left: list[list[Flow]] = []
+        with live.Lab(waiting[0][0].network) as lab:
+            for group in waiting:
+                try:
+                    lab.apply(group[0].network)
+                except CannotDo:
+                    left.append(group)
+                    continue
+                yield from zip(group, _compared(lab, group), strict=True)
+        waiting = left
+
+
+def _compared(lab: live.Lab, group: Sequence[Flow]) -> tuple[Compared, ...]:
+    probes = [Probe(flow.source, flow.address, flow.port, flow.protocol, flow.size, flow.df) for flow in group]
+    return live.compare(lab.network, probes, lab.probe(probes))
+
+
+def _wrong(name: str) -> list[str]:
+    rows = [flow for flow in TABLES[name] if asked(flow)]
+    return [f"{name}: {flow.name}: {compared}" for flow, compared in played(rows) if not compared.agrees]
+
+
+def test_the_kernel_ends_every_row_as_the_table_says(kernel: None) -> None:
+    """Every row of every table that can be asked, several labs at once: what the kernel did is what the walk says."""
+    with ThreadPoolExecutor(len(TABLES)) as pool:
+        wrong = [line for lines in pool.map(_wrong, TABLES) for line in lines]
+    assert not wrong, "\n".join(wrong)
