@@ -253,7 +253,8 @@ def _link(before: Link | None, after: Link) -> Iterator[str]:
         yield f"link set dev {name} mtu {after.mtu}"
     if after.master != before.master:
         yield f"link set dev {name} master {after.master}" if after.master else f"link set dev {name} nomaster"
-    if after.hairpin != before.hairpin:
+    hairpin = before.hairpin and after.master == before.master  # a port that changes its bridge begins without
+    if after.master and after.hairpin != hairpin:
         yield f"link set dev {name} type bridge_slave hairpin {'on' if after.hairpin else 'off'}"
     if after.up != before.up:
         yield f"link set dev {name} {'up' if after.up else 'down'}"

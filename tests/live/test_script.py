@@ -164,6 +164,19 @@ def test_a_tunnel_that_leads_elsewhere_is_another_device() -> None:
         script(before, after)
 
 
+def test_hairpin_mode_goes_with_the_bridge() -> None:
+    """A port that leaves its bridge has no such mode any more, and must be told it again when it comes back."""
+    bridge = Link("br0", 9, LinkKind.BRIDGE, "02:00:00:00:00:09")
+    port = msgspec.structs.replace(A, master="br0", hairpin=True)
+    plugged = host(links=(loopback(), bridge, port))
+    alone = host(links=(loopback(), bridge, msgspec.structs.replace(A, master="", hairpin=False)))
+    assert lines(script(plugged, alone).ip) == ["link set dev eth0 nomaster"]
+    assert lines(script(alone, plugged).ip) == [
+        "link set dev eth0 master br0",
+        "link set dev eth0 type bridge_slave hairpin on",
+    ]
+
+
 def test_routing_rules_are_added_by_family() -> None:
     """`ip` takes rules of IPv6 only where its command line says so."""
     rules = (RoutingRule(100, "100", mark=1), RoutingRule(100, "100", to="2001:db8::/32", family=6))
