@@ -95,14 +95,15 @@ class UnknownName(LabError, KeyError):
 
 
 class AddressInUse(LabError, ValueError):
-    """Two things ask for the same address. `address` and `owners` are its facts."""
+    """Two things ask for the same address. `address` and `owners` are its facts; the last owner came too late. `said`
+    stands before them in the message."""
 
-    def __init__(self, address: str, owners: Sequence[str], *, field: str = "") -> None:
+    def __init__(self, address: str, owners: Sequence[str], *, field: str = "", said: str = "") -> None:
         self.address = address
         self.owners = tuple(owners)
-        super().__init__(
-            Problem(f"{address} is asked for by {' and by '.join(owners)}", object=owners[-1], field=field)
-        )
+        facts = f"{address} is asked for by {' and by '.join(owners)}"
+        message = f"{said}: {facts}" if said else facts
+        super().__init__(Problem(message, object=owners[-1], field=field))
 
 
 class PoolExhausted(LabError, ValueError):

@@ -24,8 +24,8 @@ from k8snetlab.api.core import (
     TaintEffect,
     namespace_object,
 )
-from k8snetlab.api.decoding import KINDS, decode
-from k8snetlab.api.manifest import Manifests, Place, UnknownKind, load
+from k8snetlab.api.decoding import KINDS, decode, typed
+from k8snetlab.api.manifest import Manifests, Place, UnknownKind, drafts, load, to_yaml
 from k8snetlab.api.networking import Ingress, IngressClass, NetworkPolicy, PathType, PolicyType
 from k8snetlab.api.pod import (
     Container,
@@ -156,8 +156,11 @@ __all__ = [
     "UnknownKind",
     "Workload",
     "decode",
+    "drafts",
     "has_labels",
     "load",
     "namespace_object",
     "to_dict",
+    "to_yaml",
+    "typed",
 ]

@@ -28,7 +28,7 @@ from k8snetlab.api.base import Labels, Object, Path, spelled, to_dict
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import Problem
 
-__all__ = ["KINDS", "Decoded", "decode", "name_suffix", "safe"]
+__all__ = ["KINDS", "Decoded", "decode", "name_suffix", "safe", "typed"]
 
 KINDS: Mapping[tuple[str, str], type[Object]] = {
     (cls.api_version, cls.kind): cls
@@ -65,6 +65,19 @@ def decode(data: Mapping[str, object]) -> Decoded:
     >>> decode(api).problems[0].field
     'spec.port'
     """
+    found = typed(data)
+    if found.object is None:
+        return found
+    broken = tuple(broken_rules(found.object))
+    if broken:
+        return Decoded(problems=tuple(_named(Problem(message, field=field), data) for field, message in broken))
+    return found
+
+
+def typed(data: Mapping[str, object]) -> Decoded:
+    """Read one object without asking whether its fields fit together: what is sent to the API server to change an
+    object that is there is only judged after the two have met.
+    """
     version, kind = data.get("apiVersion"), data.get("kind")
     if problem := _kind_problem(version, kind):
         return Decoded(problems=(_named(problem, data),))
@@ -83,9 +96,6 @@ def decode(data: Mapping[str, object]) -> Decoded:
             return Decoded(problems=tuple(_named(each, data) for each in problems))
     if not made.name and made.metadata.generate_name:
         made = _with_generated_name(made)
-    broken = tuple(broken_rules(made))
-    if broken:
-        return Decoded(problems=tuple(_named(Problem(message, field=field), data) for field, message in broken))
     return Decoded(object=made)
 
 
@@ -315,7 +325,7 @@ def _explained(message: str, value: object, kind: Any) -> str:
         pattern = match[1].encode().decode("unicode_escape")
         return f"{value!r} is not {_descriptions().get(pattern, f'a text like {match[1]}')}"
     if match := re.match(r"Expected `\w+` (>=|<=) (-?\d+)", message):
-        return f"must be {'at least' if match[1] == '>=' else 'at most'} {match[2]}, not {value}"
+        return f"Invalid value: {value}: must be {'at least' if match[1] == '>=' else 'at most'} {match[2]}"
     if match := re.match(r"Expected `([^`]+)`, got `(\w+)`", message):
         return _wrong_type(match[1], match[2], value)
     return message
@@ -325,7 +335,11 @@ def _not_among(value: object, kind: Any) -> str:
     kind = _bare(kind)
     if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
         return f"{value!r} is not one of the values that exist"
-    return f"{value!r} is not one of {', '.join(kind)}"
+    return f"Unsupported value: {_quoted(value)}: supported values: {', '.join(map(_quoted, kind))}"
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"'
 
 
 def _wrong_type(wanted: str, got: str, value: object) -> str:

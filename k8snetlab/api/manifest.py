@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from k8snetlab.api.base import KindT, Object
-from k8snetlab.api.decoding import decode
+from k8snetlab.api.base import KindT, Object, to_dict
+from k8snetlab.api.decoding import Decoded, decode, typed
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import ManifestError, Problem, UnknownName
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # both are imported when the first text is read: most of the 
 _Node: TypeAlias = Any
 """A node of PyYAML's. Its `id` says what its `value` is: a text, a list of nodes, or a list of pairs of nodes."""
 
-__all__ = ["JSON_LIMIT", "YAML_LIMIT", "Manifests", "Place", "Source", "UnknownKind", "load"]
+__all__ = ["JSON_LIMIT", "YAML_LIMIT", "Manifests", "Place", "Source", "UnknownKind", "drafts", "load", "to_yaml"]
 
 MEGABYTE = 1 << 20
 YAML_LIMIT = 32 * MEGABYTE
@@ -131,7 +131,16 @@ def load(*sources: Source) -> Manifests:
     A `str` with a line break, or one that begins with `{`, is text; `-` is standard input; any other is a path. Raises
     `ManifestError` with every problem of every source.
     """
-    reading = _Reading()
+    return _read(sources, decode)
+
+
+def drafts(*sources: Source) -> Manifests:
+    """The same objects, before anybody asks whether the fields of each fit together. Raises `ManifestError`."""
+    return _read(sources, typed)
+
+
+def _read(sources: Sequence[Source], decoder: Callable[[Mapping[str, object]], Decoded]) -> Manifests:
+    reading = _Reading(decoder)
     with _collector_at_rest():
         for source in sources:
             reading.take(source)
@@ -157,7 +166,8 @@ def _collector_at_rest() -> Iterator[None]:
 class _Reading:
     """What has been read so far, from one call of `load`."""
 
-    def __init__(self) -> None:
+    def __init__(self, decoder: Callable[[Mapping[str, object]], Decoded]) -> None:
+        self.decoder = decoder
         self.objects: list[Object] = []
         self.unknown: dict[tuple[str, str], int] = {}
         self.sources: list[str] = []
@@ -176,7 +186,8 @@ class _Reading:
         if isinstance(source, Manifests):
             self._take_manifests(source)
         elif isinstance(source, Object):
-            self.problems += [Problem(what, object=source.ref, field=field) for field, what in broken_rules(source)]
+            if self.decoder is decode:
+                self.problems += [Problem(what, object=source.ref, field=field) for field, what in broken_rules(source)]
             self._keep(source, None, "")
         elif isinstance(source, Mapping):
             self._take_document(_Document("", source))
@@ -244,7 +255,7 @@ class _Reading:
             what = "a list" if isinstance(data, list) else f"{data!r}"
             self.problems.append(document.placed(Problem(f"is not an object of Kubernetes but {what}"), at))
             return
-        decoded = decode(data)
+        decoded = self.decoder(data)
         if decoded.problems:
             self.problems += [document.placed(problem, at) for problem in decoded.problems]
         elif decoded.object is None:
@@ -700,3 +711,38 @@ def _integer(digits: str) -> int:
 def _key(value: Any) -> str:
     """A key is a text in JSON: `80:` is "80", and `on:` is "true"."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+# --- and back -------------------------------------------------------------------------------------------------------
+
+
+def to_yaml(*objects: Object) -> str:
+    """The objects as `kubectl get -o yaml` prints them, with all defaults, one document each. Loading the text gives
+    equal objects.
+
+    >>> namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+    >>> print(to_yaml(*load(namespace).objects), end="")
+    apiVersion: v1
+    kind: Namespace
+    metadata:
+      name: shop
+    """
+    import yaml
+
+    return yaml.dump_all(map(to_dict, objects), Dumper=_dumper(), allow_unicode=True, sort_keys=True, width=1000)
+
+
+@cache
+def _dumper() -> type[yaml.SafeDumper]:
+    """PyYAML's printer; which texts need quotes follows from how they would be read here."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar(_TEXT, value, style=None if value and _plain(value) == value else '"')
+
+    Dumper.add_representer(str, text)
+    return Dumper

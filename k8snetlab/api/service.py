@@ -4,9 +4,10 @@ A `Service` is a promise: an address and ports that stay, whatever pods come and
 the promise at the moment. No process holds a Service's address; kube-proxy turns both objects into rules on every
 node, and joins their ports by name.
 
-Values here are as the API server would hold them: the type, the protocol, the target port, the traffic policies and the
-affinity time-out are filled in when they were not given. Addresses, node ports and families are not: they depend on the
-whole cluster, and `controllers` allocates them.
+Values here have the API server's static defaults: the type, the protocol, the target port, the traffic policies and the
+affinity time-out are filled in when they were not given, and a field that means nothing is dropped where the API server
+drops it. Addresses, node ports and families are not filled in: they depend on the whole cluster, and `controllers`
+allocates them.
 
 `Endpoints` is what stood in the place of EndpointSlices until 1.21: one object a Service, however many pods it has. It
 is deprecated since 1.33, still served, and still written by a controller.
@@ -172,17 +173,16 @@ class ServiceSpec(Part, frozen=True, kw_only=True):
     allocate_load_balancer_node_ports: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.cluster_ip and not self.cluster_ips:
-            force_setattr(self, "cluster_ips", (self.cluster_ip,))
-        if self.cluster_ips and not self.cluster_ip:
-            force_setattr(self, "cluster_ip", self.cluster_ips[0])
-        if self.session_affinity is SessionAffinity.CLIENT_IP and self.session_affinity_config is None:
+        if self.session_affinity is SessionAffinity.NONE:
+            force_setattr(self, "session_affinity_config", None)
+        elif self.session_affinity_config is None:
             force_setattr(self, "session_affinity_config", SessionAffinityConfig())
         if self.type is ServiceType.EXTERNAL_NAME:
+            force_setattr(self, "internal_traffic_policy", None)
             return
         if self.internal_traffic_policy is None:
             force_setattr(self, "internal_traffic_policy", TrafficPolicy.CLUSTER)
-        if self.external_traffic_policy is None and (self.from_outside or self.external_ips):
+        if self.external_traffic_policy is None and self.externally_accessible:
             force_setattr(self, "external_traffic_policy", TrafficPolicy.CLUSTER)
         if self.type is ServiceType.LOAD_BALANCER and self.allocate_load_balancer_node_ports is None:
             force_setattr(self, "allocate_load_balancer_node_ports", True)  # noqa: FBT003 - the field's value
@@ -191,6 +191,16 @@ class ServiceSpec(Part, frozen=True, kw_only=True):
     def from_outside(self) -> bool:
         """Whether the type opens node ports: NodePort or LoadBalancer."""
         return self.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER)
+
+    @property
+    def externally_accessible(self) -> bool:
+        """Whether somebody outside can have an address for it: node ports, or external addresses."""
+        return self.from_outside or (self.type is ServiceType.CLUSTER_IP and bool(self.external_ips))
+
+    @property
+    def checks_health(self) -> bool:
+        """Whether its load balancer asks each node if it has endpoints, at a port for that."""
+        return self.type is ServiceType.LOAD_BALANCER and self.external_traffic_policy is TrafficPolicy.LOCAL
 
 
 class PortStatus(Part, frozen=True, kw_only=True):
@@ -244,7 +254,9 @@ class Service(Object, frozen=True, kw_only=True, tag="Service"):
     @property
     def cluster_ips(self) -> tuple[str, ...]:
         """Its addresses, the primary one first; none for a headless Service, an ExternalName and before allocation."""
-        return () if self.headless else self.spec.cluster_ips
+        if self.headless or not self.spec.cluster_ip:
+            return ()
+        return self.spec.cluster_ips or (self.spec.cluster_ip,)
 
     @property
     def load_balancer(self) -> tuple[LoadBalancerIngress, ...]:

@@ -2,7 +2,8 @@
 
 Types say what a field may hold; here are the rules that tie fields together, or that no type can say: what a name may
 look like, that several ports need names, that a policy's `except` lies inside its block. Each rule is a small
-generator of `(field, message)`; `RULES` lists them by kind, so the list is the documentation.
+generator of `(field, message)`; `RULES` lists them by kind, so the list is the documentation. Services have so many
+that they stand in `service_rules`.
 
 Not modelled: rules about what networking never reads (volumes, resources, security contexts), and rules that need the
 old object (immutable fields). Source: k8s.io/kubernetes/pkg/apis/*/validation, Kubernetes 1.37.
@@ -12,12 +13,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from k8snetlab.address import family, number
+from k8snetlab.address import family
 from k8snetlab.api.base import Object, spelled
 from k8snetlab.api.core import Namespace, Node, Secret
 from k8snetlab.api.networking import (
@@ -30,31 +29,22 @@ from k8snetlab.api.networking import (
 )
 from k8snetlab.api.pod import LISTEN, Container, DNSPolicy, Pod, PodTemplateSpec, RestartPolicy, listen_annotation
 from k8snetlab.api.selectors import LabelSelector, Operator
-from k8snetlab.api.service import (
-    HEADLESS,
-    AddressType,
-    Endpoints,
-    EndpointSlice,
-    IPFamilyPolicy,
-    Service,
-    ServicePort,
-    ServiceType,
-    SessionAffinity,
-    TrafficPolicy,
+from k8snetlab.api.service import AddressType, Endpoints, EndpointSlice, Service
+from k8snetlab.api.service_rules import service_rules
+from k8snetlab.api.syntax import (
+    IS_LABEL,
+    IS_PORT_NAME,
+    IS_SUBDOMAIN,
+    Broken,
+    block_of,
+    is_address,
+    is_label,
+    is_port_name,
+    is_subdomain,
 )
 from k8snetlab.api.workloads import CronJob, DaemonSet, Deployment, Job, ReplicaSet, StatefulSet
 
 __all__ = ["broken_rules"]
-
-Broken = Iterator[tuple[str, str]]
-
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
-
-_IS_LABEL = "at most 63 small letters, digits or '-', beginning and ending with a letter or digit (RFC 1123)"
-_IS_SUBDOMAIN = "labels of small letters, digits or '-', joined by dots, at most 253 characters (RFC 1123)"
-_IS_PORT_NAME = "at most 15 small letters, digits or '-', with a letter in it and no '--' (RFC 6335)"
 
 
 def broken_rules(made: Object) -> Broken:
@@ -72,7 +62,7 @@ def _metadata(made: Object) -> Broken:
     if not name:
         yield field, "is required"
     elif isinstance(made, (Namespace, Service)):
-        yield from _label(field, name)  # a Service may begin with a digit since 1.36 (KEP-5311)
+        yield from _label(field, name)  # a Service may begin with a digit since 1.36, for good since 1.37 (KEP-5311)
     else:
         yield from _subdomain(field, name)
     if made.metadata.namespace:
@@ -80,18 +70,18 @@ def _metadata(made: Object) -> Broken:
 
 
 def _label(field: str, value: str) -> Broken:
-    if not _LABEL.fullmatch(value):
-        yield field, f"{value!r} is not {_IS_LABEL}"
+    if not is_label(value):
+        yield field, f"{value!r} is not {IS_LABEL}"
 
 
 def _subdomain(field: str, value: str) -> Broken:
-    if len(value) > 253 or not _SUBDOMAIN.fullmatch(value):
-        yield field, f"{value!r} is not {_IS_SUBDOMAIN}"
+    if not is_subdomain(value):
+        yield field, f"{value!r} is not {IS_SUBDOMAIN}"
 
 
 def _port_name(field: str, value: str) -> Broken:
-    if not _PORT_NAME.fullmatch(value):
-        yield field, f"{value!r} is not {_IS_PORT_NAME}"
+    if not is_port_name(value):
+        yield field, f"{value!r} is not {IS_PORT_NAME}"
 
 
 def _port_reference(field: str, value: int | str | None) -> Broken:
@@ -118,29 +108,14 @@ def _twice(field: str, values: Iterable[object], what: str) -> Broken:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def _is_address(value: str) -> bool:
-    try:
-        number(value)
-    except ValueError:
-        return False
-    return "%" not in value
-
-
 def _address(field: str, value: str) -> Broken:
-    if not _is_address(value):
+    if not is_address(value):
         yield field, f"{value!r} is not an IP address"
 
 
 def _cidr(field: str, value: str) -> Broken:
-    if _network(value) is None or "/" not in value:
+    if block_of(value) is None or "/" not in value:
         yield field, f"{value!r} is not a CIDR block such as 10.0.0.0/8 or fd00::/64"
-
-
-def _network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        return None
 
 
 def _two_families(field: str, values: tuple[str, ...]) -> Broken:
@@ -283,88 +258,7 @@ def _job_template(prefix: str, template: PodTemplateSpec) -> Broken:
         yield f"{prefix}spec.restartPolicy", "must be OnFailure or Never: the pods of a Job come to an end"
 
 
-# --- Services ---------------------------------------------------------------------------------------------------------
-
-
-def _service(service: Service) -> Broken:
-    spec = service.spec
-    yield from _service_ports(service)
-    yield from _service_addresses(service)
-    if spec.type is ServiceType.EXTERNAL_NAME:
-        if not spec.external_name:
-            yield "spec.externalName", "is required with type ExternalName"
-        else:
-            yield from _subdomain("spec.externalName", spec.external_name.removesuffix("."))
-    if service.headless and spec.from_outside:
-        yield "spec.clusterIP", f"must not be None with type {spec.type}"
-    if spec.external_traffic_policy is not None and not (spec.from_outside or spec.external_ips):
-        yield "spec.externalTrafficPolicy", f"may only be set with type NodePort or LoadBalancer, not {spec.type}"
-    if spec.health_check_node_port and not _checks_health(service):
-        yield "spec.healthCheckNodePort", "may only be set with type LoadBalancer and externalTrafficPolicy Local"
-    if spec.session_affinity_config is not None:
-        seconds = spec.session_affinity_config.client_ip.timeout_seconds
-        if spec.session_affinity is SessionAffinity.NONE:
-            yield "spec.sessionAffinityConfig", "must not be set with sessionAffinity None"
-        if not 1 <= seconds <= 86400:
-            yield "spec.sessionAffinityConfig.clientIP.timeoutSeconds", f"must be between 1 and 86400, not {seconds}"
-    for index, cidr in enumerate(spec.load_balancer_source_ranges):
-        yield from _cidr(f"spec.loadBalancerSourceRanges[{index}]", cidr.strip())
-    if spec.load_balancer_source_ranges and spec.type is not ServiceType.LOAD_BALANCER:
-        yield "spec.loadBalancerSourceRanges", "may only be set with type LoadBalancer"
-
-
-def _checks_health(service: Service) -> bool:
-    spec = service.spec
-    return spec.type is ServiceType.LOAD_BALANCER and spec.external_traffic_policy is TrafficPolicy.LOCAL
-
-
-def _service_ports(service: Service) -> Broken:
-    spec = service.spec
-    if not spec.ports and not service.headless and spec.type is not ServiceType.EXTERNAL_NAME:
-        yield "spec.ports", "is required: only a headless Service and an ExternalName can do without"
-    for index, port in enumerate(spec.ports):
-        yield from _service_port(f"spec.ports[{index}]", port, service)
-    yield from _twice("spec.ports[{}].name", [port.name for port in spec.ports if port.name], "the name")
-    yield from _twice("spec.ports[{}]", [f"{port.port}/{port.protocol}" for port in spec.ports], "port")
-    numbered = [f"{port.node_port}/{port.protocol}" for port in spec.ports if port.node_port]
-    yield from _twice("spec.ports", numbered, "node port")
-
-
-def _service_port(place: str, port: ServicePort, service: Service) -> Broken:
-    if port.name:
-        yield from _label(f"{place}.name", port.name)
-    elif len(service.spec.ports) > 1:
-        yield f"{place}.name", "is required: with several ports each needs a name"
-    yield from _port_reference(f"{place}.targetPort", port.target_port)
-    yield from _port_number(f"{place}.nodePort", port.node_port)
-    if port.node_port and not service.spec.from_outside:
-        yield f"{place}.nodePort", f"may not be used with type {service.spec.type}"
-
-
-def _service_addresses(service: Service) -> Broken:
-    spec = service.spec
-    if spec.type is ServiceType.EXTERNAL_NAME and spec.cluster_ip:
-        yield "spec.clusterIP", "must be empty with type ExternalName"
-    addresses = [each for each in spec.cluster_ips if each != HEADLESS]
-    for index, each in enumerate(addresses):
-        yield from _address(f"spec.clusterIPs[{index}]" if len(addresses) > 1 else "spec.clusterIP", each)
-    if spec.cluster_ips and spec.cluster_ips[0] != spec.cluster_ip:
-        yield "spec.clusterIPs[0]", f"must equal clusterIP, {spec.cluster_ip}"
-    yield from _two_families("spec.clusterIPs", spec.cluster_ips)
-    yield from _twice("spec.ipFamilies[{}]", spec.ip_families, "the family")
-    for index, (wanted, each) in enumerate(zip(spec.ip_families, addresses, strict=False)):
-        if _is_address(each) and family(each) != wanted.number:
-            yield f"spec.ipFamilies[{index}]", f"{wanted} does not fit the address {each}"
-    two = len(spec.ip_families) == 2 or len(spec.cluster_ips) == 2
-    if two and spec.ip_family_policy is None:
-        yield "spec.ipFamilyPolicy", "is required with two families: PreferDualStack or RequireDualStack"
-    if two and spec.ip_family_policy is IPFamilyPolicy.SINGLE_STACK:
-        yield "spec.ipFamilyPolicy", "must not be SingleStack with two families"
-    for index, each in enumerate(spec.external_ips):
-        yield from _address(f"spec.externalIPs[{index}]", each)
-    for index, ingress in enumerate(service.load_balancer):
-        if ingress.ip:
-            yield from _address(f"status.loadBalancer.ingress[{index}].ip", ingress.ip)
+# --- EndpointSlices ---------------------------------------------------------------------------------------------------
 
 
 def _slice(made: EndpointSlice) -> Broken:
@@ -375,7 +269,7 @@ def _slice(made: EndpointSlice) -> Broken:
             continue
         wanted = 4 if made.address_type is AddressType.IPV4 else 6
         for at, each in enumerate(endpoint.addresses):
-            if not _is_address(each) or family(each) != wanted:
+            if not is_address(each) or family(each) != wanted:
                 yield f"endpoints[{index}].addresses[{at}]", f"{each!r} is not an {made.address_type} address"
     yield from _twice("ports[{}].name", [port.name or "" for port in made.ports], "the name")
     for index, port in enumerate(made.ports):
@@ -428,11 +322,11 @@ def _peer(place: str, peer: NetworkPolicyPeer) -> Broken:
     if peer.pod_selector is not None or peer.namespace_selector is not None:
         yield f"{place}.ipBlock", "may not stand beside a selector in the same entry"
     yield from _cidr(f"{place}.ipBlock.cidr", peer.ip_block.cidr)
-    block = _network(peer.ip_block.cidr)
+    block = block_of(peer.ip_block.cidr)
     for index, each in enumerate(peer.ip_block.except_):
         field = f"{place}.ipBlock.except[{index}]"
         yield from _cidr(field, each)
-        hole = _network(each)
+        hole = block_of(each)
         if block and hole and not (_inside(hole, block) and hole.prefixlen > block.prefixlen):
             yield field, f"{each} must lie inside {peer.ip_block.cidr} and be smaller"
 
@@ -469,7 +363,7 @@ def _ingress(ingress: Ingress) -> Broken:
 
 
 def _ingress_host(field: str, host: str) -> Broken:
-    if _is_address(host):
+    if is_address(host):
         yield field, f"{host!r} must be a DNS name, not an address"
     else:
         yield from _subdomain(field, host.removeprefix("*."))
@@ -510,7 +404,7 @@ RULES: Mapping[type[Object], tuple[Callable[[Any], Broken], ...]] = {
     DaemonSet: (_workload,),
     Job: (_job,),
     CronJob: (_cron_job,),
-    Service: (_service,),
+    Service: (service_rules,),
     EndpointSlice: (_slice,),
     Endpoints: (_endpoints,),
     NetworkPolicy: (_policy,),

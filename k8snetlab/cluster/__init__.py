@@ -4,7 +4,8 @@
     shop.trace("shop/web-0", "svc/shop/api:80")
     shop.changed(cni="bridge").diff(shop)
 
-A cluster is what was read (manifests), what was chosen (`Options`) and what was done to its machines (overlays).
+A cluster is what was read (manifests), what was chosen (`Options`), what was done to its machines (overlays), and what
+its API server has given to Services so far (a registry: no address moves because another Service comes or goes).
 Everything else — pods, addresses, slices, devices, routes, rules — is computed from these when it is first asked for,
 and kept. A what-if is another value: nothing here changes. Where only the overlays differ, the other value begins with
 the same compiled machines, so that taking one route away does not compile anything again.
@@ -24,9 +25,12 @@ import msgspec
 
 from k8snetlab import api, cni, controllers
 from k8snetlab.address import AddressPlan
+from k8snetlab.api.patch import Patch
+from k8snetlab.cluster import requests
 from k8snetlab.cluster.examples import example_path, examples_folder
 from k8snetlab.cluster.machine import SHOWN, Machine
 from k8snetlab.cluster.options import Options, chosen, plan_of
+from k8snetlab.cluster.requests import Answer, Asked, Change
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import LabError, UnknownName
@@ -38,7 +42,7 @@ from k8snetlab.services.slices import MOST_ENDPOINTS
 from k8snetlab.tables import Table, table
 from k8snetlab.trace import Trace
 
-__all__ = ["SHOWN", "Cluster", "Machine", "Options", "Overlay", "example", "examples_folder"]
+__all__ = ["SHOWN", "Answer", "Cluster", "Machine", "Options", "Overlay", "example", "examples_folder"]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 """What a cluster is loaded from: a file, a folder, YAML or JSON text, a dict, or an object."""
@@ -57,6 +61,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     manifests: api.Manifests
     options: Options = Options()
     overlays: tuple[Overlay, ...] = ()
+    registry: controllers.Registry = controllers.Registry()
+    asked: tuple[Asked, ...] = ()
 
     @classmethod
     def load(cls, *sources: Source, **options: Any) -> Cluster:
@@ -72,7 +78,14 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def objects(self) -> controllers.Resolved:
         """Every object as the controllers leave it: pods with nodes and addresses, Services with theirs, slices."""
-        return controllers.resolved(self.manifests, plan_of(self.options))
+        return controllers.resolved(self.manifests, plan_of(self.options), registry=self.registry)
+
+    @cached_property
+    def answer(self) -> Answer:
+        """What the API server answered to the `applied`, `patched` or `deleted` that made this cluster: the objects
+        with defaults and everything allocated. `print` it for YAML; empty after any other change.
+        """
+        return Answer.of(self.asked, self.objects)
 
     @cached_property
     def layout(self) -> Layout:
@@ -173,23 +186,48 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     # What-ifs
 
     def changed(self, **options: Any) -> Cluster:
-        """Another cluster of the same manifests with other options: `changed(cni="bridge")`. Overlays stay."""
-        return _built(Cluster(self.manifests, chosen(self.options, options), self.overlays))
+        """Another cluster of the same manifests with other options: `changed(cni="bridge")`. Overlays stay, and so do
+        the addresses of Services unless their network is another one.
+        """
+        others = chosen(self.options, options)
+        asked, was = plan_of(others), plan_of(self.options)
+        kept = (asked.pools, asked.ip_mode) == (was.pools, was.ip_mode)
+        held = requests.held(self.objects) if kept else requests.unbalanced(self.manifests, self.objects)
+        return _built(Cluster(self.manifests, others, self.overlays, held))
 
     def applied(self, *sources: Source) -> Cluster:
-        """Another cluster with these objects added, or put in the place of their namesakes."""
-        return _built(Cluster(self.manifests.replacing(api.load(*sources)), self.options, self.overlays))
+        """Another cluster after `kubectl apply`: what is not there is created, what is there is changed.
+
+        A Service that changes keeps the addresses and node ports that it was given, where the manifest does not say
+        them; any other field that is left out takes its default. `answer` has the objects as the API server holds
+        them. Raises `ManifestError`, `AddressInUse` or `PoolExhausted`, naming the field that is refused.
+        """
+        return self._after(requests.applied(self.manifests, self.objects, sources))
+
+    def patched(self, kind: str, name: str, patch: Patch) -> Cluster:
+        """Another cluster after `kubectl patch`: `patched("Service", "shop/api", {"spec": {"type": "NodePort"}})`.
+
+        A mapping is laid over the object, as kubectl's own patches are: `None` takes a field away, a list replaces the
+        list, but ports and containers are found by their key (ports by number and protocol). A list of operations
+        (`{"op": "replace", "path": "/spec/ports/0/port", "value": 81}`) is a JSON patch. `name` without a namespace is
+        in `default`. Raises `UnknownName`, `ManifestError`, `AddressInUse`, `PoolExhausted`, and `CannotDo` for an
+        object that no manifest says.
+        """
+        return self._after(requests.patched(self.manifests, self.objects, kind, name, patch))
 
     def deleted(self, kind: str, name: str) -> Cluster:
-        """Another cluster without one object of the manifests: `deleted("Service", "shop/api")`. Raises
-        `UnknownName`.
+        """Another cluster without one object of the manifests: `deleted("Service", "shop/api")`. What was allocated
+        for it is free. Raises `UnknownName`.
         """
-        return _built(Cluster(self.manifests.without(kind, name), self.options, self.overlays))
+        return self._after(requests.deleted(self.manifests, self.objects, kind, name))
+
+    def _after(self, change: Change) -> Cluster:
+        return _built(Cluster(change.manifests, self.options, self.overlays, change.registry, change.asked))
 
     def _with_overlays(self, overlays: tuple[Overlay, ...]) -> Cluster:
         """Another cluster with other overlays on the same compiled machines."""
         _ = self.compiled
-        other = Cluster(self.manifests, self.options, overlays)
+        other = Cluster(self.manifests, self.options, overlays, self.registry)
         vars(other).update({name: vars(self)[name] for name in _BELOW_OVERLAYS if name in vars(self)})
         return _built(other)
 

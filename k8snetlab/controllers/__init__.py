@@ -26,27 +26,34 @@ from k8snetlab import api
 from k8snetlab.controllers import addresses, assumed, exposure, ingress, machines, scheduler, workloads
 from k8snetlab.controllers.addresses import Ipam, host_local
 from k8snetlab.controllers.networks import Networks, Plan, networks_of
+from k8snetlab.controllers.registry import Registry
 from k8snetlab.controllers.resolved import Listener, Resolved, listens
 from k8snetlab.errors import LabError
 from k8snetlab.services import mirroring, slices, targets
 
-__all__ = ["Ipam", "Listener", "Networks", "Plan", "Resolved", "host_local", "listens", "resolved"]
+__all__ = ["Ipam", "Listener", "Networks", "Plan", "Registry", "Resolved", "host_local", "listens", "resolved"]
 
 
-def resolved(manifests: api.Manifests, plan: Plan = Plan(), ipam: Ipam = host_local) -> Resolved:  # noqa: B008 - frozen
+def resolved(
+    manifests: api.Manifests,
+    plan: Plan = Plan(),  # noqa: B008 - frozen
+    ipam: Ipam = host_local,
+    registry: Registry = Registry(),  # noqa: B008 - frozen
+) -> Resolved:
     """The cluster that the manifests describe.
 
-    `ipam` gives pods their addresses and belongs to the CNI. Raises `Overlap`, `AddressInUse`, `PoolExhausted`,
+    `ipam` gives pods their addresses and belongs to the CNI. Services that are in the registry of the same Service
+    network are as they are there. Raises `Overlap`, `AddressInUse`, `PoolExhausted`,
     `BadOption`, `UnknownName` or `ManifestError`; the problems name object and field, and file and line where they
     are known.
     """
     try:
-        return _resolved(manifests, plan, ipam)
+        return _resolved(manifests, plan, ipam, registry)
     except LabError as error:
         raise error.placed(manifests.placed) from None
 
 
-def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
+def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam, registry: Registry) -> Resolved:
     networks = networks_of(manifests, plan)
     added = assumed.objects(manifests, networks, plan)
     given = (*added, *manifests.objects)
@@ -54,7 +61,8 @@ def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam) -> Resolved:
     made = workloads.expanded(given, nodes)
     pods = scheduler.bound(made.pods, nodes)
     pods = addresses.addressed(pods, nodes, ipam)
-    served = ingress.ingressed(exposure.exposed(_of(given, api.Service), networks), plan.pools, plan.ip_mode)
+    served = exposure.exposed(_of(given, api.Service), networks, registry.of(networks))
+    served = ingress.ingressed(served, plan.pools, plan.ip_mode)
     pieces = _slices(served, pods, nodes, _of(given, api.EndpointSlice), _of(given, api.Endpoints))
     changed = (*nodes, *pods, *made.replica_sets, *served, *pieces)
     kept = tuple(each for each in given if not isinstance(each, _CHANGED))

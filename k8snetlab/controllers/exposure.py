@@ -4,48 +4,74 @@ The API server allocates them when a Service is created. Its Service network has
 addresses) is left for people who write `clusterIP` themselves, such as 10.96.0.1 for the API server and 10.96.0.10
 for DNS; the others are drawn from the upper band, and from the lower one only when the upper one is full. Node ports
 (30000 to 32767) are drawn alike, from 30086 on. Here the draw follows from the Service's name, so that one more
-Service does not move the others.
+Service does not move the others; and a Service that the API server has already keeps what it got.
 
-Families: a Service has one address unless its `ipFamilyPolicy` says otherwise. A headless Service gets none, an
-ExternalName neither; a headless Service without a selector is dual-stack even where the cluster is not.
+A headless Service gets no address, an ExternalName neither. One node port serves a port that is there for TCP and for
+UDP. A load balancer that is to know the nodes with endpoints gets one more port, for its health checks.
 
 Not modelled: ServiceCIDR objects (KEP-1880), several load balancers. Guide section 2.2; KEP-3070 and KEP-3668 (the
-two bands), KEP-563 (dual-stack).
+two bands).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
 from k8snetlab import api
 from k8snetlab.address import Prefix, canonical, family, number, text
+from k8snetlab.api.syntax import invalid, is_address
+from k8snetlab.controllers.families import settled
 from k8snetlab.controllers.networks import Networks
 from k8snetlab.errors import AddressInUse, ManifestError, PoolExhausted, Problem
 
-__all__ = ["NODE_PORTS", "exposed"]
+__all__ = ["NODE_PORTS", "Pools", "created", "exposed", "shortest"]
 
 NODE_PORTS = range(30000, 32768)
 """The ports a NodePort Service may open (the API server's `--service-node-port-range`)."""
 
 
-def exposed(given: Sequence[api.Service], networks: Networks) -> tuple[api.Service, ...]:
-    """The Services with addresses, families and node ports, in the same order.
+def exposed(
+    given: Sequence[api.Service], networks: Networks, stored: Iterable[api.Service] = ()
+) -> tuple[api.Service, ...]:
+    """The Services with addresses, families and node ports, in the same order. Those among them that are `stored` are
+    as they were; of the others, what their manifests ask for counts before anything is drawn.
 
     Raises `AddressInUse` when two ask for one address or port, `PoolExhausted`, and `ManifestError` for an address, a
     port or a family that this cluster does not have.
     """
-    families = {service.ref: _families(service, networks.families) for service in given}
-    pools = {block.family: _Pool(str(block), *_bands(block)) for block in networks.services}
-    ports = _Pool("node ports 30000-32767", *_halves(NODE_PORTS, _offset(len(NODE_PORTS), 32, 128)))
-    for service in given:
-        for field, value, of in _said_addresses(service, networks):
-            pools[of].take(value, service.ref, field, text(value, of))
-        for field, port in _said_ports(service):
-            ports.take(port, service.ref, field, f"node port {port}")
-    return tuple(_with_ports(_with_addresses(each, families[each.ref], pools), ports) for each in given)
+    there = {service.ref: service for service in stored}
+    pools = Pools(networks, (there[each.ref] for each in given if each.ref in there))
+    fresh = {each.ref: settled(_both_spelled(each), networks.families) for each in given if each.ref not in there}
+    for service in fresh.values():
+        pools.claim(service)
+    return tuple(there.get(each.ref) or pools.filled(fresh[each.ref]) for each in given)
+
+
+def created(service: api.Service, networks: Networks, pools: Pools) -> api.Service:
+    """One more Service, with all that it asks for and all that is allocated. Raises like `exposed`."""
+    fresh = settled(_both_spelled(service), networks.families)
+    pools.claim(fresh)
+    return pools.filled(fresh)
+
+
+def _both_spelled(service: api.Service) -> api.Service:
+    """`clusterIP` alone is the first of `clusterIPs` too."""
+    service = shortest(service)
+    if not service.spec.cluster_ip or service.spec.cluster_ips:
+        return service
+    return replace(service, spec=replace(service.spec, cluster_ips=(service.spec.cluster_ip,)))
+
+
+def shortest(service: api.Service) -> api.Service:
+    """The Service with its addresses in their shortest spelling, which is the only one in this package."""
+    spec = service.spec
+    ip, *ips = (canonical(each) if is_address(each) else each for each in (spec.cluster_ip, *spec.cluster_ips))
+    if (ip, tuple(ips)) == (spec.cluster_ip, spec.cluster_ips):
+        return service
+    return replace(service, spec=replace(spec, cluster_ip=ip, cluster_ips=tuple(ips)))
 
 
 # --- pools of numbers -------------------------------------------------------------------------------------------------
@@ -77,12 +103,6 @@ class _Pool:
         self.bands = (first, then)
         self.owners: dict[int, str] = {}
 
-    def take(self, value: int, owner: str, field: str, shown: str) -> None:
-        """Give the number that the owner asked for."""
-        if self.owners.get(value, owner) != owner:
-            raise AddressInUse(shown, (self.owners[value], owner), field=field)
-        self.owners[value] = owner
-
     def draw(self, key: str, owner: str) -> int:
         """Give a free number that follows from the key: the next one, if that is taken."""
         drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
@@ -95,103 +115,148 @@ class _Pool:
         raise PoolExhausted(self.name, sum(len(band) for band in self.bands), owner)
 
 
-# --- families ---------------------------------------------------------------------------------------------------------
+class Pools:
+    """What an API server has to give: addresses of its Service network and node ports. It lives for one request."""
 
+    def __init__(self, networks: Networks, services: Iterable[api.Service] = ()) -> None:
+        self.blocks = networks.services
+        self.addresses = {block.family: _Pool(str(block), *_bands(block)) for block in networks.services}
+        name = f"node ports {NODE_PORTS.start}-{NODE_PORTS.stop - 1}"
+        self.ports = _Pool(name, *_halves(NODE_PORTS, _offset(len(NODE_PORTS), 32, 128)))
+        for service in services:
+            self.hold(service)
 
-def _families(service: api.Service, cluster: tuple[int, ...]) -> tuple[api.IPFamily, ...]:
-    """The families of a Service, the primary one first; none for an ExternalName."""
-    spec = service.spec
-    if spec.type is api.ServiceType.EXTERNAL_NAME:
-        return ()
-    own = tuple(api.IPFamily.of(family(each)) for each in service.cluster_ips)
-    said = spec.ip_families + own[len(spec.ip_families) :]
-    have = tuple(map(api.IPFamily.of, cluster))
-    by_hand = service.headless and not spec.selector
-    if not by_hand and (missing := [each for each in said if each not in have]):
-        field = "spec.ipFamilies" if spec.ip_families else "spec.clusterIP"
-        raise ManifestError(Problem(f"this cluster has no {missing[0]} addresses", object=service.ref, field=field))
-    policy = spec.ip_family_policy or (_DUAL if by_hand else api.IPFamilyPolicy.SINGLE_STACK)
-    if policy is api.IPFamilyPolicy.SINGLE_STACK:
-        return (said or have)[:1]
-    if policy is _DUAL and len(have) == 1 and not by_hand:
-        message = f"RequireDualStack needs a cluster with both families; this one has {have[0]}"
-        raise ManifestError(Problem(message, object=service.ref, field="spec.ipFamilyPolicy"))
-    return tuple(dict.fromkeys((*said, *(tuple(api.IPFamily) if by_hand else have))))
+    def hold(self, service: api.Service) -> None:
+        """Put down what a Service has."""
+        for pool, value in self._had(service):
+            pool.owners[value] = service.ref
 
+    def release(self, service: api.Service) -> None:
+        """Take back what a Service had."""
+        for pool, value in self._had(service):
+            pool.owners.pop(value, None)
 
-_DUAL = api.IPFamilyPolicy.REQUIRE_DUAL_STACK
+    def _had(self, service: api.Service) -> Iterator[tuple[_Pool, int]]:
+        for ip in service.cluster_ips:
+            yield self.addresses[family(ip)], number(ip)
+        for port in _numbers(service):
+            yield self.ports, port
 
+    def claim(self, service: api.Service) -> None:
+        """Give a Service all that it asks for."""
+        for index in range(len(service.cluster_ips)):
+            self.claim_address(service, index)
+        if service.spec.from_outside:
+            for index, port in enumerate(service.spec.ports):
+                if port.node_port:
+                    self.claim_port(service, f"spec.ports[{index}].nodePort", port.node_port)
+        if service.spec.checks_health and service.spec.health_check_node_port:
+            self.claim_health_check(service)
 
-# --- what is written in the manifest ----------------------------------------------------------------------------------
-
-
-def _said_addresses(service: api.Service, networks: Networks) -> Iterator[tuple[str, int, int]]:
-    for index, each in enumerate(service.cluster_ips):
-        address, field = canonical(each), "spec.clusterIP" if index == 0 else f"spec.clusterIPs[{index}]"
-        block = next((block for block in networks.services if block.contains(address)), None)
+    def claim_address(self, service: api.Service, index: int) -> None:
+        """Give the address that it asks for in that place."""
+        ip = service.cluster_ips[index]
+        field = "spec.clusterIPs"
+        block = next((block for block in self.blocks if block.contains(ip)), None)
         if block is None:
-            blocks = " or ".join(map(str, networks.services))
-            message = f"{address} is not in the Service network {blocks}; choose the network with service_cidr"
-            raise ManifestError(Problem(message, object=service.ref, field=field))
-        yield field, number(address), block.family
+            blocks = " or ".join(map(str, self.blocks))
+            why = (
+                f"failed to allocate IP {ip}: the provided IP is not in the valid range. The Service network is "
+                f"{blocks}; choose the network with service_cidr"
+            )
+            raise _refused(service, *invalid(field, service.cluster_ips, why))
+        why = f"failed to allocate IP {ip}: provided IP is already allocated"
+        self._take(self.addresses[block.family], number(ip), service, ip, *invalid(field, service.cluster_ips, why))
 
-
-def _said_ports(service: api.Service) -> Iterator[tuple[str, int]]:
-    wanted = [(f"spec.ports[{index}].nodePort", port.node_port) for index, port in enumerate(service.spec.ports)]
-    for field, port in (*wanted, ("spec.healthCheckNodePort", service.spec.health_check_node_port)):
-        if not port:
-            continue
+    def claim_port(self, service: api.Service, field: str, port: int) -> None:
+        """Give the node port that it asks for. Another port of the same Service may have it already: two protocols
+        share it."""
         if port not in NODE_PORTS:
-            message = f"{port} is not a node port: they are {NODE_PORTS.start} to {NODE_PORTS.stop - 1}"
-            raise ManifestError(Problem(message, object=service.ref, field=field))
-        yield field, port
+            ports = f"{NODE_PORTS.start}-{NODE_PORTS.stop - 1}"
+            why = f"provided port is not in the valid range. The range of valid ports is {ports}"
+            raise _refused(service, *invalid(field, port, why))
+        said = invalid(field, port, "provided port is already allocated")
+        self._take(self.ports, port, service, f"node port {port}", *said)
+
+    def claim_health_check(self, service: api.Service) -> None:
+        """Give the port for health checks that it asks for. Nobody shares it."""
+        port, field = service.spec.health_check_node_port, "spec.healthCheckNodePort"
+        if any(port == each.node_port for each in service.spec.ports):
+            said = invalid(field, port, "provided port is already allocated")[1]
+            raise AddressInUse(f"node port {port}", (service.ref, service.ref), field=field, said=said)
+        self.claim_port(service, field, port)
+
+    def _take(self, pool: _Pool, value: int, service: api.Service, shown: str, field: str, said: str) -> None:
+        owner = pool.owners.setdefault(value, service.ref)
+        if owner != service.ref:
+            raise AddressInUse(shown, (owner, service.ref), field=field, said=said)
+
+    # What nobody asked for
+
+    def filled(self, service: api.Service) -> api.Service:
+        """A new Service with everything that is drawn for it."""
+        service = self.with_addresses(service)
+        if not service.spec.from_outside:
+            return service
+        numbers = {port.port: port.node_port for port in reversed(service.spec.ports) if port.node_port}
+        ports: list[api.ServicePort] = []
+        for port in service.spec.ports:
+            if not port.node_port and _draws_ports(service):
+                if port.port not in numbers:
+                    numbers[port.port] = self.draw_port(service, port)
+                port = replace(port, node_port=numbers[port.port])
+            ports.append(port)
+        spec = service.spec if tuple(ports) == service.spec.ports else replace(service.spec, ports=tuple(ports))
+        return self.with_health_check(service if spec is service.spec else replace(service, spec=spec))
+
+    def with_addresses(self, service: api.Service) -> api.Service:
+        """An address for each family that has none yet."""
+        spec = service.spec
+        if spec.type is api.ServiceType.EXTERNAL_NAME or service.headless:
+            return service
+        missing = spec.ip_families[len(spec.cluster_ips) :]
+        if not missing:
+            return service
+        ips = (*spec.cluster_ips, *(self._drawn(service, each.number) for each in missing))
+        return replace(service, spec=replace(spec, cluster_ip=ips[0], cluster_ips=ips))
+
+    def _drawn(self, service: api.Service, of: int) -> str:
+        return text(self.addresses[of].draw(f"{service.key}/{of}", service.ref), of)
+
+    def draw_port(self, service: api.Service, port: api.ServicePort) -> int:
+        """A node port for one port."""
+        return self.ports.draw(f"{service.key}:{port.port}", service.ref)
+
+    def with_health_check(self, service: api.Service) -> api.Service:
+        """A port for health checks, where one is needed and none is there."""
+        if not service.spec.checks_health or service.spec.health_check_node_port:
+            return service
+        port = self.ports.draw(f"{service.key} health", service.ref)
+        return replace(service, spec=replace(service.spec, health_check_node_port=port))
+
+    def with_missing_ports(self, service: api.Service) -> api.Service:
+        """A node port of its own for every port that has none: on a change, unlike at the beginning, two protocols do
+        not come to share one by themselves."""
+        if not _draws_ports(service) or all(port.node_port for port in service.spec.ports):
+            return service
+        ports = tuple(
+            port if port.node_port else replace(port, node_port=self.draw_port(service, port))
+            for port in service.spec.ports
+        )
+        return replace(service, spec=replace(service.spec, ports=ports))
 
 
-# --- what is allocated ------------------------------------------------------------------------------------------------
+def _draws_ports(service: api.Service) -> bool:
+    return service.spec.from_outside and service.spec.allocate_load_balancer_node_ports is not False
 
 
-def _with_addresses(service: api.Service, families: tuple[api.IPFamily, ...], pools: dict[int, _Pool]) -> api.Service:
+def _numbers(service: api.Service) -> Iterator[int]:
     spec = service.spec
-    if spec.type is api.ServiceType.EXTERNAL_NAME:
-        return service
-    policy = spec.ip_family_policy
-    if policy is None:
-        policy = api.IPFamilyPolicy.SINGLE_STACK if len(families) == 1 else _DUAL
-    if service.headless:
-        ips = spec.cluster_ips
-    else:
-        said = {family(each): canonical(each) for each in service.cluster_ips}
-        ips = tuple(said.get(each.number) or _drawn(service, each.number, pools) for each in families)
-    return replace(
-        service,
-        spec=replace(spec, cluster_ip=ips[0], cluster_ips=ips, ip_families=families, ip_family_policy=policy),
-    )
+    if spec.from_outside:
+        yield from (port.node_port for port in spec.ports if port.node_port)
+    if spec.checks_health and spec.health_check_node_port:
+        yield spec.health_check_node_port
 
 
-def _drawn(service: api.Service, of: int, pools: dict[int, _Pool]) -> str:
-    return text(pools[of].draw(f"{service.key}/{of}", service.ref), of)
-
-
-def _with_ports(service: api.Service, pool: _Pool) -> api.Service:
-    """Node ports for every port, and one for health checks where the load balancer needs to know the right nodes.
-
-    One number serves a port that is there for TCP and for UDP.
-    """
-    spec = service.spec
-    if not spec.from_outside:
-        return service
-    numbers = {port.port: port.node_port for port in reversed(spec.ports) if port.node_port}
-    ports: list[api.ServicePort] = []
-    for port in spec.ports:
-        if not port.node_port and spec.allocate_load_balancer_node_ports is not False:
-            if port.port not in numbers:
-                numbers[port.port] = pool.draw(f"{service.key}:{port.port}", service.ref)
-            port = replace(port, node_port=numbers[port.port])
-        ports.append(port)
-    local = spec.external_traffic_policy is api.TrafficPolicy.LOCAL
-    check = spec.health_check_node_port
-    if not check and local and spec.type is api.ServiceType.LOAD_BALANCER:
-        check = pool.draw(f"{service.key} health", service.ref)
-    if tuple(ports) == spec.ports and check == spec.health_check_node_port:
-        return service
-    return replace(service, spec=replace(spec, ports=tuple(ports), health_check_node_port=check))
+def _refused(service: api.Service, field: str, message: str) -> ManifestError:
+    return ManifestError(Problem(message, object=service.ref, field=field))

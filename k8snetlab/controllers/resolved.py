@@ -134,6 +134,10 @@ class Resolved(msgspec.Struct, frozen=True, dict=True):
         """The namespace of that name, or `UnknownName`."""
         return self._named(api.Namespace, name, "namespace")
 
+    def named(self, ref: str) -> api.Object | None:
+        """The object of that `ref`, such as `Service shop/api`, if it is there."""
+        return self._by_ref.get(ref)
+
     # What belongs together
 
     def pods_on(self, node: str) -> tuple[api.Pod, ...]:

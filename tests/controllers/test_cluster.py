@@ -193,9 +193,12 @@ def test_problem_found_late_still_names_file_and_line(tmp_path: Path) -> None:
         resolved(api.load(path), Plan())
     (problem,) = caught.value.problems
     assert (problem.file, problem.line, problem.object, problem.field) == (
-        str(path), 3, "Service default/b", "spec.clusterIP",
+        str(path), 3, "Service default/b", "spec.clusterIPs",
     )  # fmt: skip
-    assert str(caught.value).startswith(f"{path}:3: Service default/b: spec.clusterIP: 10.96.0.7 is asked for by")
+    assert str(caught.value) == (
+        f'{path}:3: Service default/b: spec.clusterIPs: Invalid value: ["10.96.0.7"]: failed to allocate IP 10.96.0.7: '
+        "provided IP is already allocated: 10.96.0.7 is asked for by Service default/a and by Service default/b"
+    )
 
 
 def test_pod_on_an_unknown_node_is_refused() -> None:

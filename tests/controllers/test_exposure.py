@@ -100,8 +100,8 @@ def test_families_are_filled_in(plan: dict[str, Any], fields: dict[str, Any], fa
 
 def test_family_that_the_cluster_lacks_is_refused() -> None:
     """An IPv4 cluster gives no IPv6 address, and cannot be dual-stack."""
-    assert refused(ipFamilies=["IPv6"]).field == "spec.ipFamilies"
-    assert refused(clusterIP="fd00:10:96::7").field == "spec.clusterIP"
+    assert refused(ipFamilies=["IPv6"]).field == "spec.ipFamilies[0]"
+    assert refused(clusterIP="fd00:10:96::7").field == "spec.clusterIPs[0]"
     assert refused(ipFamilyPolicy="RequireDualStack").field == "spec.ipFamilyPolicy"
 
 
