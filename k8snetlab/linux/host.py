@@ -21,19 +21,32 @@ import msgspec
 
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.ebpf import Attachment, Ebpf, Frontend
 from k8snetlab.linux.ipset import IpSet, IpSetEntry
 from k8snetlab.linux.ipvs import Destination, VirtualServer, VirtualServers
 from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour, Responder
-from k8snetlab.linux.netfilter import BALANCING, HOOKS, ORDER, TRACKING, Chain, CtState, Netfilter, Patch, Rule, tables
+from k8snetlab.linux.netfilter import (
+    BALANCING,
+    HOOKS,
+    ORDER,
+    PRIORITIES,
+    TRACKING,
+    Chain,
+    CtState,
+    Netfilter,
+    Patch,
+    Rule,
+    tables,
+)
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 
 __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
 Entry: TypeAlias = (
-    Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | Listener | Attachment | Frontend
-    | VirtualServer | Destination | IpSetEntry
+    Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | nft.Rule | nft.Held | Listener | Attachment
+    | Frontend | VirtualServer | Destination | IpSetEntry
 )  # fmt: skip
 """Anything that can be taken out of a Host."""
 
@@ -41,6 +54,10 @@ DEFAULT_RULES = (*default_rules(4), *default_rules(6))
 
 LOCAL = Route("local", "lo", type=RouteType.LOCAL, table="local")
 """What the table `local` says of every own address."""
+
+
+Phase: TypeAlias = Chain | nft.Entrance | tuple[Chain | nft.Entrance, ...] | None
+"""What runs in one phase of a hook: a base chain, or, where conntrack translates, perhaps several."""
 
 
 class Host(msgspec.Struct, frozen=True, dict=True):
@@ -62,6 +79,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     ebpf: Ebpf | None = None
     ipsets: tuple[IpSet, ...] = ()
     ipvs: tuple[VirtualServer, ...] = ()
+    nftables: tuple[nft.Table, ...] = ()
 
     def link(self, name: str) -> Link:
         """The device of that name. Raises `UnknownName`."""
@@ -166,28 +184,56 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     def _needs_tracking(self, of: int) -> bool:
         tables = self.netfilter.of(of)
         rules = (rule for table in tables.values() for rule in table.rules)
-        return "nat" in tables or any(isinstance(match, CtState) for rule in rules for match in rule.matches)
+        if "nat" in tables or any(isinstance(match, CtState) for rule in rules for match in rule.matches):
+            return True
+        return any(table.tracks for table in self.nftables if of in nft.FAMILIES[table.family])
 
     @cached_property
     def filters(self) -> Mapping[int, bool]:
         """Whether anything looks at packets of a family, so that its hooks are worth a look."""
-        return {of: bool(self.netfilter.of(of) or self.ipvs) for of in (4, 6)}
+        return {of: bool(self.netfilter.of(of) or self._entrances[of] or self.ipvs) for of in (4, 6)}
 
     @cached_property
-    def phases(self) -> Mapping[tuple[str, int], tuple[tuple[str, Chain | None], ...]]:
-        """What there is to do at each hook, by hook and family, in the order of `netfilter.ORDER`: tables with their
-        base chain, and what conntrack does. What could not do anything is left out.
+    def _entrances(self) -> Mapping[int, tuple[nft.Entrance, ...]]:
+        """The base chains of nftables by family, the newest first."""
+        newest = tuple(reversed(self.nftables))
+        return {
+            of: tuple(door for table in newest if of in nft.FAMILIES[table.family]
+                      for door in reversed(table.entrances))
+            for of in (4, 6)
+        }  # fmt: skip
+
+    @cached_property
+    def phases(self) -> Mapping[tuple[str, int], tuple[tuple[str, Phase], ...]]:
+        """What there is to do at each hook, by hook and family, in the order of `netfilter.ORDER` and of the priorities
+        of nftables' base chains: tables with their base chain, and what conntrack and IPVS do. What could not do
+        anything is left out.
         """
         return {(hook, of): self._phases(hook, of) for hook in HOOKS for of in (4, 6)}
 
-    def _phases(self, hook: str, of: int) -> tuple[tuple[str, Chain | None], ...]:
+    def _phases(self, hook: str, of: int) -> tuple[tuple[str, Phase], ...]:
         held = self.netfilter.of(of)
         chains = {name: table.chains[hook] for name, table in held.items() if hook in table.chains}
         busy = {name: chain for name, chain in chains.items() if chain.rules or chain.policy != "ACCEPT"}
-        needed = {*busy, *({"nat"} & held.keys()), *(TRACKING if self.tracks[of] else ())}
+        doors = [door for door in self._entrances[of] if door.base.hook == hook.lower()]
+        nat = tuple(sorted((door for door in doors if door.base.type == "nat"), key=lambda door: door.base.priority))
+        # One chain of type nat is enough for conntrack to translate at every hook.
+        translates = "nat" in held or any(door.base.type == "nat" for door in self._entrances[of])
+        needed = {*busy, *(("nat",) if translates else ()), *(TRACKING if self.tracks[of] else ())}
         if self.ipvs:
             needed |= BALANCING
-        return tuple((phase, busy.get(phase)) for phase in ORDER[hook] if phase in needed)
+        order: list[tuple[int, str, Phase]] = [
+            (PRIORITIES[hook, phase], phase, busy.get(phase)) for phase in ORDER[hook] if phase in needed
+        ]
+        if not doors:
+            return tuple((phase, chain) for _, phase, chain in order)
+        if nat:
+            merged = _in_turn(nat, busy.get("nat"), PRIORITIES[hook, "nat"])
+            order = [(at, phase, merged if phase == "nat" else chain) for at, phase, chain in order]
+        own: list[tuple[int, str, Phase]] = [
+            (door.base.priority, "nftables", door) for door in doors if door.base.type != "nat"
+        ]
+        return tuple((phase, chain) for _, phase, chain in sorted((*own, *order), key=lambda each: each[0]))
 
     @cached_property
     def sets(self) -> Mapping[str, IpSet]:
@@ -234,11 +280,16 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             raise LabError(Problem("the machine does not state this sysctl", object=self.name, field=key)) from None
 
     def without(self, entry: Entry, family: int = 0) -> Host:
-        """The same machine with one route, rule, neighbour, FDB entry, link, listener, responder, eBPF program or
-        frontend, virtual or real server, or entry of a set less. A bridge that goes sets its ports free. A netfilter
-        rule may stand alike in the tables of both families: it goes from those of `family`, if that is given, else from
-        the first that have it. Raises `UnknownName`.
+        """The same machine with one route, rule, set element, neighbour, FDB entry, link, listener, responder, eBPF
+        program or frontend, virtual or real server, or entry of a set less. A bridge that goes sets its ports free. A
+        netfilter rule may stand alike in the tables of both families: it goes from those of `family`, if that is given,
+        else from the first that have it. Raises `UnknownName`.
         """
+        if isinstance(entry, nft.Rule | nft.Held):
+            if entry.table not in (table.name for table in self.nftables):
+                raise UnknownName("table", entry.table, [table.name for table in self.nftables], field=self.name)
+            kept = (table.without(entry) if table.name == entry.table else table for table in self.nftables)
+            return msgspec.structs.replace(self, nftables=tuple(kept))
         if isinstance(entry, Rule):
             for of in (family,) if family else (4, 6):
                 if _has(self.netfilter, of, entry):
@@ -256,10 +307,10 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         held: tuple[Entry, ...] = getattr(self, field)
         if entry not in held:
             raise UnknownName(type(entry).__name__.lower(), repr(entry), field=self.name)
-        kept = tuple(other for other in held if other != entry)
+        left = tuple(other for other in held if other != entry)
         if isinstance(entry, Link):
-            kept = tuple(_freed(other, entry) for other in kept if isinstance(other, Link))
-        return msgspec.structs.replace(self, **{field: kept})
+            left = tuple(_freed(other, entry) for other in left if isinstance(other, Link))
+        return msgspec.structs.replace(self, **{field: left})
 
     def _without_server(self, entry: Destination) -> Host:
         if entry.virtual not in self.ipvs or entry.server not in entry.virtual.servers:
@@ -282,6 +333,15 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             return self.without(link)
         alone = msgspec.structs.replace(link, peer=None)
         return msgspec.structs.replace(self, links=tuple(alone if held == link else held for held in self.links))
+
+
+def _in_turn(
+    doors: tuple[nft.Entrance, ...], table: Chain | None, priority: int
+) -> tuple[Chain | nft.Entrance, ...]:
+    """The chains of type nat at one hook, by priority; iptables' own after those of the same priority."""
+    before = tuple(door for door in doors if door.base.priority <= priority)
+    after = tuple(door for door in doors if door.base.priority > priority)
+    return (*before, *((table,) if table is not None else ()), *after)
 
 
 def _freed(port: Link, gone: Link) -> Link:
@@ -316,14 +376,21 @@ class Part(msgspec.Struct, frozen=True):
     ebpf: Ebpf | None = None
     ipsets: tuple[IpSet, ...] = ()
     ipvs: tuple[VirtualServer, ...] = ()
+    nftables: tuple[nft.Table, ...] = ()
 
 
 def assembled(name: str, kind: str, *parts: Part) -> Host:
-    """The machine that these parts make together, in the order given. Two devices of one name are a `LabError`."""
+    """The machine that these parts make together, in the order given. Two devices or two tables of nftables that have
+    one name are a `LabError`.
+    """
     links = tuple(link for part in parts for link in part.links)
     names = [link.name for link in links]
     for twice in sorted({link for link in names if names.count(link) > 1}):
         raise LabError(Problem("two devices have this name", object=name, field=twice))
+    own = tuple(table for part in parts for table in part.nftables)
+    labels = [table.name for table in own]
+    for twice in sorted({label for label in labels if labels.count(label) > 1}):
+        raise LabError(Problem("two nftables tables have this name", object=name, field=twice))
     patches = [patch for part in parts for patch in part.patches]
     rules = (*DEFAULT_RULES, *(rule for part in parts for rule in part.rules))
     stated: dict[str, int] = sysctls(*names)
@@ -344,6 +411,7 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         ebpf=next((part.ebpf for part in parts if part.ebpf is not None), None),
         ipsets=tuple(held for part in parts for held in part.ipsets),
         ipvs=tuple(virtual for part in parts for virtual in part.ipvs),
+        nftables=own,
     )
 
 

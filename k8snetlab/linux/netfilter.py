@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -27,11 +27,11 @@ from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
 
 __all__ = [
-    "ACCEPT", "BALANCING", "DROP", "HOOKS", "L4", "NOTHING", "NOTRACK", "ORDER", "RETURN", "TABLES", "TRACKING",
-    "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface", "Jump", "Mark",
-    "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter", "Nfacct", "NoTrack", "Nothing", "OutInterface",
-    "Patch", "Physdev", "Protocol4", "Recent", "Redirect", "Reject", "Rule", "Scheduled", "SetMark", "Snat", "Source",
-    "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
+    "ACCEPT", "BALANCING", "DROP", "HOOKS", "L4", "NOTHING", "NOTRACK", "ORDER", "PRIORITIES", "RETURN", "TABLES",
+    "TRACKING", "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface",
+    "Jump", "Mark", "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter", "Nfacct", "NoTrack", "Nothing",
+    "OutInterface", "Patch", "Physdev", "Protocol4", "Recent", "Redirect", "Reject", "Rule", "Scheduled", "SetMark",
+    "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
 ]  # fmt: skip
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -54,6 +54,17 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     "POSTROUTING": ("mangle", "nat", "confirm"),
 }
 """What happens at each hook, by the kernel's priorities: tables, and what conntrack does between them."""
+
+_STAGES = {"defrag": -400, "raw": -300, "conntrack": -200, "mangle": -150, "filter": 0, "confirm": 2**31 - 1}
+_NAT = {"PREROUTING": -100, "INPUT": 100, "OUTPUT": -100, "POSTROUTING": 100}
+_IPVS = {"INPUT": 98, "FORWARD": 98, "OUTPUT": -99}
+PRIORITIES: Mapping[tuple[str, str], int] = {
+    **{(hook, phase): stage for phase, stage in _STAGES.items() for hook, phases in ORDER.items() if phase in phases},
+    **{(hook, "nat"): priority for hook, priority in _NAT.items()},
+    **{(hook, "ipvs answer"): priority for hook, priority in _IPVS.items()},
+    **{(hook, "ipvs request"): priority + 1 for hook, priority in _IPVS.items()},
+}
+"""The priority of each phase at its hook: nftables' chains stand between. IPVS looks at packets beside NAT."""
 
 TRACKING = frozenset({"defrag", "conntrack", "confirm"})
 """The phases of conntrack: they exist only where connections are tracked."""
@@ -609,29 +620,43 @@ def _grouped(keys: Sequence[Any], lines: Sequence[Line]) -> tuple[dict[Any, tupl
 Named: TypeAlias = Mapping[str, Chain | Callable[[], Chain]]
 
 
-class Chains(Mapping[str, Chain]):
+class Called(Protocol):
+    """Something with a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+C = TypeVar("C", bound=Called)
+
+
+class Chains(Mapping[str, C], Generic[C]):
     """The chains of a table by name, in the order they are listed. A chain may be given as a function without
     arguments: it is then built when something jumps to it, and once only. `more` gives user chains whose very names are
-    worked out only when one of them is asked for.
+    worked out only when one of them is asked for. (`nftables` keeps its chains and sets so too.)
     """
 
     __slots__ = ("_held", "_more", "built")
 
-    def __init__(self, held: Named, more: Iterable[Callable[[], Named]] = ()) -> None:
+    def __init__(
+        self,
+        held: Mapping[str, C | Callable[[], C]],
+        more: Iterable[Callable[[], Mapping[str, C | Callable[[], C]]]] = (),
+    ) -> None:
         self._held = dict(held)
         self._more = list(more)
-        self.built: dict[str, Chain] = {}  # those that something asked for
+        self.built: dict[str, C] = {}  # those that something asked for
 
-    def _all(self) -> dict[str, Chain | Callable[[], Chain]]:
+    def _all(self) -> dict[str, C | Callable[[], C]]:
         while self._more:
             self._held.update(self._more.pop(0)())
         return self._held
 
-    def __getitem__(self, name: str) -> Chain:
+    def __getitem__(self, name: str) -> C:
         found = self.built.get(name)
         if found is None:
             held = self._held.get(name) or self._all()[name]
-            found = self.built[name] = held if isinstance(held, Chain) else held()
+            found = self.built[name] = held() if callable(held) else held
         return found
 
     def __contains__(self, name: object) -> bool:
@@ -643,7 +668,7 @@ class Chains(Mapping[str, Chain]):
     def __len__(self) -> int:
         return len(self._all())
 
-    def replacing(self, *chains: Chain) -> Chains:
+    def replacing(self, *chains: C) -> Chains[C]:
         """The same chains with some of them replaced or added."""
         return Chains({**self._all(), **self.built, **{chain.name: chain for chain in chains}})
 
@@ -652,7 +677,7 @@ class Table(msgspec.Struct, frozen=True):
     """One table: its name and chains."""
 
     name: str
-    chains: Chains
+    chains: Chains[Chain]
 
     @property
     def rules(self) -> Iterator[Rule]:

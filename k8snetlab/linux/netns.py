@@ -28,14 +28,16 @@ view of TCP windows. Guide sections 2.1 and 2.2; RFC 791, 792, 826, 1122, 1812, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from k8snetlab.errors import UnknownName
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
-from k8snetlab.linux.host import Host
+from k8snetlab.linux.host import Host, Phase
 from k8snetlab.linux.ipvs import ConnectionEntry, Director
 from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.linux.netfilter import (
@@ -59,6 +61,7 @@ from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
 from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, Ports
 from k8snetlab.trace import Action, Step
+from k8snetlab.trace.step import RuleText
 
 if TYPE_CHECKING:
     from k8snetlab.linux.balancing import Balancer
@@ -102,6 +105,7 @@ class Namespace:
         "paths",
         "ports",
         "recent",
+        "sets",
         "sockets",
         "world",
     )
@@ -116,6 +120,7 @@ class Namespace:
         self.ports: dict[tuple[str, str], str] = {}  # (bridge, MAC) -> port
         self.paths: dict[tuple[str, Tuple], NextHop] = {}  # (prefix, flow) -> the way taken
         self.recent: dict[str, dict[str, float]] = {}
+        self.sets: dict[tuple[str, nft.Key], float] = {}  # (dynamic set, key) -> until when
         self.sockets: set[Tuple] = set()  # tuples that open connections expect answers by
         self.director: Director | None = None  # there once IPVS has something to remember
         self.cuts = 0  # packets that were fragmented here: the identification of the last one
@@ -141,6 +146,14 @@ class Namespace:
         if held is None:
             raise UnknownName("set", name, self.host.sets, field=self.name)
         return held.holds(skb, directions)
+
+    # What rules of nftables ask (nft.Surroundings)
+
+    def holds(self, name: str, key: nft.Key) -> bool:
+        return self.sets.get((name, key), -math.inf) > self.world.now
+
+    def hold(self, name: str, key: nft.Key, seconds: int) -> None:
+        self.sets[name, key] = self.world.now + seconds if seconds else math.inf
 
     # 1. A frame arrives
 
@@ -714,12 +727,12 @@ class Namespace:
             elif phase == "confirm":
                 self._confirm(skb)
             elif phase == "nat":
-                if skb.connection is not None:
-                    yield from self._nat(hook, chain, skb, skb.connection)
+                if skb.connection is not None and not (yield from self._nat(hook, chain, skb, skb.connection)):
+                    return False
             elif phase == "defrag":
                 if _is_fragment(skb.ip) and not (yield from self._reassemble(skb, "conntrack")):
                     return False
-            elif chain is not None:
+            elif isinstance(chain, Chain):
                 rule, steps = self._traverse(phase, chain, skb)
                 yield from steps
                 if rule is None:
@@ -728,12 +741,36 @@ class Namespace:
                         yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
                         return False
                 elif rule.target == DROP or isinstance(rule.target, Reject):
-                    yield from self._lost_to(rule, skb)
+                    yield from self._lost_to(rule, rule.target, _because(rule), skb)
+                    return False
+            elif isinstance(chain, nft.Entrance):
+                ran = yield from self._run(chain, skb)
+                if ran.end is not None and not (yield from self._survives(ran, skb)):
                     return False
             elif phase == "ipvs answer":
                 yield from self._answered(skb)
             elif phase == "ipvs request" and skb.virtual is None and not (yield from self._scheduled(skb)):
                 return False
+        return True
+
+    def _run(self, entrance: nft.Entrance, skb: Skb) -> Generator[Step, None, nft.Ran]:
+        """A base chain of nftables: a step for each rule that matched and passed the packet on; how it ended."""
+        ran = nft.traverse(entrance, skb, self)
+        device = skb.oif or skb.iif
+        for rule, words in ran.passed:
+            yield Step(self.name, device, Action.RULE, skb.packet, words, rule)
+        if ran.rule is None and entrance.base.policy == "drop":
+            why = f"no rule of {entrance.chain.name} decided, and its policy is drop"
+            return nft.Ran([], None, nft.DROP, why)
+        if ran.rule is not None and ran.end == nft.ACCEPT:
+            yield Step(self.name, device, Action.RULE, skb.packet, ran.words, ran.rule)
+        return ran
+
+    def _survives(self, ran: nft.Ran, skb: Skb) -> Passed:
+        """Whether the packet goes on after a base chain of nftables."""
+        if ran.end == nft.DROP or isinstance(ran.end, Reject):
+            yield from self._lost_to(ran.rule, ran.end, ran.words, skb)
+            return False
         return True
 
     def _reassemble(self, skb: Skb, who: str) -> Passed:
@@ -791,26 +828,40 @@ class Namespace:
         if connection is not None and not connection.confirmed and not skb.reply:
             self.conntrack.confirm(connection)
 
-    def _nat(self, hook: str, chain: Chain | None, skb: Skb, connection: Connection) -> Steps:
-        """Table nat for a new connection; then the translation that the connection has."""
+    def _nat(self, hook: str, chain: Phase, skb: Skb, connection: Connection) -> Passed:
+        """Table nat, and chains of that type, for a new connection; then the translation that the connection has.
+        Whether the packet goes on.
+        """
         source_side = hook in SOURCE_SIDE
         decided = connection.confirmed or (connection.source_nat if source_side else connection.destination_nat)
-        rule: Rule | None = None
+        rule: RuleText | None = None
+        target: Target | None = None
+        why = ""
         if not decided and not skb.reply:
-            if chain is not None:
-                rule, steps = self._traverse("nat", chain, skb)
-                yield from steps
-            self._bind(hook, rule, skb, connection)
+            for asked in chain if isinstance(chain, tuple) else (chain,):
+                if isinstance(asked, Chain):
+                    own, steps = self._traverse("nat", asked, skb)
+                    yield from steps
+                    if own is not None and isinstance(own.target, DECIDING):
+                        rule, target, why = own, own.target, _because(own)
+                        break
+                elif asked is not None:
+                    ran = yield from self._run(asked, skb)
+                    if ran.end is not None and not (yield from self._survives(ran, skb)):
+                        return False
+                    if isinstance(ran.end, DECIDING):
+                        rule, target, why = ran.rule, ran.end, ran.words
+                        break
+            self._bind(hook, target, skb, connection)
         changed = connection.translated and self._translate(hook, skb, connection)
-        if rule is not None and isinstance(rule.target, DECIDING):
+        if rule is not None:
             action = Action.SNAT if source_side else Action.DNAT
-            why = _because(rule)
             if not changed:
                 action, why = Action.RULE, f"{why}, as it is already"
             yield Step(self.name, skb.oif or skb.iif, action, skb.packet, why, rule)
-            return
+            return True
         if not changed:
-            return
+            return True
         why = "a known connection: conntrack translates it as its first packet was"
         if not decided and not skb.reply:
             why = "another connection has this source port already: conntrack takes a free one"
@@ -819,11 +870,12 @@ class Namespace:
         elif skb.reply:
             why += ", backwards"
         yield Step(self.name, skb.oif or skb.iif, Action.CONNTRACK, skb.packet, why)
+        return True
 
-    def _bind(self, hook: str, rule: Rule | None, skb: Skb, connection: Connection) -> None:
+    def _bind(self, hook: str, target: Target | None, skb: Skb, connection: Connection) -> None:
         """Decide one side of a new connection's translation; no two connections may have the same answers."""
-        if rule is not None:
-            connection.reply = self._bound(hook, rule.target, skb, connection.reply)
+        if target is not None:
+            connection.reply = self._bound(hook, target, skb, connection.reply)
         if hook in SOURCE_SIDE:
             connection.reply = self.conntrack.free(connection.reply)
             connection.source_nat = True
@@ -898,19 +950,18 @@ class Namespace:
         skb.put(packet)
         return changed
 
-    def _lost_to(self, rule: Rule, skb: Skb) -> Steps:
-        """A rule dropped or rejected the packet."""
-        rejected = isinstance(rule.target, Reject)
-        action = Action.REJECT if rejected else Action.DROP
-        yield Step(self.name, skb.iif or skb.oif, action, skb.packet, _because(rule), rule)
-        if isinstance(rule.target, Reject):
-            yield from self._reject(skb, rule.target.kind)
+    def _lost_to(self, rule: RuleText | None, target: object, why: str, skb: Skb) -> Steps:
+        """A rule, or a policy where there is none, dropped or rejected the packet."""
+        action = Action.REJECT if isinstance(target, Reject) else Action.DROP
+        yield Step(self.name, skb.iif or skb.oif, action, skb.packet, why, rule)
+        if isinstance(target, Reject):
+            yield from self._reject(skb, target.kind)
 
     def _traverse(self, table: str, chain: Chain, skb: Skb) -> tuple[Rule | None, list[Step]]:
         """The rules in their order, with jumps and returns: the rule that decided (`None`: the policy does), and a step
         for each rule that matched and passed the packet on.
         """
-        chains: Chains = self.host.netfilter.of(skb.version)[table].chains
+        chains: Chains[Chain] = self.host.netfilter.of(skb.version)[table].chains
         built = chains.built
         lines = iter(chain.lines(skb))
         callers: list[Iterator[Line]] = []

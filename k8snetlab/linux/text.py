@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from k8snetlab.address import Prefix, family, number
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.ebpf import Attachment, Frontend
 from k8snetlab.linux.ebpf import Entry as Slot
@@ -42,6 +43,7 @@ __all__ = [
     "iptables_save",
     "ipvsadm",
     "ipvsadm_save",
+    "nft_list_ruleset",
 ]
 
 
@@ -287,6 +289,10 @@ def entry_line(entry: Entry) -> str:
     match entry:
         case Rule():
             return f"-t {entry.table} {entry.text}"
+        case nft.Rule():
+            return f"{entry.table} {entry.chain} {entry.text}"
+        case nft.Held():
+            return f"{entry.table} {entry.text}"
         case Route():
             return _route(entry)
         case RoutingRule():
@@ -434,6 +440,71 @@ def _virtual_servers(host: Host) -> list[VirtualServer]:
 
 def _real_servers(virtual: VirtualServer) -> list[RealServer]:
     return sorted(virtual.servers, key=lambda server: (number(server.address), server.port))
+
+
+# nft list ruleset
+
+
+def nft_list_ruleset(tables: Iterable[nft.Table]) -> str:
+    """`nft list ruleset` of these tables, in the order given. This builds every chain and set.
+
+    Counters are printed as zero; what packets put into dynamic sets is not part of the state.
+    """
+    return _text(line for table in tables for line in _nft_table(table))
+
+
+def _nft_table(table: nft.Table) -> Iterator[str]:
+    yield f"table {table.name} {{"
+    if table.comment:
+        yield f'\tcomment "{table.comment}"'
+    parts = [*map(_nft_set, table.sets.values()), *map(_nft_chain, table.chains.values())]
+    for place, lines in enumerate(parts):
+        if place:
+            yield ""
+        yield from (f"\t{line}" for line in lines)
+    yield "}"
+
+
+def _nft_set(held: nft.Set) -> Iterator[str]:
+    data = f" : {' . '.join(held.data)}" if held.data else ""
+    yield f"{'map' if held.data else 'set'} {held.name} {{"
+    yield f"\ttype {' . '.join(held.types)}{data}"
+    if held.size:
+        yield f"\tsize {held.size}"
+    if set(held.flags) - {"timeout"} or (held.flags and not held.timeout):
+        yield f"\tflags {','.join(held.flags)}"
+    if held.auto_merge:
+        yield "\tauto-merge"
+    if held.timeout:
+        yield f"\ttimeout {nft.duration(held.timeout)}"
+    if held.comment:
+        yield f'\tcomment "{held.comment}"'
+    yield from _nft_elements(held)
+    yield "}"
+
+
+_IN_A_LINE = {"ipv4_addr": 2, "mark": 5, "inet_service": 5, "inet_proto": 5, "ct_state": 2}
+"""How many elements of a type nft prints in one line; of others, and of several fields, one."""
+
+
+def _nft_elements(held: nft.Set) -> Iterator[str]:
+    """The elements, a few in a line, those after the first line below each other."""
+    many = _IN_A_LINE.get(held.types[0], 1) if len(held.types) == 1 else 1
+    texts = [element.written(held.types, held.data) for element in held.ordered]
+    lines = [", ".join(texts[at : at + many]) for at in range(0, len(texts), many)]
+    for place, line in enumerate(lines):
+        start = "\t\t     " if place else "\telements = { "
+        yield f"{start}{line}{' }' if place == len(lines) - 1 else ','}"
+
+
+def _nft_chain(chain: nft.Chain) -> Iterator[str]:
+    yield f"chain {chain.name} {{"
+    if chain.comment:
+        yield f'\tcomment "{chain.comment}"'
+    if chain.base is not None:
+        yield f"\t{chain.base.text}"
+    yield from (f"\t{rule.text}" for rule in chain.rules)
+    yield "}"
 
 
 def _text(lines: Iterable[str]) -> str:
