@@ -22,7 +22,7 @@ from k8snetlab.linux.ebpf import Attachment, Ebpf, sockets
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.ipvs import Scheduler
 from k8snetlab.linux.link import Link
-from k8snetlab.services import ebpf, iptables, ipvs
+from k8snetlab.services import ebpf, iptables, ipvs, nftables
 from k8snetlab.services.endpoints import Backend
 from k8snetlab.services.exposure import Exposure, exposures
 from k8snetlab.services.health import health_listeners, ready_on
@@ -102,6 +102,23 @@ def _iptables(served: Served, place: Place) -> Part:
     return Part(patches=patches, sysctls={"net.ipv4.conf.all.route_localnet": 1})
 
 
+def _nftables(served: Served, place: Place) -> Part:
+    """kube-proxy in nftables mode: a table for each family."""
+    tables = tuple(
+        nftables.table(
+            ports,
+            of,
+            node=place.node.name,
+            zone=place.node.zone,
+            address=place.own(of),
+            pods=place.pod_network(of),
+            services=tuple(block for block in place.services if block.family == of),
+        )
+        for of, ports in sorted(served.items())
+    )
+    return Part(nftables=tables)
+
+
 def _ebpf_on(served: Served, place: Place, attached: tuple[Attachment, ...]) -> Part:
     """The maps of a node, and the programs that look them up in one of its namespaces."""
     own = tuple(place.node.addresses)
@@ -137,6 +154,7 @@ def _ipvs(served: Served, place: Place) -> Part:
 
 MODES: Mapping[str, Mode] = {
     "iptables": Mode(_iptables),
+    "nftables": Mode(_nftables),
     "ipvs": Mode(
         _ipvs,
         addresses=lambda served: frozenset(ipvs.service_addresses(served)),

@@ -64,6 +64,10 @@ class Chosen(msgspec.Struct, frozen=True):
     local: tuple[Backend, ...] = ()
     anywhere: bool = False
 
+    def leads(self, policy: TrafficPolicy) -> bool:
+        """Whether traffic that follows a policy finds an endpoint from this node."""
+        return self.anywhere if policy is TrafficPolicy.CLUSTER else bool(self.local)
+
     @property
     def by_policy(self) -> tuple[tuple[TrafficPolicy, tuple[Backend, ...]], ...]:
         """The endpoints of each policy."""

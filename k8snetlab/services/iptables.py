@@ -137,7 +137,6 @@ class _Served(msgspec.Struct, frozen=True):
     @classmethod
     def on(cls, exposure: Exposure, node: str, zone: str, address: str, pods: Prefix | None) -> _Served:
         choice = chosen(exposure.backends, exposure.policies, node, zone)
-        leads = {TrafficPolicy.CLUSTER: choice.anywhere, TrafficPolicy.LOCAL: bool(choice.local)}
         return cls(
             exposure=exposure,
             chosen=choice,
@@ -145,8 +144,8 @@ class _Served(msgspec.Struct, frozen=True):
             protocol=exposure.protocol.lower(),
             node_address=address,
             pods=pods,
-            inside=leads[exposure.internal],
-            outside=leads[exposure.external],
+            inside=choice.leads(exposure.internal),
+            outside=choice.leads(exposure.external),
         )
 
     def chain(self, kind: str) -> str:
