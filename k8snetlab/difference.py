@@ -20,6 +20,7 @@ import msgspec
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.ipvs import Destination
 from k8snetlab.linux.netfilter import Tables
+from k8snetlab.linux.nftables import Held, Table
 from k8snetlab.linux.route import Route
 from k8snetlab.linux.text import bridge_fdb, entry_line, ip_neigh
 
@@ -173,6 +174,7 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
         "sysctl": {key: f"{key} = {value}" for key, value in host.sysctls.items()},
         "iptables": _rules(host.netfilter.ipv4),
         "ip6tables": _rules(host.netfilter.ipv6),
+        "nft": _nft(host.nftables),
         "bpf": _frontends(host),
         "ipset": {line: line for held in host.ipsets for line in held.lines},
         "ipvs": dict(_virtual_servers(host)),
@@ -211,4 +213,17 @@ def _rules(tables: Tables) -> dict[str, str]:
              for table in tables.values() for chain in table.chains.values() if chain.policy}  # fmt: skip
     for table in tables.values():
         found.update({f"{rule.table} {rule.text}": f"{rule.table}: {rule.text}" for rule in table.rules})
+    return found
+
+
+def _nft(tables: Iterable[Table]) -> dict[str, str]:
+    """Base chains by their name, elements by their set and key, rules by their text."""
+    found: dict[str, str] = {}
+    for table in tables:
+        for base in table.entrances:
+            found[f"{table.name} chain {base.chain.name}"] = f"{table.name} {base.chain.name}: {base.base.text}"
+        for held in table.sets.values():
+            for element in held.ordered:
+                found[f"{table.name} set {held.name} {element.key}"] = entry_line(Held(table.name, held.name, element))
+        found.update({f"{table.name} rule {line}": line for line in map(entry_line, table.rules)})
     return found

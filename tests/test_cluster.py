@@ -210,7 +210,7 @@ def test_a_machine_can_be_put_in_the_place_of_another() -> None:
 # Looking
 
 
-OF_MODE = {"bpf": "ebpf", "ipsets": "ipvs", "ipvs": "ipvs"}
+OF_MODE = {"bpf": "ebpf", "ipsets": "ipvs", "ipvs": "ipvs", "nft": "nftables"}
 """The kinds of state that only one proxy mode has."""
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from k8snetlab import schemas
 from k8snetlab.cluster import Cluster
 from k8snetlab.difference import Change, Difference, How, difference
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.link import Address, Link, LinkKind, Neighbour
 from k8snetlab.linux.route import Route, RoutingRule
@@ -78,6 +79,23 @@ def test_a_policy_is_a_difference() -> None:
     other = bookshop().with_hosts(replace(node, netfilter=replace(node.netfilter, ipv4=tables)))
     assert [str(change) for change in bookshop().diff(other).changes] == [
         "~ iptables: filter: :FORWARD DROP  (was ACCEPT)"
+    ]
+
+
+def test_rules_and_elements_of_nftables_differ() -> None:
+    """An element that leads somewhere else has changed; base chains and rules come and go."""
+    name, base = "ip t", nft.Base("filter", "forward", 0)
+
+    def held(verdict: nft.Verdict, *rules: nft.Rule) -> Host:
+        found = nft.Set("m", ("inet_service",), ("verdict",), (nft.Element((80,), verdict),))
+        return replace(EMPTY, nftables=(nft.Table.of(name, (nft.Chain("c", rules, base),), (found,)),))
+
+    assert told(held(nft.ACCEPT), held(nft.DROP, nft.Rule(name, "c", (nft.DROP,)))) == [
+        "+ nft: ip t c drop", "~ nft: ip t @m { 80 : drop }  (was accept)",
+    ]  # fmt: skip
+    assert told(EMPTY, held(nft.ACCEPT)) == [
+        "+ nft: ip t c: type filter hook forward priority filter; policy accept;",
+        "+ nft: ip t @m { 80 : accept }",
     ]
 
 

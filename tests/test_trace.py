@@ -7,11 +7,13 @@ from io import BytesIO
 import dpkt
 import pytest
 
+from k8snetlab.cluster import Cluster
 from k8snetlab.errors import UnknownName
 from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, Ethernet, IPv4, IPv6, Packet
 from k8snetlab.trace import Action, Client, Outcome, Request, Step, Trace, Verdict
 from k8snetlab.trace.table import WIDTH, brief, chance
 from tests.handmade import LOSING, VIP, mac, network, traced
+from tests.shops import pod, service
 
 
 @pytest.fixture(name="trace")
@@ -239,6 +241,19 @@ def test_the_story_tells_a_choice_with_its_probability() -> None:
     """The probability is the one that stands in the rule."""
     told = " ".join(traced(network(), choose=lambda probability: True).explain().split())
     assert "A rule of SERVICE (table nat) takes its chance of 1/4: on to HERE" in told
+
+
+def test_the_story_of_nftables_tells_lookups_and_choices() -> None:
+    """A lookup says what was found in which map; with affinity, chance chooses a chain."""
+    affinity = "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 100}}"
+    backends = "".join(pod(f"web-{number}", node=f"node-{number}") for number in (1, 2, 3))
+    shop = Cluster.load(backends, pod("a", app="client"), service("web", affinity), proxy="nftables")
+    trace = shop.trace("default/a", "svc/default/web:80")
+    told = " ".join(trace.explain().split())
+    assert f"A rule of services (table ip kube-proxy) matches: {trace.request.address} . tcp . 80 is in" in told
+    assert "(table ip kube-proxy) takes its chance of 1/3: chance falls on" in told
+    kept = str(trace)
+    assert all(part in kept for part in ("vmap @service-ips", "numgen random mod 3 vmap", "update @affinity-"))
 
 
 def test_the_story_of_a_lost_packet_says_so(lost: Trace) -> None:

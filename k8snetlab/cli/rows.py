@@ -16,6 +16,7 @@ from k8snetlab import api
 from k8snetlab.address import AddressPlan
 from k8snetlab.linux.host import Host
 from k8snetlab.linux.netfilter import Tables
+from k8snetlab.linux.nftables import Table
 from k8snetlab.linux.route import Route
 
 __all__ = ["OF_MACHINES", "Row", "of_object", "of_plan"]
@@ -196,6 +197,33 @@ def ipvs(host: Host) -> Iterator[Row]:
             }
 
 
+def nft(host: Host) -> Iterator[Row]:
+    """A row for each element of sets and maps, and for each rule, table by table. `name` is that of the set or chain;
+    `number` counts in it.
+    """
+    for table in host.nftables:
+        for held in table.sets.values():
+            kind = "map element" if held.data else "set element"
+            for number, element in enumerate(held.ordered, 1):
+                text = element.written(held.types, held.data)
+                yield _nft(table, kind, held.name, number, element.comment, text)
+        for chain in table.chains.values():
+            for number, rule in enumerate(chain.rules, 1):
+                yield _nft(table, "rule", chain.name, number, rule.comment, rule.text)
+
+
+def _nft(table: Table, kind: str, name: str, number: int, comment: str, text: str) -> Row:
+    return {
+        "family": table.family,
+        "table": table.label,
+        "kind": kind,
+        "name": name,
+        "number": number,
+        "comment": comment or None,
+        "text": text,
+    }
+
+
 def sysctls(host: Host) -> Iterator[Row]:
     """A row for each kernel setting."""
     for key, value in sorted(host.sysctls.items()):
@@ -212,6 +240,7 @@ OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
     "fdb": fdb,
     "iptables": iptables(4),
     "ip6tables": iptables(6),
+    "nft": nft,
     "bpf": bpf,
     "ipsets": ipsets,
     "ipvs": ipvs,

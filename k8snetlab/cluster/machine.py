@@ -13,6 +13,7 @@ import msgspec
 
 from k8snetlab.errors import UnknownName
 from k8snetlab.linux import text
+from k8snetlab.linux.counts import Counts, counts
 from k8snetlab.linux.ebpf import bpf_lb_list
 from k8snetlab.linux.host import Host
 
@@ -30,6 +31,10 @@ class Machine(msgspec.Struct, frozen=True):
             raise UnknownName("kind of state", what, SHOWN)
         return SHOWN[what](self.host)
 
+    def counts(self, family: int = 4) -> Counts:
+        """How many chains, rules, sets and elements the machine holds for family 4 or 6. This builds every chain."""
+        return counts(self.host, family)
+
     def __repr__(self) -> str:
         return f"<Machine {self.host.name}: {len(self.host.links)} links, {len(self.host.routes)} routes>"
 
@@ -44,6 +49,7 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
     "fdb": text.bridge_fdb,
     "iptables": lambda host: text.iptables_save(host.netfilter.ipv4),
     "ip6tables": lambda host: text.iptables_save(host.netfilter.ipv6),
+    "nft": lambda host: text.nft_list_ruleset(host.nftables),
     "bpf": lambda host: bpf_lb_list(host.ebpf),
     "ipsets": text.ipset_save,
     "ipvs": text.ipvsadm,

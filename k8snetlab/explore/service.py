@@ -114,7 +114,8 @@ def deciding(trace: Trace, service: str) -> tuple[str, ...]:
 
 def _decides(step: Step, service: str) -> bool:
     assert step.rule is not None
-    return step.action is not Action.RULE or service in step.rule.text or step.rule.chain == "KUBE-MARK-MASQ"
+    told = f"{step.rule.chain} {step.rule.text} {step.why}"  # nftables names the Service in chains and in what it found
+    return step.action is not Action.RULE or service in told or step.rule.chain == "KUBE-MARK-MASQ"
 
 
 class WhoAnswers(Explorer[ServiceModel]):

@@ -529,7 +529,9 @@ class Numgen(msgspec.Struct, frozen=True):
 
     def said(self, key: Key) -> str:
         """The choice in words."""
-        return f"by chance {_number(key[0])} of 0 to {self.modulus - 1}" if self.modulus > 1 else "no choice"
+        if self.modulus == 1:
+            return "the only choice"
+        return f"chance falls on {_number(key[0])} of 0 to {self.modulus - 1}"
 
     def __str__(self) -> str:
         return f"numgen random mod {self.modulus}"

@@ -89,11 +89,16 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+_CHANCE = re.compile(r"--probability ([0-9.]+)|numgen random mod ([0-9]+)")
+"""How iptables and nftables write that chance decides."""
+
+
 def _ruled(step: Step, before: Packet | None) -> str:
-    chosen = re.search(r"--probability ([0-9.]+)", step.rule.text) if step.rule is not None else None
+    chosen = _CHANCE.search(step.rule.text) if step.rule is not None else None
     if chosen is None:
         return _capital(f"{_by(step)} matches: {step.why}")
-    return _capital(f"{_by(step)} takes its chance of {chance(float(chosen[1]))}: {step.why}")
+    share = float(chosen[1]) if chosen[1] else 1 / int(chosen[2])
+    return _capital(f"{_by(step)} takes its chance of {chance(share)}: {step.why}")
 
 
 def _translated(step: Step, before: Packet | None) -> str:

@@ -25,7 +25,7 @@ NARROWEST_REASON = 40
 NARROWEST_PACKET = 44
 """Where there is no room for both side by side, the reason stands below the packet."""
 
-SAYING_MORE = (" -j MARK ", " --probability ", " -j CT ")
+SAYING_MORE = (" -j MARK ", " --probability ", " -j CT ", " mark set ", " vmap ", "update @", "notrack")
 """What a rule that passes the packet on holds when it also changed or chose something."""
 
 

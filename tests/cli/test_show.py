@@ -56,7 +56,7 @@ def test_rows_follow_the_schema(shop: Run, document: Document, what: str) -> Non
     found = document(shop("show", what, "-o", "json"))
     assert found["what"] == what and found["node"] is None
     assert len({tuple(row) for row in found["rows"]}) <= 1
-    assert found["rows"] or what in ("routes6", "endpointslices", "bpf", "ipsets", "ipvs")
+    assert found["rows"] or what in ("routes6", "endpointslices", "bpf", "ipsets", "ipvs", "nft")
 
 
 @pytest.mark.parametrize("what", ["routes", "iptables", "ip6tables", "neighbours", "fdb", "rules"])
@@ -74,6 +74,16 @@ def test_rules_in_rows_are_those_of_the_tool(shop: Run, document: Document) -> N
     lines = set(shop("show", "iptables", "--node", "node-1").stdout.splitlines())
     found = document(shop("show", "iptables", "--node", "node-1", "-o", "json"))["rows"]
     assert {row["text"] for row in found} <= lines
+
+
+def test_another_proxy_mode_has_another_kind_of_state(shop: Run, bookshop: Cluster, document: Document) -> None:
+    """With --proxy nftables the table is what nft lists, and its rules and elements are rows."""
+    asked = ("show", "nft", "--node", "node-1", "--proxy", "nftables")
+    text = shop(*asked).stdout
+    assert text.rstrip() == bookshop.changed(proxy="nftables").node("node-1").show("nft").rstrip()
+    found = document(shop(*asked, "-o", "json"))["rows"]
+    assert {row["kind"] for row in found} == {"rule", "set element", "map element"}
+    assert all(row["text"] in text for row in found)
 
 
 def test_objects_print_as_kubectl_prints_them(shop: Run, bookshop: Cluster) -> None:

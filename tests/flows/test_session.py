@@ -10,13 +10,16 @@ from k8snetlab.flows import Session
 from k8snetlab.trace import Action
 from tests.shops import bookshop, pod, service
 
+RULES = pytest.mark.parametrize("proxy", ["iptables", "nftables"])
+"""The modes of kube-proxy whose rules remember clients."""
+
 
 @cache
-def sticky() -> Cluster:
+def sticky(proxy: str = "iptables") -> Cluster:
     """A Service with ClientIP affinity of 100 seconds, three backends, and two clients on one node."""
     affinity = "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 100}}"
     backends = "".join(pod(f"web-{number}", node=f"node-{number}") for number in (1, 2, 3))
-    return Cluster.load(backends, pod("a", app="client"), pod("b", app="client"), service("web", affinity))
+    return Cluster.load(backends, pod("a", app="client"), pod("b", app="client"), service("web", affinity), proxy=proxy)
 
 
 def drawn(session: Session, who: str = "default/a") -> str:
@@ -26,15 +29,17 @@ def drawn(session: Session, who: str = "default/a") -> str:
     return backend.pod
 
 
-def test_affinity_keeps_the_backend() -> None:
+@RULES
+def test_affinity_keeps_the_backend(proxy: str) -> None:
     """Whoever was drawn first takes every connection of that client."""
-    session = sticky().session(seed=1)
+    session = sticky(proxy).session(seed=1)
     assert len({drawn(session) for _ in range(12)}) == 1
 
 
-def test_affinity_ends_after_its_time_out() -> None:
+@RULES
+def test_affinity_ends_after_its_time_out(proxy: str) -> None:
     """A client that stays away for longer is drawn anew: over many pauses every backend is met."""
-    session = sticky().session(seed=1)
+    session = sticky(proxy).session(seed=1)
     met = set()
     for _ in range(20):
         met.add(drawn(session))
@@ -42,19 +47,21 @@ def test_affinity_ends_after_its_time_out() -> None:
     assert met == {"web-1", "web-2", "web-3"}
 
 
-def test_every_connection_keeps_affinity_alive() -> None:
+@RULES
+def test_every_connection_keeps_affinity_alive(proxy: str) -> None:
     """The time-out counts from the last connection, not from the first."""
-    session = sticky().session(seed=1)
+    session = sticky(proxy).session(seed=1)
     first = drawn(session)
     for _ in range(10):
         session.advance(99)
         assert drawn(session) == first
 
 
-def test_affinity_is_one_for_each_client() -> None:
+@RULES
+def test_affinity_is_one_for_each_client(proxy: str) -> None:
     """Another client is drawn for himself: over many sessions the two differ somewhere."""
     pairs = [
-        (session := sticky().session(seed=seed), drawn(session), drawn(session, "default/b")) for seed in range(12)
+        (session := sticky(proxy).session(seed=seed), drawn(session), drawn(session, "default/b")) for seed in range(12)
     ]
     assert any(one != other for _, one, other in pairs)
 

@@ -1,0 +1,37 @@
+"""How much does a machine hold?
+
+What a proxy writes for a Service costs memory, time to load, and, if the kernel looks at rule after rule, time for
+every packet. These are the numbers that grow, or do not, with the number of Services; they are taken from the values,
+not from their text.
+
+Guide section 2.2.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from k8snetlab.linux import nftables as nft
+from k8snetlab.linux.host import Host
+
+__all__ = ["Counts", "counts"]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Chains and rules of all tables; sets (maps too) and their elements, which only nftables has here."""
+
+    chains: int = 0
+    rules: int = 0
+    sets: int = 0
+    elements: int = 0
+
+
+def counts(host: Host, family: int = 4) -> Counts:
+    """What a machine holds for family 4 or 6, in tables of iptables and of nftables together. This builds every chain
+    and set.
+    """
+    chains = [chain.rules for table in host.netfilter.of(family).values() for chain in table.chains.values()]
+    own = [table for table in host.nftables if family in nft.FAMILIES[table.family]]
+    sets = [held.elements for table in own for held in table.sets.values()]
+    every = [*map(len, chains), *(len(chain.rules) for table in own for chain in table.chains.values())]
+    return Counts(len(every), sum(every), len(sets), sum(map(len, sets)))
