@@ -7,12 +7,14 @@ Each module holds a view model, which knows no widgets and works anywhere, and t
     k8s.explore.AddressPlanner()       1.2  lay out addresses
     k8s.explore.PodToPod(cluster)      2.1  ways between nodes, sizes, missing entries
     k8s.explore.WhoAnswers(cluster)    2.2  who rewrites the destination
+    k8s.explore.PodChurn(cluster)      5.1  what a restart costs the API server
 """
 
 from k8snetlab.explore.contract import RuleBreaker
 from k8snetlab.explore.plan import AddressPlanner
 from k8snetlab.explore.pod_to_pod import PodToPod
 from k8snetlab.explore.service import WhoAnswers
+from k8snetlab.explore.slices import PodChurn
 from k8snetlab.explore.walk import PacketWalk
 
-__all__ = ["AddressPlanner", "PacketWalk", "PodToPod", "RuleBreaker", "WhoAnswers"]
+__all__ = ["AddressPlanner", "PacketWalk", "PodChurn", "PodToPod", "RuleBreaker", "WhoAnswers"]

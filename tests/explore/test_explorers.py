@@ -18,6 +18,7 @@ MAKERS: dict[str, Callable[[], Explorer[Any]]] = {
     "plan": explore.AddressPlanner,
     "pod_to_pod": lambda: explore.PodToPod(example("same-node-other-node")),
     "service": lambda: explore.WhoAnswers(example("service-three-backends")),
+    "slices": lambda: explore.PodChurn(example("service-many-pods")),
 }
 CHANGES: dict[str, tuple[str, Any]] = {
     "walk": ("step", 7),
@@ -25,6 +26,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "plan": ("pod_cidr", "10.96.0.0/16"),
     "pod_to_pod": ("network", "flannel, host-gw"),
     "service": ("ready", 1),
+    "slices": ("most", 10),
 }
 
 

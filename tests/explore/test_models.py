@@ -11,6 +11,7 @@ from k8snetlab.explore.contract import NOTHING, ContractModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
 from k8snetlab.explore.pod_to_pod import NETWORKS, PodToPodModel, wire
 from k8snetlab.explore.service import SERVICE_TYPES, ServiceModel
+from k8snetlab.explore.slices import CHURNS, SlicesModel
 from k8snetlab.explore.walk import EVERYTHING, MATTERS, WalkModel
 from k8snetlab.trace import Action, Client
 
@@ -241,3 +242,47 @@ def test_the_deciding_rules_name_the_service(services: ServiceModel) -> None:
     rules = [line for line in text.splitlines() if line.strip().startswith(("nat", "filter"))]
     assert len(rules) == 3
     assert all("default/web" in line for line in rules)
+
+
+@pytest.fixture(scope="module")
+def slices() -> SlicesModel:
+    """The cluster of notebook 5_1."""
+    return SlicesModel(example("service-many-pods"))
+
+
+RESTART = {"pods": 250, "happens": "one pod restarts", "most": 100, "looks": "after every event"}
+
+
+def test_a_restart_is_four_writes_of_a_slice(slices: SlicesModel) -> None:
+    """And three of the Endpoints object, which are larger."""
+    turn = slices.ledger(**RESTART).last  # type: ignore[arg-type]
+    assert (turn.slices.writes, turn.endpoints.writes) == (4, 3)
+    assert turn.slices.bytes < turn.endpoints.bytes
+
+
+def test_controllers_that_look_once_write_once(slices: SlicesModel) -> None:
+    """The new pod takes the place of the old one in its slice."""
+    turn = slices.ledger(**{**RESTART, "looks": "once, at the end"}).last  # type: ignore[arg-type]
+    assert (turn.events, turn.slices.writes, turn.sizes) == (1, 1, (100, 100, 50))
+
+
+@pytest.mark.parametrize("happens", CHURNS)
+def test_every_churn_is_counted(slices: SlicesModel, happens: str) -> None:
+    """Whatever happens, the text has both sums and the picture both bars."""
+    view = slices.view(**{**RESTART, "pods": 30, "happens": happens}, nodes=10)  # type: ignore[arg-type]
+    turn = slices.ledger(**{**RESTART, "pods": 30, "happens": happens}).last  # type: ignore[arg-type]
+    assert f"{turn.slices.bytes:,} bytes to each watcher" in view.text
+    assert f"{turn.endpoints.bytes:,} bytes to each watcher" in view.picture.text
+
+
+def test_nodes_multiply_what_is_sent(slices: SlicesModel) -> None:
+    """A thousand nodes are sent a thousand times the bytes of one."""
+    turn = slices.ledger(**RESTART).last  # type: ignore[arg-type]
+    text = slices.view(**RESTART, nodes=1000).text  # type: ignore[arg-type]
+    assert f"slices send {turn.slices.bytes / 1000:,.1f} MB" in text
+
+
+def test_equal_slices_are_said_once(slices: SlicesModel) -> None:
+    """A hundred slices of ten are no line of a hundred numbers."""
+    text = slices.view(**{**RESTART, "pods": 1000, "most": 10, "happens": "one pod stumbles"}, nodes=1).text  # type: ignore[arg-type]
+    assert text.endswith("100 slices: 100 × 10")
