@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 import k8snetlab as k8s
 from k8snetlab import api
 from k8snetlab.cluster import examples_folder
+from k8snetlab.services.slices import Slices
 
 CLIENT, TARGET = "shop/web-0", "svc/shop/api:80"
 
@@ -91,6 +92,7 @@ def main() -> None:
     rows.append(("explorer update of 2_1, CPU in the kernel", explorer(), "20 ms"))
     rows += ((f"{count:,} Services × 5 endpoints on one node", compiling(count), goal) for count, goal in SERVICES)
     rows.append(("outcomes over 100 endpoints on 200 nodes, first time", outcomes_of_many(), "2 s"))
+    rows += slices(10_000)
 
     print(
         f"Python {sys.version.split()[0]}; the trace has {len(steps.steps)} steps and {len(steps.reply)} in its reply"
@@ -185,6 +187,19 @@ def many_pods(pods: int, *, nodes: int, services: int) -> Iterator[dict[str, obj
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
             "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
         }  # fmt: skip
+
+
+def slices(number: int) -> list[tuple[str, float, str]]:
+    """The EndpointSlice controller with so many pods of one Service: its first look, and one after a pod changed."""
+    ledger = k8s.example("service-many-pods").ledger("default/web")
+    pods = k8s.churn.resized(ledger.pods, number)
+    fresh = Slices(ledger.slices.service, ledger.slices.nodes)
+    held, _ = fresh.sync(pods)
+    changed = next(k8s.churn.stumbled(pods, 1))
+    return [
+        (f"EndpointSlices of {number:,} pods", median(lambda: fresh.sync(pods), 5), "2 s"),
+        (f"EndpointSlices when one of {number:,} pods changed", median(lambda: held.sync(changed), 21), "50 ms"),
+    ]
 
 
 def explorer() -> float:

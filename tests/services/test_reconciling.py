@@ -5,7 +5,6 @@ The sequences are those of a real controller (Kubernetes 1.36) that was watched 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -257,19 +256,13 @@ def test_the_time_of_the_change_is_that_of_the_last_write() -> None:
     assert held.pieces[0].annotations == {}
 
 
-def test_ten_thousand_pods() -> None:
-    """The first look takes less than two seconds, and one pod that changes less than fifty milliseconds."""
+def test_of_ten_thousand_pods_one_is_read_again() -> None:
+    """A hundred slices at first, and then one write for one pod: what was read of the others is kept."""
     everybody = pods(10_000)
-    begin = time.perf_counter()
     held, writes = Slices(service(), NODES).sync(everybody)
-    first = time.perf_counter() - begin
     assert (len(writes), set(held.sizes)) == (100, {100})
-    taken = []
-    for at in (17, 5_000, 9_999):
-        everybody = (*everybody[:at], pod(f"web-{at}", everybody[at].ip, ready=False), *everybody[at + 1 :])
-        begin = time.perf_counter()
-        held, writes = held.sync(everybody)
-        taken.append(time.perf_counter() - begin)
-        assert len(writes) == 1
-    assert first < 2
-    assert min(taken) < 0.05
+    everybody = (*everybody[:5_000], pod("web-5000", everybody[5_000].ip, ready=False), *everybody[5_001:])
+    after, writes = held.sync(everybody)
+    again = [key for key, reading in after.readings.items() if held.readings.get(key) is not reading]
+    assert (len(writes), len(again)) == (1, 1)
+    assert sum(new is not old for new, old in zip(after.pieces, held.pieces, strict=True)) == 1
