@@ -597,11 +597,12 @@ class Namespace:
 
     def _cut(self, link: Link, skb: Skb, mtu: int) -> Generator[Step, None, tuple[Packet, ...]]:
         """Fragments that fit a device; of a packet that conntrack put together, such as it was before: the kernel keeps
-        them in a list (`skb_walk_frags` of `ip_do_fragment`).
+        them in a list (`ip_do_fragment`). Those have no room in front for the headers of a tunnel, and are made anew.
         """
         if not _is_fragment(skb.ip):
             self.cuts += 1
-        pieces = fragments(skb.packet, min(mtu, skb.cut or mtu, skb.joined or mtu), self.cuts)
+        kept = mtu if link.kind is LinkKind.VXLAN else skb.joined or mtu
+        pieces = fragments(skb.packet, min(mtu, skb.cut or mtu, kept), self.cuts)
         why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
         if skb.packet.length <= mtu:
             why = f"conntrack put it together, so it is cut into {len(pieces)} fragments as before"

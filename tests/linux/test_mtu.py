@@ -62,6 +62,21 @@ def short_pieces(*patches: Patch) -> Network:
     return add(network, "m2", listeners=(Listener("UDP", 10250, program="agent"),))
 
 
+def narrow_ends(*patches: Patch) -> Network:
+    """The cables of a and c are narrow, and so is the bridge of m2, but not the tunnel between the machines."""
+    network = lab(Overlay.VXLAN, rules={"m1": patches, "m2": patches})
+    for name, device in (
+        ("a", "eth0"),
+        ("c", "eth0"),
+        ("m2", "veth-c"),
+        ("m2", "veth-d"),
+        ("d", "eth0"),
+        ("m2", "cni0"),
+    ):
+        network = set_link(network, name, device, mtu=1400)
+    return network
+
+
 def narrow_underlay(*patches: Patch) -> Network:
     """The machines' own cards are too narrow for the tunnel."""
     network = ruled(*patches, on="m2", overlay=Overlay.VXLAN)
@@ -137,6 +152,7 @@ FLOWS = (
     udp("pieces through a machine that tracks: IPv6", ruled(TRACKED6), "a", C6, 4000, df=False, taker="c", seen=A6),
     udp("pieces stay as short as they were", short_pieces(OUT), "a", M2, 2000, df=False, port=10250, taker="m2",
         seen=M1),
+    udp("but not in a tunnel", narrow_ends(TRACKED6), "a", C6, 1390, df=False, ending=DROPPED, says=NEEDED),
     udp("without tracking a rule about a port meets the first piece alone",
         ruled(filters(rule("filter", "FORWARD", *to(C, 53, "UDP"), to=DROP))), "a", C, 4000, df=False, ending=DROPPED),
     # Tunnels
