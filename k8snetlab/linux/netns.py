@@ -1055,7 +1055,7 @@ class Namespace:
         skb.put(packet)
         skb.virtual = entry
         self._let_conntrack_know(skb, server.src, server.sport)
-        why = f"IPVS sends it to a real server of {entry.destination.virtual.endpoint}: {entry.why}"
+        why = f"IPVS sends it to a real server: {entry.why}"
         yield Step(self.name, skb.oif or skb.iif, Action.DNAT, skb.packet, why, entry.destination)
         if local or route is None:
             return True

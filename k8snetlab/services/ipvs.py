@@ -30,11 +30,12 @@ address as their source until they are masqueraded; where they are not (load bal
 the node answer them.
 
 kube-ipvs0 makes every node an owner of the load balancers' addresses, and every node answers ARP requests for them:
-what announces such an address by ARP needs the option `strict-arp`. The other option is the scheduler.
+what announces such an address by ARP needs the option `strict-arp` (of the two settings it makes, `arp_ignore` is
+modelled, `arp_announce` is not). The other option is the scheduler.
 
-**The mode is deprecated since Kubernetes 1.35**, which recommends nftables mode on Linux. The layout is that of 1.36.
-No recorded rules of a real kube-proxy in this mode stand behind this module, and no kernel at hand has IPVS: it was
-written from documentation and from what kube-proxy is known to do.
+**The mode is deprecated since Kubernetes 1.35** and shall be removed; nftables mode is to be used instead. The layout
+is that of 1.33, of which no later change is known. No recorded rules of a real kube-proxy in this mode stand behind
+this module, and no kernel at hand has IPVS: it rests on documentation and on reading what kube-proxy does.
 
 Not modelled: graceful termination (the weight of an endpoint that goes is 0 until its connections end),
 `--masquerade-all`, `--nodeport-addresses`, `--ipvs-exclude-cidrs`, other detectors of pod traffic than the cluster

@@ -81,8 +81,12 @@ def _sentence(step: Step, before: Packet | None) -> str:
 def _by(step: Step) -> str:
     if step.rule is None:
         return "the kernel"
-    what = "an eBPF program with the map" if step.rule.table == "bpf" else "a rule of"
-    return f"{what} {step.rule.chain}" + ("" if step.rule.table == "bpf" else f" (table {step.rule.table})")
+    who = _WHO.get(step.rule.table, "a rule of {} (table " + step.rule.table + ")")
+    return who.format(step.rule.chain)
+
+
+_WHO: Mapping[str, str] = {"bpf": "an eBPF program with the map {}", "ipvs": "IPVS, for its virtual server {},"}
+"""Who decides in tables that hold no rules."""
 
 
 def _capital(text: str) -> str:

@@ -104,6 +104,8 @@ def test_a_file_of_50_megabytes_is_refused_at_once(run: Run, tmp_path: Path) -> 
         ((*ASK, "--cni", "cilum"), "cilum"),
         ((*ASK, "--proxy", "magic"), "magic"),
         ((*ASK, "--cni-option", "backend"), "is not KEY=VALUE"),
+        ((*ASK, "--proxy-option", "scheduler"), "is not KEY=VALUE"),
+        ((*ASK, "--proxy", "ipvs", "--proxy-option", "scheduler=udp"), "udp"),
         ((*ASK, "--cni-option", "backend=udp"), "udp"),
         ((*ASK, "--pod-cidr", "10.244.0.0"), "10.244.0.0"),
         ((*ASK, "--pod-cidr", "172.18.0.0/20"), "172.18.0.0/16"),

@@ -53,6 +53,7 @@ def test_several_changes_are_made_at_once(shop: Run, document: Document) -> None
         ("nodes=0", "0 is no number of nodes"),
         ("colour=blue", "there is no option 'colour'"),
         ("cni-option=backend=udp", "udp"),
+        ("proxy-option=scheduler=sh", "has no option 'scheduler'"),
         ("proxy=magic", "magic"),
     ],
 )

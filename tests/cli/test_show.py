@@ -69,6 +69,15 @@ def test_there_is_a_row_for_each_line(shop: Run, document: Document, what: str) 
     assert {row["host"] for row in found} <= {"node-1"}
 
 
+@pytest.mark.parametrize(("what", "sign"), [("ipvs", "  -> 1"), ("ipsets", "add ")])
+def test_there_is_a_row_for_each_server_and_entry(shop: Run, document: Document, what: str, sign: str) -> None:
+    """In ipvs mode; what is empty has a row without an entry."""
+    asked = ("show", what, "--node", "node-1", "--proxy", "ipvs")
+    told = [line for line in shop(*asked).stdout.splitlines() if line.startswith(sign)]
+    found = document(shop(*asked, "-o", "json"))["rows"]
+    assert len(told) == sum(1 for row in found if row["server" if what == "ipvs" else "entry"] is not None) > 10
+
+
 def test_rules_in_rows_are_those_of_the_tool(shop: Run, document: Document) -> None:
     """The text of a rule's row is its line of iptables-save."""
     lines = set(shop("show", "iptables", "--node", "node-1").stdout.splitlines())

@@ -85,6 +85,14 @@ def test_the_cni_decides_the_way(shop: Run) -> None:
     assert "ENCAPSULATE" not in shop(*across, "--cni", "bridge").stdout
 
 
+def test_the_scheduler_of_ipvs_is_an_option(shop: Run) -> None:
+    """A hash of the source leaves no choice."""
+    asked = ("trace", "--from", "shop/web-0", "--to", "svc/shop/api:80", "--proxy", "ipvs")
+    assert "1/3" in shop(*asked).stdout
+    hashed = shop(*asked, "--proxy-option", "scheduler=sh").stdout
+    assert "1/3" not in hashed and "chosen by a hash of the source address (sh)" in " ".join(hashed.split())
+
+
 def test_via_chooses_where_outside_traffic_arrives(shop: Run, document: Document) -> None:
     """A client outside enters by the node that --via names."""
     found = document(shop("trace", "--from", "external", "--to", "svc/shop/web:80", "--via", "node-2", "-o", "json"))
