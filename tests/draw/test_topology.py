@@ -190,6 +190,17 @@ def test_nothing_overlaps_however_many_pods(pods: int) -> None:
     assert hidden == ([f"… and {pods - 23} more pods"] if pods > 24 else [])
 
 
+def test_a_load_balancer_has_a_row_of_its_own(network: Network) -> None:
+    """It is plugged into every switch like the router, and does not cover it."""
+    eth0 = Link("eth0", 2, LinkKind.NIC, peer=Peer("switch", "balancer"))
+    port = Link("balancer", 99, LinkKind.NIC, master="br0", peer=Peer("load-balancer", "eth0"))
+    switch = _with(network["switch"], (*network["switch"].links, port))
+    drawing = draw.topology(network.replacing(switch, Host("load-balancer", "balancer", (eth0,))))
+    assert "load-balancer" in labels(drawing)
+    boxes = [box for sheet in drawing.ground[1:] for box in sheet.boxes]
+    assert not [(one, other) for one, other in combinations(boxes, 2) if _overlap(one, other)]
+
+
 def test_a_pod_on_the_path_is_always_shown() -> None:
     """Of a crowd of pods, the one that the packet goes to is in the picture."""
     network = _crowded(60)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,7 +11,7 @@ from k8snetlab.errors import BadOption
 from k8snetlab.flows import where_of
 from k8snetlab.linux.netfilter import DROP, Comment, Netfilter, Rule, Source, Table
 from k8snetlab.trace import Action, Client
-from tests.shops import FAMILIES, bookshop, pod
+from tests.shops import FAMILIES, bookshop, pod, service
 
 
 def narrow(cluster: Cluster, host: str, towards: str, mtu: int) -> Cluster:
@@ -92,6 +94,23 @@ def test_a_filtered_message_makes_a_black_hole_again() -> None:
     silent = cluster.with_hosts(replace(node, netfilter=Netfilter(tables, node.netfilter.ipv6)))
     told = silent.curl(*ASKED)
     assert (told.connect.client, told.ok, told.failed, told.segments) == (Client.OPEN, False, "answer", (1460,))
+
+
+@pytest.mark.parametrize(("node", "count", "status"), [("node-1", 1, 200), ("node-2", 0, 503)])
+def test_a_load_balancer_is_told_which_nodes_have_a_backend(node: str, count: int, status: int) -> None:
+    """kube-proxy answers at the health check node port of every node, and counts the ready endpoints there."""
+    policy = "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 31000"
+    shop = Cluster.load(pod("web-1"), pod("web-0", status="conditions: [{type: Ready, status: 'False'}]"),
+                        service("web", policy))  # fmt: skip
+    told = shop.curl("external", f"http://{shop.objects.node(node).addresses[0]}:31000")
+    assert (told.status, json.loads(told.body)["localEndpoints"]) == (status, count)
+    assert f"\n  {status} " in str(told)
+
+
+def test_policy_cluster_has_no_port_for_health_checks() -> None:
+    """Any node will do."""
+    shop = Cluster.load(pod("web-1"), service("web", "type: LoadBalancer"))
+    assert not any(listener.program == "kube-proxy" for listener in shop.network["node-1"].listeners)
 
 
 def test_curl_speaks_tcp() -> None:

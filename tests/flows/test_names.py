@@ -213,6 +213,28 @@ def test_an_external_name_is_nothing_to_connect_to() -> None:
         meant("svc/shop/bank:443")
 
 
+def alias(name: str, of: str) -> str:
+    """A Service that is another name for something."""
+    spec = f"{{type: ExternalName, externalName: {of}}}"
+    return f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\nspec: {spec}\n---\n"
+
+
+def test_another_name_of_a_service_leads_to_it() -> None:
+    """Through as many aliases as there are. No port is translated."""
+    far = alias("far", "near.default.svc.cluster.local")
+    shop = Cluster.load(service("web"), pod("web-1"), far, alias("near", "web.default.svc.cluster.local."))
+    trace = shop.trace("default/web-1", "far:80")
+    assert trace.request.address == shop.objects.service("default/web").cluster_ips[0]
+    assert trace.client is Client.OPEN
+
+
+def test_aliases_in_a_circle_have_no_address() -> None:
+    """A resolver gives up as well."""
+    one, two = alias("one", "two.default.svc.cluster.local"), alias("two", "one.default.svc.cluster.local")
+    with pytest.raises(BadOption, match="leads back to it"):
+        Cluster.load(one, two, pod("a")).trace("default/a", "one:80")
+
+
 @cache
 def headless() -> Cluster:
     """A headless Service whose port is not the port of its pods."""
@@ -224,6 +246,13 @@ def test_a_headless_service_translates_no_port() -> None:
     trace = headless().trace("default/web-2", "svc/default/web:80")
     assert (trace.request.port, trace.client) == (80, Client.REFUSED)
     assert headless().trace("default/web-2", "svc/default/web:8080").client is Client.OPEN
+
+
+def test_a_headless_service_is_any_of_its_pods() -> None:
+    """The client takes the first address of the answer, and each is first as often as the others."""
+    trace = headless().trace("default/web-2", "svc/default/web:8080")
+    taken = {outcome.backend.pod: outcome.probability for outcome in trace.outcomes if outcome.backend}
+    assert taken == {"web-1": 0.5, "web-2": 0.5}
 
 
 def test_the_port_name_of_a_headless_service_is_the_pods_port() -> None:

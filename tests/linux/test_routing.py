@@ -5,10 +5,10 @@ import random
 import pytest
 
 from k8snetlab.linux.host import Network, Part, assembled
-from k8snetlab.linux.link import Address, Link, LinkKind, Neighbour, Peer, loopback
+from k8snetlab.linux.link import Address, Link, LinkKind, Neighbour, Peer, Responder, loopback
 from k8snetlab.linux.netfilter import Patch, SetMark
-from k8snetlab.linux.route import Route, RouteType, RoutingRule
-from k8snetlab.linux.walk import World, exchange
+from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule, multipath
+from k8snetlab.linux.walk import World, every, exchange
 from k8snetlab.trace import Action, Verdict
 from tests.linux.lab import (
     DROPPED,
@@ -19,6 +19,7 @@ from tests.linux.lab import (
     SILENT,
     UNREACHED,
     UNTOLD,
+    VIP,
     A,
     B,
     C,
@@ -31,6 +32,7 @@ from tests.linux.lab import (
     rule,
     ruled,
     send,
+    service,
     set_link,
     set_sysctls,
     source,
@@ -241,3 +243,57 @@ def test_arp_ignore_answers_for_the_address_of_the_device_only() -> None:
     ignoring = set_sysctls(network, "m1", **{"net.ipv4.conf.all.arp_ignore": 1})
     assert send(network, "a", M1, 10250).fate is Verdict.DELIVERED
     assert send(ignoring, "a", M1, 10250).fate is Verdict.UNREACHABLE
+
+
+# Several next hops
+
+SPREAD = multipath(f"{VIP}/32", [NextHop("eth0", M1), NextHop("eth0", M2, weight=3)])
+
+
+def spreading() -> Network:
+    """The router sends what the outside asks the virtual address for to m1 or m2, which know a container for it."""
+    rules = {"m1": (service(A),), "m2": (service(C),)}
+    network = without_route(lab(rules=rules), "outside", "default")
+    network = add(network, "outside", routes=(Route("default", "eth0", "192.0.2.1"),))
+    return add(network, "router", routes=(SPREAD,))
+
+
+def test_a_multipath_route_spreads_flows_by_weight() -> None:
+    """One in four goes by m1, the others by m2."""
+    ways = every(lambda choose: exchange(World(spreading(), random.Random(7), choose=choose), "outside", VIP, 80))
+    assert [(chance, way.arrival.host if way.arrival else way.reason) for chance, way in ways] == [
+        (0.25, "a"),
+        (0.75, "c"),
+    ]
+
+
+def test_all_packets_of_a_flow_take_the_same_way() -> None:
+    """What was chosen for the first packet is not chosen again; another flow is another choice."""
+    world = World(spreading(), random.Random(7))
+    first = [exchange(world, "outside", VIP, 80, sport=40000, flags=flags) for flags in ("S", ".", ".", ".")]
+    assert len({step.where for found in first for step in found.steps if step.where in ("m1", "m2")}) == 1
+    others = [exchange(world, "outside", VIP, 80, sport=sport) for sport in range(40001, 40020)]
+    assert {found.arrival.host for found in others if found.arrival} == {"a", "c"}
+
+
+def test_one_next_hop_is_a_route_like_any_other() -> None:
+    """No choice is asked for."""
+    assert multipath("10.9.0.0/16", [NextHop("eth0", M1)]) == Route("10.9.0.0/16", "eth0", M1)
+
+
+# Who answers for an address
+
+
+def test_a_program_may_answer_for_an_address_that_is_nowhere() -> None:
+    """What comes for it arrives at the machine of that program, and its rules say what becomes of it."""
+    network = add(lab(rules={"m2": (service(C),)}), "router", routes=(Route(f"{VIP}/32", "eth0", scope="link"),))
+    assert send(network, "outside", VIP, 80).fate is Verdict.UNREACHABLE
+    answering = add(network, "m2", responders=(Responder(VIP, "eth0", "speaker"),))
+    assert send(answering, "outside", VIP, 80).fate is Verdict.DELIVERED
+
+
+def test_a_responder_answers_on_its_device_only() -> None:
+    """A question that comes by another device is not for it."""
+    network = add(lab(rules={"m2": (service(C),)}), "router", routes=(Route(f"{VIP}/32", "eth0", scope="link"),))
+    elsewhere = add(network, "m2", responders=(Responder(VIP, "cni0", "speaker"),))
+    assert send(elsewhere, "outside", VIP, 80).fate is Verdict.UNREACHABLE

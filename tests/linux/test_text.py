@@ -9,10 +9,11 @@ from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host, Part, assembled
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Peer, Vxlan, loopback
 from k8snetlab.linux.netfilter import ACCEPT, Chain, Comment, Jump, Patch, Rule, Source, tables
-from k8snetlab.linux.route import Route, RouteType, RoutingRule
+from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule, multipath
 from k8snetlab.linux.text import (
     bridge_fdb,
     conntrack_list,
+    entry_line,
     ip_addr,
     ip_link,
     ip_link_details,
@@ -155,6 +156,33 @@ fd00:10:244::/56 via fd00:172::2 dev eth0 metric 1024 pref medium
 default via fd00:172::1 dev eth0 metric 1024 pref medium
 """
     )
+
+
+def test_ip_route_prints_each_next_hop_on_a_line() -> None:
+    """In both families; on one line where one line is asked for."""
+    four = multipath("198.51.100.1/32", [NextHop("eth0", "172.18.0.11"), NextHop("eth0", "172.18.0.12", 2)], "bgp", 20)
+    six = multipath(
+        "2001:db8:198::1/128", [NextHop("eth0", "fd00:172::11"), NextHop("eth0", "fd00:172::12")], "bgp", 20
+    )
+    router = assembled("router", "router", Part((loopback(), Link("eth0", 2, LinkKind.NIC)), (four, six)))
+    assert (
+        ip_route(router)
+        == """\
+198.51.100.1 proto bgp metric 20
+\tnexthop via 172.18.0.11 dev eth0 weight 1
+\tnexthop via 172.18.0.12 dev eth0 weight 2
+"""
+    )
+    assert (
+        ip_route(router, 6)
+        == """\
+2001:db8:198::1 proto bgp metric 20 pref medium
+\tnexthop via fd00:172::11 dev eth0 weight 1
+\tnexthop via fd00:172::12 dev eth0 weight 1
+"""
+    )
+    hops = "nexthop via 172.18.0.11 dev eth0 weight 1 nexthop via 172.18.0.12 dev eth0 weight 2"
+    assert entry_line(four) == f"198.51.100.1 proto bgp metric 20 {hops}"
 
 
 def test_ip_route_of_another_table(host: Host) -> None:

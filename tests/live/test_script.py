@@ -6,10 +6,10 @@ import pytest
 from k8snetlab.address import Prefix
 from k8snetlab.errors import CannotDo
 from k8snetlab.linux.host import DEFAULT_RULES, Host, Network
-from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Peer, Vxlan, loopback
+from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Peer, Responder, Vxlan, loopback
 from k8snetlab.linux.netfilter import ACCEPT, Destination, Nfacct, Patch, Rule, tables
 from k8snetlab.linux.netfilter import Netfilter as Rules
-from k8snetlab.linux.route import Route, RouteType, RoutingRule
+from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule, multipath
 from k8snetlab.live.script import bare, cables, namespace, script
 
 A = Link(
@@ -112,6 +112,19 @@ def test_refusing_routes_have_no_device() -> None:
     """A blackhole is said by its type."""
     there = host(Route("203.0.113.0/24", type=RouteType.BLACKHOLE))
     assert "route add blackhole 203.0.113.0/24 proto boot" in lines(script(bare(there), there).ip)
+
+
+def test_a_multipath_route_names_its_next_hops() -> None:
+    """Each with its weight; a gateway that no route covers is onlink."""
+    there = host(multipath("198.51.100.1/32", [NextHop("eth0", "192.0.2.2"), NextHop("eth0", "192.0.9.9", 2)], "bgp"))
+    hops = "nexthop via 192.0.2.2 dev eth0 weight 1 onlink nexthop via 192.0.9.9 dev eth0 weight 2 onlink"
+    assert f"route add 198.51.100.1/32 proto bgp scope global {hops}" in lines(script(bare(there), there).ip)
+
+
+def test_no_program_answers_for_addresses_of_others() -> None:
+    """The lab on the kernel says so instead of leaving it out."""
+    with pytest.raises(CannotDo, match=r"198\.51\.100\.1: no program in the lab answers ARP"):
+        script(bare(host()), host(responders=(Responder("198.51.100.1", "eth0"),)))
 
 
 def test_the_kernels_own_ipv6_routes_have_its_metric() -> None:

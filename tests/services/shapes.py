@@ -186,6 +186,8 @@ LOAD_BALANCER = (
     Row("ant", "198.51.100.2:80", FROM_ANT, "masqueraded"),
     Row("outside", "cat:30083", DROPPED, "its node port follows the policy too"),
     Row("caller-cat", "lb-local:80", WEB, "its cluster address does not"),
+    Row("outside", "ant:31083", opens(ant="client"), "the health check node port is kube-proxy itself"),
+    Row("outside", "cat:31083", opens(cat="client"), "on every node: it says there that no endpoint is here"),
     Row("outside via ant", "198.51.100.3:80", BY_ANT, "203.0.113.10 is in the source ranges"),
     Row("stranger via ant", "198.51.100.3:80", DROPPED, "192.0.2.77 is not"),
     Row("caller-ant", "198.51.100.3:80", DROPPED, "pods are judged too"),

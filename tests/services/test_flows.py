@@ -11,6 +11,7 @@ from k8snetlab import services
 from k8snetlab.address import family
 from k8snetlab.cluster import Cluster
 from k8snetlab.compile import client_address
+from k8snetlab.flows import Session
 from k8snetlab.trace import Client, Outcome
 from tests.services.differences import DIFFERENCES
 from tests.services.shapes import MANIFEST, ROWS, Ends, Row
@@ -116,3 +117,33 @@ def test_outcomes_add_up_to_one(mode: str) -> None:
     """Whatever the shape, something happens to the packet."""
     for row in ROWS:
         assert sum(outcome.probability for outcome in walked(cluster(mode), row)) == pytest.approx(1.0, abs=1e-8)
+
+
+def taken(shapes: Cluster, session: Session, who: str) -> str:
+    """The backend that a new connection of a session gets."""
+    backend = session.trace(f"default/{who}", f"{address(shapes, 'sticky', 4)}:80").backend
+    assert backend is not None
+    return backend.pod
+
+
+@pytest.mark.parametrize("mode", services.MODES)
+def test_affinity_keeps_a_client_at_its_backend(mode: str) -> None:
+    """As long as no pause is longer than its 60 seconds."""
+    shapes = cluster(mode)
+    session = shapes.session(seed=3)
+    first = taken(shapes, session, "caller-ant")
+    for _ in range(8):
+        session.advance(50)
+        assert taken(shapes, session, "caller-ant") == first
+
+
+@pytest.mark.parametrize("mode", services.MODES)
+def test_affinity_ends_with_its_time(mode: str) -> None:
+    """After a longer pause the client is given to anybody."""
+    shapes = cluster(mode)
+    session = shapes.session(seed=3)
+    backends = set()
+    for _ in range(12):
+        backends.add(taken(shapes, session, "caller-ant"))
+        session.advance(61)
+    assert backends == {"web-ant", "web-bee"}
