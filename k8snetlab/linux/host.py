@@ -463,7 +463,7 @@ class Network(Mapping[str, Host]):
         self._held = dict(held)
         self._owners = owners
         self._asked = asked
-        self.memory: dict[tuple[str, str, str, str], Found | None] = {}
+        self.memory: dict[tuple[str, str, str, str], tuple[Found, ...]] = {}
         """What `linux.walk` found out about who is where on a cable; it follows from the state alone."""
 
     def __getitem__(self, name: str) -> Host:

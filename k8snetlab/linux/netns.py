@@ -516,7 +516,7 @@ class Namespace:
                 return address.ip
         if own:
             return own[0].ip
-        others = (a for other in self.host.links if other.up for a in other.addresses)
+        others = (a for other in self.host.links if other.up or family == 4 for a in other.addresses)
         return next((a.ip for a in others if a.family == family and a.scope == "global"), "")
 
     def output(self, packet: Packet, why: str) -> Steps:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -119,7 +119,8 @@ class World:
 
     def asked(self, host: Host, link: Link, address: str, sender: str) -> ARP | None:
         """Ask everybody on the cable of `link` for the MAC of `address`; the answer, or `None`. Everyone who hears it
-        learns. An answer that arrives at a bridge's port is the bridge's: the port itself never hears one.
+        learns. An answer that arrives at a bridge's port is the bridge's: the port itself never hears one. Where
+        several machines answer (proxy ARP), chance decides who is the first.
         """
         if link.master:
             return None
@@ -127,9 +128,9 @@ class World:
         memory = self.network.memory
         if key not in memory:
             memory[key] = _search(self.network, host, link, address, sender)
-        found = memory[key]
-        if found is None:
+        if not memory[key]:
             return None
+        found = self._first(memory[key])
         for name, bridge, towards, back in found.bridges:
             ports = self.at(name).ports
             ports[bridge, found.mac] = towards
@@ -138,6 +139,13 @@ class World:
         if sender:
             self.at(found.host).learnt[found.link, sender] = link.mac
         return ARP("reply", found.mac, address, link.mac, sender)
+
+    def _first(self, answers: Sequence[Found]) -> Found:
+        """Whose answer comes first: each has the same chance."""
+        for left, found in zip(range(len(answers), 1, -1), answers, strict=False):
+            if self.choose(1 / left):
+                return found
+        return answers[-1]
 
     def flooded(self, host: Host, bridge: Link, mac: str) -> str | None:
         """The port of a bridge behind which a MAC is that the bridge has not learnt: where the flooded frame is
@@ -149,10 +157,8 @@ class World:
         return None
 
 
-def _search(network: Network, host: Host, link: Link, address: str, sender: str) -> Found | None:
-    """Breadth first over cables and bridges, from a device outwards, to the first machine that answers for the
-    address.
-    """
+def _search(network: Network, host: Host, link: Link, address: str, sender: str) -> tuple[Found, ...]:
+    """Breadth first over cables and bridges, from a device outwards, to the machines that answer for the address."""
     allowed = network.may_own(address)
     queue: deque[tuple[str, str, tuple[tuple[str, str, str, str], ...]]] = deque()
     if link.kind is LinkKind.BRIDGE:
@@ -163,6 +169,7 @@ def _search(network: Network, host: Host, link: Link, address: str, sender: str)
         queue.append((link.peer.host, link.peer.link, ()))
         allowed = allowed.union((link.peer.host,))
     visited: set[tuple[str, str]] = {(host.name, link.name)}
+    answers: dict[tuple[str, str], Found] = {}
     while queue:
         name, device, trail = queue.popleft()
         if name not in allowed or name not in network or (name, device) in visited:
@@ -174,13 +181,13 @@ def _search(network: Network, host: Host, link: Link, address: str, sender: str)
             continue
         listening = there.link(arrived.master) if arrived.master else arrived
         if _answers(there, listening, address, sender):
-            return Found(name, listening.name, listening.mac, trail)
+            answers.setdefault((name, listening.name), Found(name, listening.name, listening.mac, trail))
         if arrived.master and listening.up:
             for port in there.ports[arrived.master]:
                 if port.name != device and port.up and port.peer is not None:
                     step = (name, arrived.master, port.name, device)
                     queue.append((port.peer.host, port.peer.link, (*trail, step)))
-    return None
+    return tuple(answers.values())
 
 
 def _answers(there: Host, link: Link, address: str, sender: str) -> bool:

@@ -214,6 +214,8 @@ FLOWS = (
          lab(rules={"m1": (node_port(PORT, C),), "m2": (rejecting("FORWARD", C, "icmp-port-unreachable"),)}),
          "outside", M1,
          PORT, ending=REFUSED),
+    Flow("masquerade of what stays on the machine: the first device has the address, up or down",
+         set_link(ruled(node_port(PORT, M1, 10250)), "m1", "eth0", up=False), "m1", M1, PORT, taker="m1", seen=M1),
     Flow("REJECT between DNAT and masquerade", ruled(node_port(PORT, C), rejecting("FORWARD", C,
          "icmp-port-unreachable")),
          "outside", M1, PORT, ending=REFUSED),

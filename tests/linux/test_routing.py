@@ -16,6 +16,7 @@ from tests.linux.lab import (
     M1,
     M2,
     OUTSIDE,
+    ROUTER,
     SILENT,
     UNREACHED,
     UNTOLD,
@@ -205,6 +206,15 @@ FLOWS = (
 def test_flow(flow: Flow) -> None:
     """Each row of the table above."""
     check(flow)
+
+
+def test_where_two_machines_answer_chance_decides() -> None:
+    """m2 answers for the router as well (proxy ARP): half of the time the packet takes the way over m2."""
+    wrong = add(lab(), "m2", routes=(Route(f"{ROUTER}/32", "cni0", scope="link"),))
+    network = set_sysctls(wrong, "m2", **{"net.ipv4.conf.all.proxy_arp": 1})
+    ends = every(lambda choose: send(network, "m1", OUTSIDE, choose=choose))
+    over_m2 = [(chance, any(step.where == "m2" for step in found.steps)) for chance, found in ends]
+    assert sorted(over_m2) == [(0.5, False), (0.5, True)]
 
 
 def test_every_router_takes_one_off_the_time_to_live() -> None:
