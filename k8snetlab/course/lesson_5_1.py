@@ -313,7 +313,7 @@ QUESTIONS = (
         "Someone writes an Endpoints object for a Service without a selector. Does kube-proxy use it?",
         (
             Choice("no, it reads slices only", "It reads slices only, indeed. But somebody writes one for it."),
-            Choice("yes, it reads both", "It has not read Endpoints since 1.21."),
+            Choice("yes, it reads both", "It reads slices since 1.19, and nothing else since 1.22."),
             Choice("yes, through a mirror", "A controller of its own mirrors it into a slice.", right=True),
         ),
         proof=_mirrored,

@@ -2,10 +2,11 @@
 
 A Service's address is on no interface. Two programs keep the promise: the EndpointSlice controller writes down who
 answers at the moment (`slices`), and kube-proxy turns Services and slices into rules on every node. Neither sees a
-packet. `exposure` is what every proxy works on, `endpoints` how it chooses backends; each mode is a module, and its
-line in `MODES`.
+packet. `legacy` and `mirroring` are about the Endpoints that stood in the place of slices; `churn` counts what it costs
+to write them. `exposure` is what every proxy works on, `endpoints` how it chooses backends; each mode is a module, and
+its line in `MODES`.
 
-Guide section 2.2; KEP-752 (EndpointSlices), KEP-1669 (terminating endpoints).
+Guide sections 2.2 and 5.1; KEP-752 (EndpointSlices), KEP-1669 (terminating endpoints).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ and sent to everybody who watches. It has one address family, the Service's firs
 Pods that are not ready stand in `notReadyAddresses`.
 
 Ports that the same pods have make one subset with them; a pod stands in as many subsets as it needs. Above 1,000
-addresses the rest is cut off (first those that are not ready) and an annotation says so: kube-proxy would not miss
-them, since it has not read this object since 1.21.
+addresses the rest is cut off (first those that are not ready) and an annotation says so. That does not hurt
+kube-proxy, which reads slices by default since 1.19 and nothing else since 1.22.
 
 The API is deprecated since 1.33 and still served; the controller still runs. Where the real one orders subsets and
 their ports by a hash, here they stand by number and name.

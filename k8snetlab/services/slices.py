@@ -30,6 +30,7 @@ stale caches and retries. Guide sections 2.2 and 5.1; KEP-752.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import NamedTuple, TypeAlias
@@ -170,6 +171,10 @@ def _meant(service: api.Service, readings: Iterable[_Reading]) -> tuple[Meant, .
 # From what is to what should be
 
 
+_Untouched: TypeAlias = tuple[api.EndpointSlice, tuple[api.Endpoint, ...]]
+"""A slice that need not be written, and its endpoints as they would be."""
+
+
 class _Plan(NamedTuple):
     """What is to be done with slices. Those to create have no name yet."""
 
@@ -232,47 +237,62 @@ def _packed(
 ) -> _Plan:
     """The steps 1 to 3 of the module's docstring, for slices of one set of ports."""
     left = dict(wanted)
-    labels = _labels(service)
+    plan, untouched = _looked_through(service, given, left)
+    rest = deque(left.values())
+    update = _filled(plan.update, rest, most)
+    while rest:
+        best = _best(untouched, len(rest), most)
+        if best is None:
+            plan.create.append(_new(service, family, _taken(rest, most), ports))
+        else:
+            piece, endpoints = untouched.pop(best)
+            update.append(replace(piece, endpoints=(*endpoints, *_taken(rest, most))))
+    # Other hints alone are a reason to write a slice, but not one to fill it.
+    update += [replace(piece, endpoints=found) for piece, found in untouched if _other_hints(piece.endpoints, found)]
+    return plan._replace(update=update)
+
+
+def _looked_through(
+    service: api.Service, given: Sequence[api.EndpointSlice], left: dict[Identity, api.Endpoint]
+) -> tuple[_Plan, list[_Untouched]]:
+    """Which slices have to be written or deleted, and which not. What they hold is taken from what is left to
+    place."""
+    labels, proportional = _free(_labels(service)), targets.proportional(service)
     plan = _Plan([], [], [])
-    untouched: list[tuple[api.EndpointSlice, tuple[api.Endpoint, ...]]] = []
+    untouched: list[_Untouched] = []
     for piece in given:
-        endpoints, changed = _kept(piece, left, proportional=targets.proportional(service))
+        endpoints, changed = _kept(piece, left, proportional=proportional)
         if changed and not endpoints:
             plan.delete.append(piece)
-        elif changed or _free(piece.labels) != _free(labels):
+        elif changed or _free(piece.labels) != labels:
             plan.update.append(replace(piece, endpoints=endpoints))
         else:
             untouched.append((piece, endpoints))
-    room = iter(left.values())
-    missing = len(left)
-    for at in sorted(range(len(plan.update)), key=lambda at: -len(plan.update[at].endpoints)):
-        piece = plan.update[at]
-        taken = min(missing, most - len(piece.endpoints))
-        if taken > 0:
-            plan.update[at] = replace(piece, endpoints=(*piece.endpoints, *_next(room, taken)))
-            missing -= taken
-    while missing:
-        fitting = [at for at, (piece, _) in enumerate(untouched) if len(piece.endpoints) + missing <= most]
-        if missing < most and fitting:
-            best = max(fitting, key=lambda at: len(untouched[at][0].endpoints))
-            piece, endpoints = untouched.pop(best)
-            plan.update.append(replace(piece, endpoints=(*endpoints, *_next(room, missing))))
-            missing = 0
-        else:
-            taken = min(missing, most)
-            plan.create.append(_new(service, family, _next(room, taken), ports))
-            missing -= taken
-    # Other hints alone are a reason to write a slice, but not one to fill it.
-    plan.update.extend(
-        replace(piece, endpoints=endpoints)
-        for piece, endpoints in untouched
-        if any(new is not old and new.hints != old.hints for new, old in zip(endpoints, piece.endpoints, strict=True))
-    )
-    return plan
+    return plan, untouched
 
 
-def _next(rest: Iterator[api.Endpoint], number: int) -> tuple[api.Endpoint, ...]:
-    return tuple(next(rest) for _ in range(number))
+def _filled(pieces: Sequence[api.EndpointSlice], rest: deque[api.Endpoint], most: int) -> list[api.EndpointSlice]:
+    """The slices in their order, filled up with the rest: the fullest first."""
+    found = list(pieces)
+    for at in sorted(range(len(found)), key=lambda at: -len(found[at].endpoints)):
+        piece = found[at]
+        if taken := _taken(rest, most - len(piece.endpoints)):
+            found[at] = replace(piece, endpoints=(*piece.endpoints, *taken))
+    return found
+
+
+def _best(untouched: Sequence[_Untouched], number: int, most: int) -> int | None:
+    """The fullest of the slices that can take so many, if one can. A whole slice of them is never put into another."""
+    fitting = [at for at, (piece, _) in enumerate(untouched) if number < most and len(piece.endpoints) + number <= most]
+    return max(fitting, key=lambda at: len(untouched[at][0].endpoints), default=None)
+
+
+def _taken(rest: deque[api.Endpoint], most: int) -> tuple[api.Endpoint, ...]:
+    return tuple(rest.popleft() for _ in range(min(most, len(rest))))
+
+
+def _other_hints(old: Iterable[api.Endpoint], new: Iterable[api.Endpoint]) -> bool:
+    return any(one is not other and one.hints != other.hints for one, other in zip(old, new, strict=True))
 
 
 def _kept(

@@ -54,7 +54,7 @@ print("node      ", endpoint.node_name, "| pod", endpoint.target_ref.name)
 #
 # ## What came before
 #
-# Until 1.21 kube-proxy read another object: one *Endpoints* for each Service, of the same name, with all addresses in
+# Up to 1.18 kube-proxy read another object: one *Endpoints* for each Service, of the same name, with all addresses in
 # it. A controller still writes it. It is deprecated since 1.33; some ingress controllers and tools still read it.
 
 # %%
@@ -272,8 +272,8 @@ lesson.quiz()
 # - Up to about a hundred pods one Endpoints object is cheaper. Above it, it costs more with every pod, and beyond
 #   1,000 it is wrong.
 #
-# **Version notes.** EndpointSlices are stable since 1.21, and kube-proxy reads nothing else since. The Endpoints API
-# is deprecated since 1.33 and still served; its controller still runs. Endpoints that people write for a Service
+# **Version notes.** EndpointSlices are stable since 1.21; kube-proxy reads them since 1.19, and nothing else since 1.22.
+# The Endpoints API is deprecated since 1.33 and still served; its controller still runs. Endpoints that people write for a Service
 # without a selector are mirrored into slices by a third controller. `trafficDistribution` (section 2.2) adds hints to
 # the endpoints, `PreferSameZone` and `PreferSameNode` in place of the older `PreferClose`.
 #

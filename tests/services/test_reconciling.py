@@ -5,6 +5,7 @@ The sequences are those of a real controller (Kubernetes 1.36) that was watched 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -266,3 +267,50 @@ def test_of_ten_thousand_pods_one_is_read_again() -> None:
     again = [key for key, reading in after.readings.items() if held.readings.get(key) is not reading]
     assert (len(writes), len(again)) == (1, 1)
     assert sum(new is not old for new, old in zip(after.pieces, held.pieces, strict=True)) == 1
+
+
+# Whatever happens
+
+
+def moved(there: dict[str, api.Pod], rng: random.Random) -> dict[str, api.Pod]:
+    """The pods after a few have come, gone, or changed: readiness, port number, deletion."""
+    found = {name: each for name, each in there.items() if rng.random() > 0.2}
+    for _ in range(rng.randrange(12)):
+        number = rng.randrange(60)
+        ports = [{"name": "http", "containerPort": rng.choice((8080, 8080, 9090))}] if rng.random() < 0.9 else []
+        ips = (f"10.0.0.{number + 1}", f"fd00::{number + 1:x}")[: rng.choice((1, 2, 2))]
+        leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if rng.random() < 0.2 else {}
+        found[f"web-{number}"] = pod(
+            f"web-{number}", *ips, ready=rng.random() < 0.8, metadata=leaving,
+            spec={"containers": [{"name": "c", "ports": ports}]},
+        )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_slices_always_say_what_there_is_and_writes_say_how(seed: int) -> None:
+    """After any history every endpoint stands in one slice as a fresh controller would write it, no slice is too
+    full, and who carries out the writes has the same slices."""
+    rng = random.Random(seed)
+    both = service(
+        ipFamilies=["IPv4", "IPv6"], ipFamilyPolicy="RequireDualStack", ports=[{"port": 80, "targetPort": "http"}]
+    )
+    held, there, stored = Slices(both, NODES, most=7), dict[str, api.Pod](), dict[str, api.EndpointSlice]()
+    for _ in range(40):
+        there = moved(there, rng)
+        held, writes = held.sync(there.values())
+        assert said(held) == said(Slices(both, NODES, most=7).sync(there.values())[0])
+        assert max(held.sizes) <= 7
+        for write in writes:
+            assert (write.object.name in stored) is (write.deed is not Deed.CREATE)
+            stored[write.object.name] = write.object
+            if write.deed is Deed.DELETE:
+                del stored[write.object.name]
+        assert stored == {each.name: each for each in held.pieces}
+        assert held.sync(there.values())[1] == ()
+
+
+def said(held: Slices) -> list[tuple[object, ...]]:
+    """Every endpoint with its family and ports, sorted; and the families that have none."""
+    found = [(each.address_type, each.ports, end) for each in held.pieces for end in each.endpoints]
+    return sorted(found, key=str)
