@@ -128,6 +128,19 @@ Kind: TypeAlias = Annotated[
         autocompletion=one_of(SHOWABLE),
     ),
 ]
+
+
+class Shape(StrEnum):
+    """How what is shown can be printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"  # objects only, whole
+
+
+Shaped: TypeAlias = Annotated[
+    Shape, typer.Option("--output", "-o", help="Text for people, rows as JSON for programs, or whole objects as YAML.")
+]
 HostName: TypeAlias = Annotated[
     str | None, typer.Option(metavar="HOST", help="Of this node only, or of any machine: NAMESPACE/POD, router, …")
 ]
@@ -142,12 +155,13 @@ def show(
     what: Kind,
     node: HostName = None,
     namespace: Namespace = None,
-    as_: Output = Format.TEXT,
+    as_: Shaped = Shape.TEXT,
 ) -> None:
     """Show the state of machines, or objects. They are printed as the real tools and kubectl print them.
 
     Of machines: what `ip`, `bridge` and `iptables-save` would print on each node. Of the cluster: its objects as the
-    controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its addresses.
+    controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its addresses. As YAML an
+    object has all defaults and everything that was allocated.
     """
     what = OTHER_WORDS.get(what, what)
     if what in rows.OF_MACHINES:
@@ -155,15 +169,17 @@ def show(
         _show_machines(cluster, what, node, as_)
     elif what == PLAN:
         _only(namespace is None and node is None, "WHAT", "the plan is that of the whole cluster")
+        _only(as_ is not Shape.YAML, "-o", "only objects are YAML, not the plan")
         _answer(as_, what, node, str(cluster.plan), rows.of_plan(cluster.plan))
     else:
         _show_objects(cluster, what, node, namespace, as_)
 
 
-def _show_machines(cluster: k8s.Cluster, what: str, node: str | None, as_: Format) -> None:
+def _show_machines(cluster: k8s.Cluster, what: str, node: str | None, as_: Shape) -> None:
+    _only(as_ is not Shape.YAML, "-o", f"only objects are YAML, not {what}")
     names = [each.name for each in cluster.objects.nodes] if node is None else [node.removeprefix("node/")]
     machines = [cluster.host(name) for name in names]
-    if as_ is Format.JSON:
+    if as_ is Shape.JSON:
         rows_of = rows.OF_MACHINES[what]
         found = [{"host": machine.host.name, **row} for machine in machines for row in rows_of(machine.host)]
         output.document("Show", {"what": what, "node": node, "rows": found})
@@ -173,7 +189,7 @@ def _show_machines(cluster: k8s.Cluster, what: str, node: str | None, as_: Forma
         output.say("\n\n".join(f"# {machine.host.name}\n{machine.show(what).rstrip()}" for machine in machines))
 
 
-def _show_objects(cluster: k8s.Cluster, kind: str, node: str | None, namespace: str | None, as_: Format) -> None:
+def _show_objects(cluster: k8s.Cluster, kind: str, node: str | None, namespace: str | None, as_: Shape) -> None:
     try:
         table = cluster.get(kind, namespace)
     except UnknownName:
@@ -182,11 +198,14 @@ def _show_objects(cluster: k8s.Cluster, kind: str, node: str | None, namespace: 
         _only(table.kind == "pods", "--node", f"{table.kind} are not of one node")
         name = cluster.objects.node(node.removeprefix("node/")).name
         table = k8s.tables.Table(table.kind, table.columns, tuple(pod for pod in table if pod.node_name == name))
-    _answer(as_, table.kind, node, str(table), [rows.of_object(each) for each in table])
+    if as_ is Shape.YAML:
+        output.say(k8s.api.to_yaml(*table))
+    else:
+        _answer(as_, table.kind, node, str(table), [rows.of_object(each) for each in table])
 
 
-def _answer(as_: Format, what: str, node: str | None, text: str, found: list[rows.Row]) -> None:
-    if as_ is Format.JSON:
+def _answer(as_: Shape, what: str, node: str | None, text: str, found: list[rows.Row]) -> None:
+    if as_ is Shape.JSON:
         output.document("Show", {"what": what, "node": node, "rows": found})
     else:
         output.say(text)
@@ -200,23 +219,31 @@ def _only(fits: object, field: str, why: str) -> None:
 # What a change changes
 
 
-Change: TypeAlias = Annotated[list[str], typer.Option(metavar="OPTION=VALUE", help="What to change. Repeatable.")]
+Change: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="OPTION=VALUE", help="An option to change. Repeatable.")
+]
+Apply: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="F", help="A file to apply, as kubectl does. Repeatable.")
+]
 
 
 @about_a_cluster
 def diff(
     cluster: k8s.Cluster,
-    change: Change,
+    change: Change = None,
+    apply: Apply = None,
     as_: Output = Format.TEXT,
 ) -> None:
-    """Say what another choice would change. Devices, addresses, routes, neighbours and rules are compared.
+    """Say what another choice or manifest would change. Devices, addresses, routes, neighbours and rules are compared.
 
     OPTION is one of cni, cni-option (=K=V), proxy, proxy-option (=K=V), nodes, pod-cidr, service-cidr, node-cidr,
     load-balancer, load-balancer-cidr, seed.
 
     Exit status 0 if nothing differs, 1 if something does.
     """
-    found = cluster.diff(cluster.changed(**changes(change)))
+    _only(change or apply, "--change", "say what to change, with --change or --apply")
+    other = cluster.changed(**changes(change)) if change else cluster
+    found = cluster.diff(other.applied(*apply) if apply else other)
     if as_ is Format.JSON:
         output.document("Diff", found.as_dict())
     else:

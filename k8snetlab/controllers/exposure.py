@@ -247,7 +247,10 @@ class Pools:
 
 
 def _draws_ports(service: api.Service) -> bool:
-    return service.spec.from_outside and service.spec.allocate_load_balancer_node_ports is not False
+    spec = service.spec
+    if spec.type is api.ServiceType.LOAD_BALANCER:
+        return spec.allocate_load_balancer_node_ports is not False
+    return spec.type is api.ServiceType.NODE_PORT
 
 
 def _numbers(service: api.Service) -> Iterator[int]:

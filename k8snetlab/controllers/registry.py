@@ -134,7 +134,7 @@ def _with_node_ports(
 
 
 def _one_address(new: api.Service, old: api.Service) -> api.Service:
-    """The two spellings of the address in line: whichever was changed alone is meant."""
+    """The two spellings of the address in line: who changes `clusterIP` alone means both."""
     spec, was = new.spec, old.spec
     ips = spec.cluster_ips
     if was.cluster_ips and not ips and was.cluster_ip == spec.cluster_ip:

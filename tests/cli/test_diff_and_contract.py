@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,23 @@ def test_text_lists_the_changes_and_sums_them_up(shop: Run) -> None:
     text = shop("diff", "--change", "cni=bridge").stdout
     assert "node-1:\n" in text
     assert text.splitlines()[-1].startswith("warehouse/")
+
+
+def test_a_manifest_can_be_the_change(shop: Run, document: Document, tmp_path: Path) -> None:
+    """A Service that gets a node port changes the rules of every node, and nothing else."""
+    manifest = tmp_path / "api.yaml"
+    spec = "{type: NodePort, selector: {app: api}, ports: [{name: http, port: 80, targetPort: http}]}"
+    manifest.write_text(f"apiVersion: v1\nkind: Service\nmetadata: {{name: api, namespace: shop}}\nspec: {spec}\n")
+    result = shop("diff", "--apply", manifest, "-o", "json")
+    assert result.exit_code == 1
+    found = document(result)["changes"]
+    assert {each["kind"] for each in found} == {"iptables"}
+    assert {each["host"] for each in found} == {"node-1", "node-2", "node-3"}
+
+
+def test_something_must_be_changed(shop: Run) -> None:
+    """Nothing against nothing is no question."""
+    assert shop("diff").exit_code == 2
 
 
 def test_several_changes_are_made_at_once(shop: Run, document: Document) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from k8snetlab import api
 from k8snetlab.cli import rows
 from k8snetlab.cli.questions import SHOWABLE
 from k8snetlab.cluster import SHOWN, Cluster, example
@@ -151,3 +152,17 @@ def test_what_cannot_be_shown_is_refused(shop: Run, words: tuple[str, ...], said
     result = shop("show", *words)
     assert result.exit_code == 2
     assert said in result.stderr and result.stdout == ""
+
+
+def test_services_are_whole_as_yaml(shop: Run, bookshop: Cluster) -> None:
+    """With defaults and everything that was allocated; it can be loaded again."""
+    text = shop("show", "services", "-n", "shop", "-o", "yaml").stdout
+    assert api.load(text).of(api.Service) == tuple(bookshop.get("services", "shop"))
+
+
+@pytest.mark.parametrize("what", ["routes", "plan"])
+def test_only_objects_are_yaml(shop: Run, what: str) -> None:
+    """The tools of machines print none."""
+    result = shop("show", what, "-o", "yaml")
+    assert result.exit_code == 2
+    assert "only objects are YAML" in result.stderr

@@ -1,5 +1,7 @@
 """What becomes of a Service when it changes: what stays, what goes, what comes, and what is refused."""
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -408,3 +410,84 @@ def test_a_service_becomes_no_other() -> None:
     with pytest.raises(ManifestError, match="field is immutable") as caught:
         registry.updated(old, draft("other"), networks(), Pools(networks(), (old,)))
     assert caught.value.problems[0].field == "metadata.name"
+
+
+# --- any change at all ------------------------------------------------------------------------------------------------
+
+CHOICES: dict[str, list[Any]] = {
+    "type": ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName", None],
+    "clusterIP": ["", "None", "10.96.0.7", "10.96.0.8", "fd00:10:96::7", "FD00:10:96::7", "x", None],
+    "clusterIPs": [
+        [], ["None"], ["10.96.0.7"], ["10.96.0.7", "fd00:10:96::7"], ["fd00:10:96::7", "10.96.0.7"],
+        ["10.96.0.7", "fd00:10:96::8"], None,
+    ],
+    "ipFamilies": [["IPv4"], ["IPv6"], ["IPv4", "IPv6"], ["IPv6", "IPv4"], None],
+    "ipFamilyPolicy": ["SingleStack", "PreferDualStack", "RequireDualStack", None],
+    "externalName": ["a.example", "", None],
+    "selector": [{"a": "b"}, {"a": None}, None],
+    "externalTrafficPolicy": ["Local", "Cluster", None],
+    "healthCheckNodePort": [0, 30001, 30002, 80, None],
+    "allocateLoadBalancerNodePorts": [True, False, None],
+    "loadBalancerClass": ["a.example/b", "c", None],
+    "externalIPs": [["192.0.2.1"], ["127.0.0.1"], None],
+    "sessionAffinity": ["None", "ClientIP", None],
+    "ports": [
+        [{"port": 80}], [{"port": 80, "nodePort": 30001}], [{"name": "b", "port": 90, "nodePort": 30002}], None,
+        [{"name": "a", "port": 80}, {"name": "b", "port": 80, "protocol": "UDP"}],
+        [{"name": "a", "port": 80, "nodePort": 30001}, {"name": "b", "port": 80, "protocol": "UDP", "nodePort": 30001}],
+    ],
+}  # fmt: skip
+
+
+def drawn(chance: random.Random, most: int) -> Plain:
+    """Some fields of a spec, with values that may fit or not."""
+    return {name: chance.choice(CHOICES[name]) for name in chance.sample(list(CHOICES), chance.randint(0, most))}
+
+
+def histories(seed: int) -> Iterator[tuple[Networks, dict[str, api.Service], str]]:
+    """Two Services that are created, applied and patched at random, after every request that was granted."""
+    chance = random.Random(seed)
+    cluster = networks(families=chance.choice([(4,), (6,), (4, 6), (6, 4)]))
+    there: dict[str, api.Service] = {}
+    for _ in range(8):
+        name, pools = chance.choice("ab"), Pools(cluster, there.values())
+        try:
+            if name not in there:
+                made = api.decode(api.to_dict(draft(name, **drawn(chance, 4)))).object
+                if not isinstance(made, api.Service):
+                    continue
+                there[name] = registry.created(made, cluster, pools)
+            elif chance.random() < 0.5:
+                there[name] = registry.applied(there[name], draft(name, **drawn(chance, 4)), cluster, pools)
+            else:
+                sent = api.typed(patched(api.to_dict(there[name]), {"spec": drawn(chance, 3)})).object
+                assert isinstance(sent, api.Service)
+                there[name] = registry.updated(there[name], sent, cluster, pools)
+        except LabError:
+            continue
+        yield cluster, there, name
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_granted_fits_together(seed: int) -> None:
+    """It loads again as it is, changes nothing when it is sent again, and has what its type needs for itself."""
+    for cluster, there, name in histories(seed):
+        service, spec = there[name], there[name].spec
+        assert api.decode(api.to_dict(service)).object == service
+        assert registry.applied(service, service, cluster, Pools(cluster, there.values())) == service
+        assert exposed(tuple(there.values()), cluster) == tuple(there.values())
+        assert (spec.type == "ExternalName") == (not spec.cluster_ips)
+        if service.cluster_ips:
+            assert [4 if "." in ip else 6 for ip in service.cluster_ips] == [of.number for of in spec.ip_families]
+        if spec.type == "NodePort" or spec.allocate_load_balancer_node_ports:
+            assert all(port.node_port for port in spec.ports)
+        assert bool(spec.health_check_node_port) == spec.checks_health
+        owned = [ip for each in there.values() for ip in each.cluster_ips]
+        owned += [str(number) for each in there.values() for number in sorted(numbers(each))]
+        assert len(set(owned)) == len(owned)
+
+
+def numbers(service: api.Service) -> set[int]:
+    """All node ports of a Service."""
+    ports = {port.node_port for port in service.spec.ports} if service.spec.from_outside else set()
+    return (ports | {service.spec.health_check_node_port}) - {0}
