@@ -157,7 +157,11 @@ def _bgp(layout: Layout) -> Parts:
         for address in front.addresses
         if (hops := _towards(layout, _announcing(layout, front), family(address)))
     )
-    return {ROUTER: Part(routes=tuple(routes))}
+    return {ROUTER: Part(routes=tuple(routes), sysctls=BY_PORTS)}
+
+
+BY_PORTS = {f"net.ipv{of}.fib_multipath_hash_policy": 1 for of in (4, 6)}
+"""Each connection is a flow of its own, not each client."""
 
 
 def _towards(layout: Layout, nodes: Iterable[str], of: int) -> tuple[NextHop, ...]:
@@ -182,7 +186,7 @@ def _passing(layout: Layout) -> Parts:
             prefix = str(Prefix.of(address))
             refused = Route(prefix, type=RouteType.BLACKHOLE, family=family(address))
             routes.append(multipath(prefix, hops) if hops else refused)
-    own = Part(links=(loopback(),), routes=tuple(routes))
+    own = Part(links=(loopback(),), routes=tuple(routes), sysctls=BY_PORTS)
     return {ROUTER: Part(routes=tuple(_to_the_balancer(layout))), BALANCER: own}
 
 

@@ -335,9 +335,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         return msgspec.structs.replace(self, links=tuple(alone if held == link else held for held in self.links))
 
 
-def _in_turn(
-    doors: tuple[nft.Entrance, ...], table: Chain | None, priority: int
-) -> tuple[Chain | nft.Entrance, ...]:
+def _in_turn(doors: tuple[nft.Entrance, ...], table: Chain | None, priority: int) -> tuple[Chain | nft.Entrance, ...]:
     """The chains of type nat at one hook, by priority; iptables' own after those of the same priority."""
     before = tuple(door for door in doors if door.base.priority <= priority)
     after = tuple(door for door in doors if door.base.priority > priority)

@@ -306,7 +306,11 @@ class Namespace:
         return self._path(route, skb.tuple) if route is not None and route.hops else route
 
     def _path(self, route: Route, flow: Tuple) -> Route:
-        """The way that a flow takes by a multipath route: the same for all its packets."""
+        """The way that a flow takes by a multipath route: the same for all its packets. Addresses make a flow, and
+        ports only if the machine says so.
+        """
+        if not self.host.sysctls.get(f"net.ipv{route.family}.fib_multipath_hash_policy"):
+            flow = Tuple("", flow.src, 0, flow.dst, 0)
         taken = self.paths.get((route.prefix, flow))
         if taken is None:
             left = sum(hop.weight for hop in route.hops)

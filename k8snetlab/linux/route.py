@@ -9,11 +9,12 @@ A route says a device, perhaps a gateway (`via`), the preferred source (`src`), 
 the cable, `global` for what is behind a gateway. `onlink` says the gateway is reachable though no connected route
 covers it. `unreachable`, `prohibit` and `blackhole` routes refuse the packet, with and without a word.
 
-A *multipath* route has several next hops (ECMP). Each flow takes one of them, by a hash over its addresses and ports,
-and all its packets take the same; seen from outside that is chance, with the weights as odds.
+A *multipath* route has several next hops (ECMP). Each flow takes one of them, by a hash over its addresses, or over
+addresses and ports (`fib_multipath_hash_policy` 1), and all its packets take the same; seen from outside that is
+chance, with the weights as odds.
 
-Not modelled: TOS, realms, nexthop objects, per-route congestion settings, hash policies other than that over addresses
-and ports (`fib_multipath_hash_policy` 1). Guide section 2.1; `ip-route(8)`, `ip-rule(8)`, RFC 1812, RFC 2992.
+Not modelled: TOS, realms, nexthop objects, per-route congestion settings, other hash policies. Guide section 2.1;
+`ip-route(8)`, `ip-rule(8)`, RFC 1812, RFC 2992.
 """
 
 from __future__ import annotations

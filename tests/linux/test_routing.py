@@ -278,12 +278,19 @@ def test_a_multipath_route_spreads_flows_by_weight() -> None:
 
 
 def test_all_packets_of_a_flow_take_the_same_way() -> None:
-    """What was chosen for the first packet is not chosen again; another flow is another choice."""
+    """What was chosen for the first packet is not chosen again."""
     world = World(spreading(), random.Random(7))
     first = [exchange(world, "outside", VIP, 80, sport=40000, flags=flags) for flags in ("S", ".", ".", ".")]
     assert len({step.where for found in first for step in found.steps if step.where in ("m1", "m2")}) == 1
-    others = [exchange(world, "outside", VIP, 80, sport=sport) for sport in range(40001, 40020)]
-    assert {found.arrival.host for found in others if found.arrival} == {"a", "c"}
+
+
+@pytest.mark.parametrize(("policy", "ways"), [(0, 1), (1, 2)])
+def test_the_hash_policy_says_what_a_flow_is(policy: int, ways: int) -> None:
+    """Two addresses, or two addresses and two ports: then another connection is another choice."""
+    key = "net.ipv4.fib_multipath_hash_policy"
+    world = World(set_sysctls(spreading(), "router", **{key: policy}), random.Random(7))
+    found = [exchange(world, "outside", VIP, 80, sport=sport) for sport in range(40001, 40030)]
+    assert len({each.arrival.host for each in found if each.arrival}) == ways
 
 
 def test_one_next_hop_is_a_route_like_any_other() -> None:

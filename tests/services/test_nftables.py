@@ -201,9 +201,7 @@ def test_affinity_has_a_set_and_a_chain_for_each_backend() -> None:
 
 def test_only_backends_of_the_node_can_reach_themselves() -> None:
     """The set of hairpin connections holds no others."""
-    assert list(elements(compiled(api(HERE, THERE)), "hairpin-connections")) == [
-        "10.244.1.2 . 10.244.1.2 . tcp . 8080"
-    ]
+    assert list(elements(compiled(api(HERE, THERE)), "hairpin-connections")) == ["10.244.1.2 . 10.244.1.2 . tcp . 8080"]
 
 
 def test_node_ports_are_at_the_nodes_own_address() -> None:
