@@ -123,10 +123,11 @@ class Slices(msgspec.Struct, frozen=True):
     def _readings(self, pods: Iterable[api.Pod]) -> dict[int, _Reading]:
         # A pod is a value; the key is its identity, which lasts as long as the reading holds the pod.
         known, found = self.readings, {}
+        families = targets.families(self.service)
         for pod in pods:
             seen = known.get(id(pod))
             if seen is None:
-                seen = _read(self.service, pod, self.nodes)
+                seen = _read(self.service, families, pod, self.nodes)
             found[id(pod)] = seen
         return found
 
@@ -139,13 +140,17 @@ def made_by_controller(slices: Iterable[api.EndpointSlice]) -> bool:
 # What should be
 
 
-def _read(service: api.Service, pod: api.Pod, nodes: Mapping[str, api.Node]) -> _Reading:
-    if pod.completed or not pod.ips:
+def _read(
+    service: api.Service, families: Sequence[api.IPFamily], pod: api.Pod, nodes: Mapping[str, api.Node]
+) -> _Reading:
+    if targets.belongs(service, pod, nodes):
+        node = nodes.get(pod.node_name)
+        found = (targets.endpoint(service, pod, node, family) for family in families)
+        endpoints = tuple(None if each is None else (_identity(each), each) for each in found)
+    elif pod.completed or not pod.ips:
         return _Reading(pod, (), ())
-    node = nodes.get(pod.node_name)
-    known = targets.belongs(service, pod, nodes)
-    found = (targets.endpoint(service, pod, node, of) if known else None for of in targets.families(service))
-    endpoints = tuple(None if each is None else (_identity(each), each) for each in found)
+    else:
+        endpoints = (None,) * len(families)
     return _Reading(pod, targets.ports_of(service, pod), endpoints)
 
 
