@@ -593,7 +593,10 @@ LISTED = """table ip lab {
 		elements = { 0x00000001 : accept, 0x00000002 : drop, * : return }
 	}
 
-	chain foo {
+	chain dns {
+	}
+
+	chain web {
 		comment "user"
 	}
 
@@ -620,7 +623,7 @@ def test_a_table_prints_as_nft_lists_it() -> None:
         Set("marks", ("mark",), ("verdict",), (Element((), RETURN), Element((2,), DROP), Element((1,), ACCEPT))),
     )  # fmt: skip
     rule = Rule(NAME, "base", (Match((Field.IP_SADDR,), A), ACCEPT), "hello")
-    chains = (Chain("foo", comment="user"), Chain("base", (rule,), PREROUTING))
+    chains = (Chain("dns"), Chain("web", comment="user"), Chain("base", (rule,), PREROUTING))
     assert nft_list_ruleset([Table.of(NAME, chains, sets, "by hand")]) == LISTED
 
 
