@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import k8snetlab as k8s
 from k8snetlab import api
@@ -15,6 +17,8 @@ from k8snetlab.errors import AddressInUse, CannotDo, ManifestError, UnknownName
 from k8snetlab.trace import Client
 
 Plain = dict[str, Any]
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 WEB = """
 apiVersion: v1
@@ -165,6 +169,42 @@ def test_answer_of_other_kinds_is_what_they_became() -> None:
     assert pod.ip
     (gone,) = lab().deleted("Service", "default/web").answer
     assert gone == lab().objects.service("default/web")
+
+
+def test_services_of_a_real_cluster_are_unchanged_when_they_are_sent_again() -> None:
+    """A dump holds what a real API server made of its manifests, so there is nothing to change; nor is there in what
+    those manifests, which the dump remembers, say."""
+    golden = Path(__file__).parent / "golden"
+    files = [golden / f"{name}.json" for name in ("nodes", "pods", "svc", "endpointslices")]
+    cluster = Cluster.load(*files)
+    assert {str(how) for how in cluster.applied(golden / "svc.json").answer.how} == {"unchanged"}
+    written = [each.annotations[LAST_APPLIED] for each in cluster.objects.services if LAST_APPLIED in each.annotations]
+    assert written
+    for text in written:
+        (answer,) = cluster.applied(json.loads(text)).answer
+        assert isinstance(answer, api.Service)
+        old = cluster.objects.service(answer.key)
+        assert answer.spec == old.spec
+        assert answer.metadata.uid == old.metadata.uid
+
+
+def test_the_manifests_that_a_real_cluster_was_made_of_get_the_same_defaults() -> None:
+    """Created anew, each Service has the spec that the real API server gave it, but for what is drawn."""
+    golden = Path(__file__).parent / "golden"
+    cluster = Cluster.load(*(golden / f"{name}.json" for name in ("nodes", "pods", "svc", "endpointslices")))
+    empty = Cluster.load(golden / "nodes.json", service_cidr=",".join(map(str, cluster.objects.networks.services)))
+    for old in cluster.objects.services:
+        if LAST_APPLIED in old.annotations:
+            (answer,) = empty.applied(json.loads(old.annotations[LAST_APPLIED])).answer
+            assert isinstance(answer, api.Service)
+            assert not_drawn(answer) == not_drawn(old)
+
+
+def not_drawn(service: api.Service) -> api.ServiceSpec:
+    """The spec without what an API server draws at random."""
+    ports = tuple(replace(port, node_port=0) for port in service.spec.ports)
+    address = "None" if service.headless else ""
+    return replace(service.spec, cluster_ip=address, cluster_ips=(), ports=ports, health_check_node_port=0)
 
 
 # Patches

@@ -12,7 +12,7 @@ allocates them.
 `Endpoints` is what stood in the place of EndpointSlices, which kube-proxy reads since 1.19: one object a Service,
 however many pods it has. It is deprecated since 1.33, still served, and still written by a controller.
 
-Not modelled: `loadBalancerClass`, topology-aware routing by proportion (`service.kubernetes.io/topology-mode: Auto`).
+Not modelled: topology-aware routing by proportion (`service.kubernetes.io/topology-mode: Auto`).
 Guide section 2.2; KEP-1880, KEP-2086, KEP-4444, KEP-3015.
 """
 

@@ -190,9 +190,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         the addresses of Services unless their network is another one.
         """
         others = chosen(self.options, options)
-        asked, was = plan_of(others), plan_of(self.options)
-        kept = (asked.pools, asked.ip_mode) == (was.pools, was.ip_mode)
-        held = requests.held(self.objects) if kept else requests.unbalanced(self.manifests, self.objects)
+        held = requests.held(self.manifests, self.objects, plan_of(self.options), plan_of(others))
         return _built(Cluster(self.manifests, others, self.overlays, held))
 
     def applied(self, *sources: Source) -> Cluster:

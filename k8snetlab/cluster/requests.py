@@ -30,7 +30,7 @@ from k8snetlab.controllers.exposure import Pools
 from k8snetlab.controllers.resolved import Resolved
 from k8snetlab.errors import CannotDo, LabError, ManifestError, Problem, UnknownName
 
-__all__ = ["Answer", "Asked", "Change", "How", "applied", "deleted", "held", "patched", "unbalanced"]
+__all__ = ["Answer", "Asked", "Change", "How", "applied", "deleted", "held", "patched"]
 
 
 class How(StrEnum):
@@ -154,13 +154,14 @@ def _registry(objects: Resolved, changed: Mapping[str, api.Service]) -> controll
     return controllers.Registry(objects.networks.services, tuple(services.values()))
 
 
-def held(objects: Resolved) -> controllers.Registry:
-    """What the API server has."""
-    return _registry(objects, {})
-
-
-def unbalanced(manifests: api.Manifests, objects: Resolved) -> controllers.Registry:
-    """What the API server has without the word of load balancers, except where a manifest said it."""
+def held(
+    manifests: api.Manifests, objects: Resolved, before: controllers.Plan, after: controllers.Plan
+) -> controllers.Registry:
+    """What the API server has when the plan is another one. Another load balancer has not said anything yet: of what
+    the old one said only what stands in a manifest is left.
+    """
+    if (before.pools, before.ip_mode) == (after.pools, after.ip_mode):
+        return _registry(objects, {})
     said = {service.ref: service.status for service in manifests.of(api.Service)}
     nothing = api.ServiceStatus()
     changed = {
