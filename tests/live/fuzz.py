@@ -24,7 +24,7 @@ from k8snetlab.errors import LabError
 from k8snetlab.linux.host import Network
 from k8snetlab.live import Compared
 from k8snetlab.live.comparison import walked
-from k8snetlab.trace.table import table
+from k8snetlab.trace.table import table, telling
 from tests.live import happenings
 from tests.live.cases import Case, cases, dual
 from tests.live.happenings import Flipped, Lost
@@ -82,9 +82,13 @@ def rounds(seed: int, count: int = ROUNDS_A_CLUSTER) -> tuple[Round, ...]:
 
 
 def _again(lab: live.Lab, network: Network, compared: tuple[Compared, ...]) -> tuple[Compared, ...]:
-    """The same, with each probe that disagrees asked once more by itself, a little later: a machine without a route
-    says so to one sender five times, and then once a second only (`ip_error`), which no lab can change; and one probe
-    may have taught its sender the MTU of a path that another takes. The first that still disagrees is enough.
+    """The same, with each probe that disagrees asked once more by itself, a little later; the first that disagrees then
+    is enough. What many probes at once may do to each other, and no walk of one of them knows:
+
+    - a machine without a route says so to one sender five times, then once a second (`ip_error`: no lab can change it);
+    - of many packets that wait for a neighbour who never answers, some are dropped without a word if another one comes
+      while their senders are being told (`neigh_invalidate`);
+    - one probe may have taught its sender the MTU of a path that another takes.
     """
     told = list(compared)
     for number, each in enumerate(compared):
@@ -226,7 +230,7 @@ def _told(case: Case, given: Given) -> Iterator[str]:
     probe = case.probes[0]
     yield "\n".join(map(str, (case, *disagreements(case, given))))
     walk = walked(case.network, probe)
-    yield f"The walk\n{table(enumerate((*walk.steps, *walk.reply), 1))}"
+    yield f"The walk\n{table(telling((*walk.steps, *walk.reply)))}"
     with live.Lab(case.cluster.network) as lab:
         lab.apply(given(case.network))
         try:
