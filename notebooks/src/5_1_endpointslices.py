@@ -122,8 +122,9 @@ k8s.draw.growth(ledgers)
 # %% [markdown]
 # The same restart in Services of different size. With ten pods there is one object either way, and an endpoint of a
 # slice says more: conditions, and a zone where nodes have one. But Endpoints grow with the Service, and a slice does
-# not: it is full at 100. Slices are not there to save bytes in small Services. They are there so that large ones do
-# not hurt everybody else.
+# not: it is full at 100. (At 1,000 pods all slices are full; the new pod begins one of its own, and two of the four
+# writes are tiny.) Slices are not there to save bytes in small Services. They are there so that large ones do not hurt
+# everybody else.
 #
 # ## Where new endpoints go
 #
