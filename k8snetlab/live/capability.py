@@ -59,9 +59,9 @@ list chain ip nat POSTROUTING
 """
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
-SPARED = ("counters", "rule trace", "CNI plugins", "socket load balancing by eBPF")
+SPARED = ("counters", "rule trace", "CNI plugins", "socket load balancing by eBPF", "packet load balancing by eBPF")
 """What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
-in pods by itself, and only proxy mode ebpf leads sockets.
+in pods by itself, and only proxy mode ebpf has such programs.
 """
 
 
@@ -143,6 +143,10 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     refused = lab.sockets_refused()
     says = "programs at connect() and sendmsg() are loaded and attached, without a compiler"
     yield Capability("socket load balancing by eBPF", not refused, f"{refused} (it needs root)" if refused else says)
+    refused = lab.devices_refused()
+    says = "programs at tc ingress and egress are loaded and attached, without a compiler"
+    reason = f"{refused} (it needs root, and Linux 6.6)" if refused else says
+    yield Capability("packet load balancing by eBPF", not refused, reason)
 
 
 def _plugins() -> Capability:

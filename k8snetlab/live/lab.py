@@ -12,8 +12,8 @@ with it everything; so does the end of this process, however it comes.
 `apply` turns the machines into changed ones by what differs: a what-if costs milliseconds. What machines have learnt
 so far — neighbours, connections — is forgotten, as a walk begins without any.
 
-Not built: link failures, several underlay interfaces, SCTP sockets, eBPF programs at devices. See
-`unshare(1)`, `namespaces(7)`.
+Not built: link failures, several underlay interfaces, SCTP sockets, eBPF programs at containers' devices.
+See `unshare(1)`, `namespaces(7)`.
 """
 
 from __future__ import annotations
@@ -179,16 +179,27 @@ class Lab:
 
     def sockets_refused(self) -> str:
         """Why no program can lead sockets here, or nothing."""
+        return self._refused([])
+
+    def devices_refused(self) -> str:
+        """Why no program can lead packets at devices here, or nothing."""
+        return self._refused([("", "lo", ["tc/ingress", "tc/egress"], 0, ("192.0.2.1",))])
+
+    def _refused(self, devices: list[tuple[str, str, list[str], int, tuple[str, ...]]]) -> str:
+        """Why no program can lead sockets, or packets at these devices."""
+        tried = sockets.Maps([("", 0, True, [])], [], [], [], (0, 0), devices, [], [])
         try:
-            self._ask("lead", **sockets.Maps([("", 0, True, [])], [], [], [], (0, 0)).as_dict())
+            refused = str(self._ask("lead", **tried.as_dict()))
             self._lead()
         except CannotDo as error:
             return str(error)
-        return ""
+        return refused
 
     def _lead(self) -> None:
-        """Lead the sockets of pods and nodes to backends, where eBPF programs do."""
-        self._ask("lead", **sockets.maps(self.network).as_dict())
+        """Lead the sockets of pods and nodes, and packets from outside, to backends, where eBPF programs do."""
+        refused = self._ask("lead", **sockets.maps(self.network).as_dict())
+        if refused:
+            raise CannotDo(Problem(f"programs at devices: {refused}", field="ebpf"))
 
     def _batch(self, jobs: Sequence[tuple[str, list[str], str]]) -> None:
         if not jobs:

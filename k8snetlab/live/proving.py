@@ -10,8 +10,8 @@ patience: a busy machine may answer late; a network that loses packets will lose
 A large cluster is asked in parts, and forgets between them whom it has met: the machines of a real one have a kernel
 each, ours share one and its limits.
 
-Not proven: what takes longer than one connection — affinity that ends, connections that outlive an endpoint; what eBPF
-programs at devices decide (`sockets` leads sockets only).
+Not proven: what takes longer than one connection — affinity that ends, connections that outlive an endpoint; what
+eBPF programs decide that are not built here (`sockets`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from k8snetlab.live.lab import Lab
 from k8snetlab.live.probes import Probe, Sight
 from k8snetlab.live.proof import Answer, Ending, Kernel, Proof, Seen, Subject, Tally
 from k8snetlab.live.questions import MOST, Kind, Question, questions
-from k8snetlab.live.sockets import by_devices
+from k8snetlab.live.sockets import unbuilt
 from k8snetlab.trace import Client
 
 __all__ = ["endings", "fingerprint", "prove"]
@@ -92,13 +92,13 @@ def endings(network: Network, probe: Probe) -> tuple[Ending, ...]:
 def _provable(
     network: Network, asked: tuple[Question, ...], left_out: tuple[str, ...]
 ) -> tuple[tuple[Question, ...], tuple[str, ...]]:
-    """Without the questions that eBPF programs at devices decide, which are not built here."""
+    """Without the questions that eBPF programs decide which are not built here."""
     if not any(host.ebpf is not None for host in network.values()):
         return asked, left_out
-    rest = tuple(each for each in asked if not by_devices(network, each.probe))
+    rest = tuple(each for each in asked if not unbuilt(network, each.probe))
     before, after = (Counter(each.kind for each in questions) for questions in (asked, rest))
     lost = (
-        f"{kind}: {before[kind] - after[kind]} of {before[kind]} questions are left to eBPF programs at devices"
+        f"{kind}: {before[kind] - after[kind]} of {before[kind]} questions are left to eBPF programs that are not built"
         for kind in Kind
         if before[kind] > after[kind]
     )

@@ -1,41 +1,48 @@
-"""Which maps must the kernel hold, so that sockets are led as the walk leads them?
+"""Which maps must the kernel hold, so that sockets and packets are led as the walk leads them?
 
-The programs are the same for every cluster (`inside.sockets`); what differs are the entries of their maps, which are
-written down here from the Hosts: one set of maps for each machine, whose pods look into it too, and for each namespace
-whose it is and which programs work there.
+The programs are the same for every cluster (`inside.sockets`, `inside.packets`); what differs are the entries of their
+maps, which are written down here from the Hosts: one set of maps for each machine, whose pods look into it too, for
+each namespace whose it is and which programs work there, and for each card which programs stand at it.
 
-Only what works on sockets is built. Programs at devices, which balance packets from outside, are not: what they decide
-is not proven here (`by_devices` says when that is).
+Not built are programs at containers' devices, and the error that one at a card sends where there is no backend: what
+these decide is not proven here (`unbuilt` says when that is).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from k8snetlab.linux.ebpf import Ebpf, Flag, Identity, Scope
+from k8snetlab.linux.ebpf import Ebpf, Flag, Identity, Program, Scope
 from k8snetlab.linux.host import Network
 from k8snetlab.live.comparison import walked
 from k8snetlab.live.probes import Probe
 from k8snetlab.live.script import namespace
+from k8snetlab.trace import Action, Step
 
-__all__ = ["Maps", "by_devices", "maps"]
+__all__ = ["Maps", "maps", "unbuilt"]
 
-FLAGS = {Flag.AFFINITY: 1 << 4, Flag.TWO_SCOPES: 1 << 13}
-"""The bits that the programs look at, as Cilium numbers them; a guarded frontend has bit 0."""
+FLAGS = {Flag.AFFINITY: 1 << 4, Flag.SOURCE_RANGE: 1 << 7, Flag.TWO_SCOPES: 1 << 13}
+"""The bits that the programs look at, as Cilium numbers them."""
 
-GUARDED = 1
+GUARDED, ROUTABLE = 1 << 0, 1 << 6
 IDENTITIES = {Identity.HOST: 1, Identity.REMOTE: 6}
 SCOPES = {Scope.EXTERNAL: 0, Scope.INTERNAL: 1}
+CARDS = (Program.FROM_OUTSIDE, Program.TO_OUTSIDE)
 
 
 class Maps(NamedTuple):
-    """Rows for the agent: namespaces, frontends, backends (numbered from 1), identities, and the shared ports."""
+    """Rows for the agent: namespaces, frontends, backends (numbered from 1), identities, the shared ports; cards,
+    endpoints of each machine, and source ranges.
+    """
 
     members: list[tuple[str, int, bool, list[str]]]
     frontends: list[tuple[int, str, int, str, int, int, int, int, list[int]]]
     backends: list[tuple[str, int]]
     identities: list[tuple[int, str, int]]
     shared: tuple[int, int]
+    devices: list[tuple[str, str, list[str], int, tuple[str, ...]]]
+    endpoints: list[tuple[int, str]]
+    ranges: list[tuple[int, int, str, int]]
 
     def as_dict(self) -> dict[str, Any]:
         """As the agent is told."""
@@ -45,25 +52,41 @@ class Maps(NamedTuple):
 def maps(network: Network) -> Maps:
     """The maps of all machines of a network. Machines without programs do not appear."""
     held: list[Ebpf] = []
-    members: list[tuple[str, int, bool, list[str]]] = []
+    found = Maps([], [], [], [], (0, 0), [], [], [])
     for host in network.values():
         if host.ebpf is not None:
+            number = _number(held, host.ebpf)
+            name = namespace(host.name)
             places = sorted(program.place for program in host.ebpf.programs)
-            members.append((namespace(host.name), _number(held, host.ebpf), host.name == host.ebpf.machine, places))
+            found.members.append((name, number, host.name == host.ebpf.machine, places))
+            found.devices.extend((name, *card, number, host.ebpf.source) for card in _cards(host.ebpf))
     backends: dict[tuple[str, int], int] = {}
-    found = Maps(members, [], [], [], held[0].shared if held else (0, 0))
     for number, ebpf in enumerate(held):
         found.identities.extend((number, address, IDENTITIES[of]) for address, of in ebpf.identities.items())
+        here: dict[str, None] = {}
         for frontend in ebpf.services.values():
             key = frontend.key
             if key.protocol not in ("TCP", "UDP"):
                 continue
             flags = sum(bit for flag, bit in FLAGS.items() if frontend.has(flag)) | (GUARDED * frontend.guarded)
+            flags |= 0 if frontend.has(Flag.NON_ROUTABLE) else ROUTABLE
             slots = [backends.setdefault((each.ip, each.port), len(backends) + 1) for each in frontend.backends]
             row = (number, key.address, key.port, key.protocol, SCOPES[key.scope], frontend.number, flags)
             found.frontends.append((*row, frontend.affinity, slots))
+            found.ranges.extend((number, frontend.number, each.network, each.length) for each in frontend.sources)
+            here.update((each.ip, None) for each in frontend.backends if each.here)
+        found.endpoints.extend((number, address) for address in here)
     found.backends.extend(backends)
-    return found
+    return found._replace(shared=held[0].shared if held else (0, 0))
+
+
+def _cards(ebpf: Ebpf) -> list[tuple[str, list[str]]]:
+    """The devices with programs for the outside, and where these stand."""
+    found: dict[str, list[str]] = {}
+    for each in ebpf.attached:
+        if each.program in CARDS:
+            found.setdefault(each.device, []).append(each.program.place)
+    return sorted(found.items())
 
 
 def _number(held: list[Ebpf], ebpf: Ebpf) -> int:
@@ -75,7 +98,13 @@ def _number(held: list[Ebpf], ebpf: Ebpf) -> int:
     return len(held) - 1
 
 
-def by_devices(network: Network, probe: Probe) -> bool:
-    """Whether a program at a device has its hand in what becomes of a probe."""
-    steps = walked(network, probe).steps
-    return any(step.rule is not None and step.rule.table == "bpf" and step.device for step in steps)
+def unbuilt(network: Network, probe: Probe) -> bool:
+    """Whether a program that is not built has its hand in what becomes of a probe."""
+    return any(_is_unbuilt(network, step) for step in walked(network, probe).steps)
+
+
+def _is_unbuilt(network: Network, step: Step) -> bool:
+    if step.rule is None or step.rule.table != "bpf" or not step.device:
+        return False
+    ebpf = network[step.where].ebpf
+    return step.action is Action.REJECT or ebpf is None or ebpf.ingress.get(step.device) not in CARDS

@@ -9,7 +9,7 @@ started and takes back every namespace, device and file. There is nothing to cle
     {"do": "write", "values": [[NAMESPACE, PATH, VALUE], …]}          sysctls, without a program → [[number, error], …]
     {"do": "accounts", "names": [[NAMESPACE, NAME], …]}               nfacct counters → [[number, error], …]
     {"do": "listen", "sockets": [[NAMESPACE, NAME, PROTOCOL, PORT, ADDRESS], …]}
-    {"do": "lead", "members": …, "frontends": …, "backends": …, "identities": …, "shared": …}      maps of `sockets`
+    {"do": "lead", "members": …, "frontends": …, …}                   maps of `sockets`, `packets` → why not at devices
     {"do": "mislead"}                                                 forget who was led where
     {"do": "probe", "probes": [[NAMESPACE, PROTOCOL, ADDRESS, PORT, SIZE, WHOLE, SECONDS], …]}
     {"do": "trace", "names": [NAMESPACE, …], "probes": …}             the same, and `tracing.Event`s → [ends, events]
@@ -36,6 +36,7 @@ from typing import Any
 from .accounts import create
 from .capturing import Capturing
 from .namespaces import Namespaces, mount_tmpfs
+from .packets import Device, Packets
 from .prober import Probe, probe
 from .responder import Wanted, serve
 from .sockets import Frontend, Member, Sockets
@@ -53,6 +54,7 @@ class _Agent:
         self.responder = 0
         self.captures: list[Capturing] = []
         self.sockets: Sockets | None = None
+        self.packets: Packets | None = None
 
     def run(self, jobs: list[tuple[str, list[str], str]]) -> list[tuple[int, str, str]]:
         """Start the programs, a few at a time, each in its namespace; wait for all."""
@@ -107,23 +109,37 @@ class _Agent:
         backends: list[tuple[str, int]],
         identities: list[tuple[int, str, int]],
         shared: tuple[int, int],
-    ) -> int:
-        """Lead sockets to backends by these maps, and no longer by those before; how many namespaces do."""
-        if self.sockets is not None:
-            self.sockets.close()
-            self.sockets = None
-        if members:
-            led = [Member(*each) for each in members], [Frontend(*each) for each in frontends]
-            try:
-                self.sockets = Sockets(*led, backends, identities, shared, self.namespaces)
-            finally:
-                self.namespaces.enter("")
-        return len(members)
+        devices: list[list[Any]],
+        endpoints: list[tuple[int, str]],
+        ranges: list[tuple[int, int, str, int]],
+    ) -> str:
+        """Lead sockets and packets to backends by these maps, and no longer by those before; why the kernel refuses the
+        programs at devices, or nothing.
+        """
+        for each in (self.packets, self.sockets):
+            if each is not None:
+                each.close()
+        self.packets = self.sockets = None
+        if not members:
+            return ""
+        led = [Member(*each) for each in members], [Frontend(*each) for each in frontends]
+        try:
+            self.sockets = Sockets(*led, backends, identities, shared, self.namespaces)
+            cards = [Device(*each) for each in devices]
+            self.packets = Packets(cards, endpoints, ranges, self.sockets, self.namespaces)
+        except OSError as error:
+            if self.sockets is None:
+                raise
+            return error.strerror or str(error)
+        finally:
+            self.namespaces.enter("")
+        return ""
 
     def mislead(self) -> None:
         """Forget who was led where."""
-        if self.sockets is not None:
-            self.sockets.forget()
+        for each in (self.packets, self.sockets):
+            if each is not None:
+                each.forget()
 
     def probe(self, probes: list[list[Any]]) -> list[tuple[str, str]]:
         """Send the probes; how each ended, and what was answered."""

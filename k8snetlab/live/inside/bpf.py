@@ -20,14 +20,18 @@ import platform
 import struct
 from collections.abc import Iterator
 
-__all__ = ["Code", "Map", "attach", "load"]
+__all__ = ["SOCKETS", "TC", "Code", "Map", "attach", "load"]
+
+TC, SOCKETS = 3, 18
+"""The kinds of programs: BPF_PROG_TYPE_SCHED_CLS at devices, BPF_PROG_TYPE_CGROUP_SOCK_ADDR at sockets."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT, _PROG_LOAD, _LINK_CREATE = 0, 1, 2, 3, 4, 5, 28
-_CGROUP_SOCK_ADDR = 18
 _LICENSE = ctypes.create_string_buffer(b"Dual BSD/GPL")
 _LOG = 1 << 16
+_NO_PREALLOC = 1
+_LOOKUP = 1
 
 
 def _bpf(command: int, *fields: int, layout: str) -> int:
@@ -48,10 +52,11 @@ def _bpf(command: int, *fields: int, layout: str) -> int:
 class Map:
     """A table in the kernel with keys and values of fixed sizes. Raises `OSError` where the kernel refuses."""
 
-    HASH, LRU = 1, 9
+    HASH, LRU, PREFIXES = 1, 9, 11
 
     def __init__(self, kind: int, key: int, value: int, entries: int) -> None:
-        self.file = _bpf(_MAP_CREATE, kind, key, value, max(entries, 1), 0, layout="=IIIII")
+        flags = _NO_PREALLOC if kind == self.PREFIXES else 0
+        self.file = _bpf(_MAP_CREATE, kind, key, value, max(entries, 1), flags, layout="=IIIII")
         self._key = key
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
@@ -123,6 +128,14 @@ class Code:
         """Register += register."""
         self._add(0x0F, to, source)
 
+    def both(self, to: int, number: int) -> None:
+        """Register &= number."""
+        self._add(0x57, to, number=number)
+
+    def either(self, to: int, number: int) -> None:
+        """Register |= number."""
+        self._add(0x47, to, number=number)
+
     def modulo(self, to: int, source: int) -> None:
         """Register %= register, of 32 bits."""
         self._add(0x9C, to, source)
@@ -163,9 +176,20 @@ class Code:
         self._add(0x18, to, 1, 0, table.file)
         self._add(0)
 
+    def find(self, table: Map, key: int) -> None:
+        """r0 := where the value of the key at this place of the stack is, or 0."""
+        self.use(1, table)
+        self.copy(2, 10)
+        self.add(2, key)
+        self.call(_LOOKUP)
+
     def end(self, result: int) -> None:
         """End the program with this result."""
         self.set(0, result)
+        self.leave()
+
+    def leave(self) -> None:
+        """End the program with the result in r0."""
         self._add(0x95)
 
     @property
@@ -178,9 +202,9 @@ class Code:
         return found
 
 
-def load(code: Code, place: int) -> int:
-    """Load a program for sockets' addresses that is made for this place (`BPF_CGROUP_…`); its file. Raises `OSError`
-    with the last lines of what the kernel's verifier said.
+def load(code: Code, place: int, kind: int) -> int:
+    """Load a program of a kind (`TC`, `SOCKETS`) that is made for this place (`BPF_CGROUP_…`, `BPF_TCX_…`); its file.
+    Raises `OSError` with the last lines of what the kernel's verifier said.
     """
     octets = code.octets
     held, log = ctypes.create_string_buffer(octets, len(octets)), ctypes.create_string_buffer(_LOG)
@@ -189,21 +213,23 @@ def load(code: Code, place: int) -> int:
 
     def tried(level: int) -> int:
         said = (level, _LOG, ctypes.addressof(log)) if level else (0, 0, 0)
-        fields = (_CGROUP_SOCK_ADDR, count, *addresses, *said, 0, 0, b"k8snetlab", 0, place)
+        fields = (kind, count, *addresses, *said, 0, 0, b"k8snetlab", 0, place)
         return _bpf(_PROG_LOAD, *fields, layout="=IIQQIIQII16sII")  # type: ignore[arg-type]
 
     try:
         return tried(0)
-    except PermissionError:
-        raise
-    except OSError:
-        try:
-            return tried(1)
-        except OSError as error:
-            told = log.value.decode(errors="replace").strip().splitlines()[-6:]
-            raise OSError(error.errno, f"{error.strerror}: {' | '.join(told)}") from None
+    except OSError as error:
+        if error.errno == errno.EPERM:  # no program at all; what the verifier refuses is another error
+            raise
+    try:
+        return tried(1)
+    except OSError as error:
+        told = log.value.decode(errors="replace").strip().splitlines()[-6:]
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: {' | '.join(told)}") from None
 
 
-def attach(program: int, group: int, place: int) -> int:
-    """Attach a program to a cgroup beside others; the file that holds it there."""
-    return _bpf(_LINK_CREATE, program, group, place, 0, layout="=IIII")
+def attach(program: int, target: int, place: int) -> int:
+    """Attach a program beside others, to a cgroup (its file) or to a device of this namespace (its index); the file
+    that holds it there.
+    """
+    return _bpf(_LINK_CREATE, program, target, place, 0, layout="=IIII")

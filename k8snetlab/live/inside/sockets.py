@@ -26,10 +26,10 @@ import socket
 import struct
 from typing import NamedTuple
 
-from .bpf import Code, Map, attach, load
+from .bpf import SOCKETS, Code, Map, attach, load
 from .namespaces import Namespaces
 
-__all__ = ["Frontend", "Member", "Sockets"]
+__all__ = ["Frontend", "Member", "Sockets", "octets_of"]
 
 PLACES: dict[str, tuple[int, int, int]] = {
     "cgroup/connect4": (10, 4, 1),
@@ -51,7 +51,7 @@ GUARDED, AFFINITY, TWO_SCOPES = 1 << 0, 1 << 4, 1 << 13
 _OWN = 1 << 15
 """Beside the bits of the programs: the namespace is the machine's own."""
 
-_LOOKUP, _UPDATE, _NOW, _RANDOM, _COOKIE, _NAMESPACE, _RESULT = 1, 2, 5, 7, 46, 122, 187
+_UPDATE, _NOW, _RANDOM, _COOKIE, _NAMESPACE, _RESULT = 2, 5, 7, 46, 122, 187
 _UNREACHABLE = -113
 _HOST = 1
 _PROTOCOLS = {"TCP": 6, "UDP": 17}
@@ -92,7 +92,8 @@ class Frontend(NamedTuple):
     backends: list[int]
 
 
-def _octets(address: str) -> bytes:
+def octets_of(address: str) -> bytes:
+    """An address as it is in a packet."""
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
@@ -113,8 +114,8 @@ class Sockets:
         self._members = Map(Map.HASH, 8, 4, len(members))
         self._affinity = Map(Map.LRU, 16, 16, _ASKED)
         slots = sum(len(each.backends) + 1 for each in frontends)
-        self._services = {size: Map(Map.HASH, size + 8, 12, slots) for size in (4, 16)}
-        self._backends = {size: Map(Map.HASH, 4, size + 4, len(backends)) for size in (4, 16)}
+        self.services = {size: Map(Map.HASH, size + 8, 12, slots) for size in (4, 16)}
+        self.backends = {size: Map(Map.HASH, 4, size + 4, len(backends)) for size in (4, 16)}
         self._identities = {size: Map(Map.HASH, size + 4, 4, len(identities)) for size in (4, 16)}
         self._asked = {size: Map(Map.LRU, 12 + size, size + 4, _ASKED) for size in (4, 16)}
         for member in members:
@@ -123,22 +124,22 @@ class Sockets:
         for frontend in frontends:
             self._write(frontend)
         for number, (address, port) in enumerate(backends, 1):
-            octets = _octets(address)
-            self._backends[len(octets)][struct.pack("=I", number)] = octets + struct.pack("!HH", port, 0)
+            octets = octets_of(address)
+            self.backends[len(octets)][struct.pack("=I", number)] = octets + struct.pack("!HH", port, 0)
         for machine, address, identity in identities:
-            octets = _octets(address)
+            octets = octets_of(address)
             self._identities[len(octets)][octets + struct.pack("=I", machine)] = struct.pack("=I", identity)
         self._attach()
 
     def _write(self, each: Frontend) -> None:
         """The slots of a frontend: its own first, then one for each backend."""
-        octets = _octets(each.address)
+        octets = octets_of(each.address)
         for slot in range(len(each.backends) + 1):
             first = each.backends[slot - 1] if slot else each.affinity
             key = octets + struct.pack("!H", each.port)
             key += struct.pack("=HBBH", slot, _PROTOCOLS[each.protocol], each.scope, each.machine)
             count = 0 if slot else len(each.backends)
-            self._services[len(octets)][key] = struct.pack("=IHHI", first, count, each.number, each.flags)
+            self.services[len(octets)][key] = struct.pack("=IHHI", first, count, each.number, each.flags)
 
     def _attach(self) -> None:
         os.makedirs(_GROUPS, exist_ok=True)  # noqa: PTH103 - no pathlib in here
@@ -149,7 +150,7 @@ class Sockets:
         try:
             for place, (kind, size, bit) in PLACES.items():
                 code = self._forward(size, bit) if place in _FORWARD else self._backward(size, bit)
-                program = load(code, kind)
+                program = load(code, kind, SOCKETS)
                 self._files.append(program)
                 self._files.append(attach(program, group, kind))
         finally:
@@ -165,7 +166,7 @@ class Sockets:
         for file in self._files:
             os.close(file)
         for each in (
-            self._members, self._affinity, *self._services.values(), *self._backends.values(),
+            self._members, self._affinity, *self.services.values(), *self.backends.values(),
             *self._identities.values(), *self._asked.values(),
         ):  # fmt: skip
             each.close()
@@ -179,7 +180,7 @@ class Sockets:
         code.copy(_ctx, 1)
         code.call(_NAMESPACE)
         code.write(8, _fp, _CLIENT, 0)
-        self._find(code, self._members, _CLIENT)
+        code.find(self._members, _CLIENT)
         code.jump("pass", 0)
         code.read(2, 8, 0, 0)
         code.read(2, 1, 0, 2)
@@ -193,14 +194,6 @@ class Sockets:
         code.read(4, 1, _ctx, _PORT)
         code.write(2, _fp, _ORIGINAL + size, 1)
         return code
-
-    @staticmethod
-    def _find(code: Code, table: Map, key: int) -> None:
-        """r0 := where the value of the key at this place of the stack is, or 0."""
-        code.use(1, table)
-        code.copy(2, _fp)
-        code.add(2, key)
-        code.call(_LOOKUP)
 
     @staticmethod
     def _put(code: Code, table: Map, key: int, value: int) -> None:
@@ -247,7 +240,7 @@ class Sockets:
         self._stuck(code, size)
         self._choose(code, size)
         code.label("chosen")
-        self._find(code, self._backends[size], _NUMBER)
+        code.find(self.backends[size], _NUMBER)
         code.jump("nobody", 0)
         code.copy(_backend, 0)
         self._note(code, size)
@@ -268,7 +261,7 @@ class Sockets:
         """The frontend of the key, the inner one if there are two; go on at `found`, or elsewhere."""
         code.fill(2, _fp, _KEY + size + 2, 0)
         code.fill(1, _fp, _KEY + size + 5, 0)
-        self._find(code, self._services[size], _KEY)
+        code.find(self.services[size], _KEY)
         code.jump(otherwise, 0)
         code.copy(_service, 0)
         code.read(4, 1, 0, 8)
@@ -276,7 +269,7 @@ class Sockets:
         code.jump("found")
         code.label(f"{name} inner")
         code.fill(1, _fp, _KEY + size + 5, 1)
-        self._find(code, self._services[size], _KEY)
+        code.find(self.services[size], _KEY)
         code.jump(otherwise, 0)
         code.copy(_service, 0)
         code.jump("found")
@@ -311,7 +304,7 @@ class Sockets:
             code.read(4, 1, _fp, _ORIGINAL + at)
             code.write(4, _fp, _SEEN + at, 1)
         code.write(4, _fp, _SEEN + size, 8)
-        self._find(code, self._identities[size], _SEEN)
+        code.find(self._identities[size], _SEEN)
 
     def _stuck(self, code: Code, size: int) -> None:
         """Go on at `chosen` with the backend that this namespace was led to before, if that still counts."""
@@ -323,7 +316,7 @@ class Sockets:
         code.write(8, _fp, _CLIENT + 8, 1)
         code.call(_NOW)
         code.write(8, _fp, _STUCK + 8, 0)
-        self._find(code, self._affinity, _CLIENT)
+        code.find(self._affinity, _CLIENT)
         code.jump("choose", 0)
         code.read(4, 1, _service, 0)
         code.multiply(1, _SECOND)
@@ -351,7 +344,7 @@ class Sockets:
         code.modulo(0, 1)
         code.add(0, 1)
         code.write(2, _fp, _KEY + size + 2, 0)
-        self._find(code, self._services[size], _KEY)
+        code.find(self.services[size], _KEY)
         code.jump("nobody", 0)
         code.read(4, 1, 0, 0)
         code.write(4, _fp, _NUMBER, 1)
@@ -389,7 +382,7 @@ class Sockets:
             code.write(4, _fp, _SEEN + 8 + at, 1)
         code.read(2, 1, _fp, _ORIGINAL + size)
         code.write(4, _fp, _SEEN + 8 + size, 1)
-        self._find(code, self._asked[size], _SEEN)
+        code.find(self._asked[size], _SEEN)
         code.jump("pass", 0)
         code.copy(_backend, 0)
         for at in range(0, size, 4):
