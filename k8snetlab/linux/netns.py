@@ -320,7 +320,7 @@ class Namespace:
                 left -= taken.weight
             assert taken is not None
             self.paths[route.prefix, flow] = taken
-        return msgspec.structs.replace(route, device=taken.device, via=taken.via, hops=())
+        return msgspec.structs.replace(route, device=taken.device, via=taken.via)
 
     def _martian(self, skb: Skb) -> str:
         """Why no packet with such an address may come by this device, or nothing: loopback addresses stay inside."""
@@ -1277,7 +1277,8 @@ def _routed(dst: str, route: Route) -> str:
     if route.type is RouteType.LOCAL:
         return f"{dst} is an address of this machine: by lo"
     hop = f" via {route.via}" if route.via else ""
-    return f"{route.prefix}{hop} dev {route.device} is the longest match for {dst}"
+    several = f", and this one of its {len(route.hops)} ways is the flow's" if route.hops else ""
+    return f"{route.prefix}{hop} dev {route.device} is the longest match for {dst}{several}"
 
 
 def _because(rule: Rule) -> str:

@@ -41,6 +41,12 @@ def cluster(load_balancer: str, **options: Any) -> Cluster:
     return Cluster.load(*nodes, *pods, *services, cni="bridge", load_balancer=load_balancer, **options)
 
 
+def leaving(load_balancer: str) -> Cluster:
+    """The same while the first pod goes away."""
+    going = "labels: {app: web}, deletionTimestamp: '2026-01-01T00:00:00Z'"
+    return cluster(load_balancer).applied(pod("one", node="n1").replace("labels: {app: web}", going))
+
+
 def seen(trace: Trace) -> dict[tuple[str, str], float]:
     """Who takes the packet and whom he sees, with the probability."""
     return {
@@ -208,6 +214,12 @@ def test_a_flow_keeps_its_way() -> None:
         assert cluster("metallb-bgp").curl("external", "http://198.51.100.1", seed=seed).ok
 
 
+def test_an_endpoint_that_goes_away_is_announced_while_it_serves() -> None:
+    """Its node delivers to it, as long as it has no other."""
+    routes = leaving("metallb-bgp").host(ROUTER).show("routes")
+    assert "198.51.100.2 proto bgp metric 20\n\tnexthop via 172.18.0.11 dev eth0 weight 1\n\tnexthop via" in routes
+
+
 def test_nodes_may_be_left_out() -> None:
     """The label is for all load balancers."""
     marked = node(3, "node.kubernetes.io/exclude-from-external-load-balancers")
@@ -229,8 +241,7 @@ def test_a_cloud_passes_packets_through() -> None:
 
 def test_a_cloud_asks_for_health_under_policy_local_only() -> None:
     """One that goes away is not healthy: all goes to the other node. Under policy Cluster every node is used."""
-    going = "labels: {app: web}, deletionTimestamp: '2026-01-01T00:00:00Z'"
-    shop = cluster("cloud").applied(pod("one", node="n1").replace("labels: {app: web}", going))
+    shop = leaving("cloud")
     assert seen(shop.trace("external", "svc/default/local:80")) == {("two", CLIENT): 1.0}
     assert len(seen(shop.trace("external", "svc/default/wide:80"))) == 3
 

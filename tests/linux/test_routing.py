@@ -293,6 +293,13 @@ def test_the_hash_policy_says_what_a_flow_is(policy: int, ways: int) -> None:
     assert len({each.arrival.host for each in found if each.arrival}) == ways
 
 
+def test_the_way_of_a_flow_is_told() -> None:
+    """The router's step names the way that was taken, and how many there were."""
+    found = send(spreading(), "outside", VIP, 80)
+    [step] = (step for step in found.steps if (step.where, step.action) == ("router", Action.ROUTE))
+    assert step.why.startswith(f"{VIP}/32 via 172.18.0.1") and step.why.endswith("one of its 2 ways is the flow's")
+
+
 def test_one_next_hop_is_a_route_like_any_other() -> None:
     """No choice is asked for."""
     assert multipath("10.9.0.0/16", [NextHop("eth0", M1)]) == Route("10.9.0.0/16", "eth0", M1)
