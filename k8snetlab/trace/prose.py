@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
@@ -46,12 +47,17 @@ def ended(verdict: Verdict, client: Client, reason: str) -> str:
 
 
 def balanced(outcomes: Sequence[Outcome]) -> str:
-    """What load balancing could have chosen; empty where it had no choice."""
+    """What load balancing could have chosen; empty where it had no choice. A backend that can be reached in several ways
+    is told apart by whom it sees.
+    """
     if len(outcomes) < 2:
         return ""
+    often = Counter(outcome.backend for outcome in outcomes)
     ways = []
     for outcome in outcomes:
         who = f"{outcome.backend.name} ({outcome.backend.ip})" if outcome.backend is not None else "nobody"
+        if outcome.backend is not None and often[outcome.backend] > 1:
+            who += f", which sees {outcome.source_seen},"
         ways.append(f"{who} with probability {chance(outcome.probability)}, {outcome.verdict}")
     return _filled(f"This was one of {len(outcomes)} ways the load balancing can fall: {'; '.join(ways)}.")
 

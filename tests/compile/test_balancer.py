@@ -208,6 +208,12 @@ def test_an_announcement_of_one_node_is_a_route_like_any_other() -> None:
     assert "198.51.100.2 via 172.18.0.11 dev eth0 proto bgp metric 20" in alone.host(ROUTER).show("routes")
 
 
+def test_the_ways_to_one_backend_are_told_apart() -> None:
+    """By whom it sees."""
+    told = " ".join(cluster("metallb-bgp").trace("external", "svc/default/wide:80").explain().split())
+    assert "default/one (10.244.1.2), which sees 172.18.0.13, with probability 1/6, DELIVERED" in told
+
+
 def test_a_flow_keeps_its_way() -> None:
     """The request of an opened connection goes where its first packet went, by ECMP and by conntrack."""
     for seed in range(8):
