@@ -47,8 +47,8 @@ def ended(verdict: Verdict, client: Client, reason: str) -> str:
 
 
 def balanced(outcomes: Sequence[Outcome]) -> str:
-    """What load balancing could have chosen; empty where it had no choice. A backend that can be reached in several ways
-    is told apart by whom it sees.
+    """What load balancing could have chosen; empty where it had no choice. Where a backend can be reached in several
+    ways, they are told apart by whom it sees.
     """
     if len(outcomes) < 2:
         return ""
