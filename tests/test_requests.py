@@ -321,6 +321,30 @@ def test_a_manifest_that_is_wrong_by_itself_may_be_right_as_a_change() -> None:
         lab().applied(edited.replace("clusterIP: 10.", "clusterIP: 10.96.0.9 # "))
 
 
+@pytest.mark.parametrize(
+    ("fields", "field", "message"),
+    [
+        (
+            {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.1.2.3/8"]},
+            "spec.loadBalancerSourceRanges[0]",
+            "bits",
+        ),
+        ({"externalIPs": ["::ffff:192.0.2.1"]}, "spec.externalIPs[0]", "must not be an IPv4-mapped IPv6 address"),
+    ],
+)
+def test_what_is_sent_today_is_spelled_strictly(fields: Plain, field: str, message: str) -> None:
+    """A dump may have the older spellings, and a Service that has them may change elsewhere."""
+    old = Cluster.load(service("old", **fields))
+    assert repr(old.patched("Service", "old", {"spec": {"selector": {"app": "b"}}}).answer) == "service/old patched"
+    with pytest.raises(ManifestError) as created:
+        lab().applied(service("new", **fields))
+    with pytest.raises(ManifestError) as changed:
+        lab().patched("Service", "web", {"spec": fields})
+    for caught in (created, changed):
+        (problem,) = caught.value.problems
+        assert (problem.field, message in problem.message) == (field, True)
+
+
 def test_types_there_and_back() -> None:
     """Through all types and back to ClusterIP: the address changes only on the way through ExternalName."""
     cluster = lab()

@@ -6,13 +6,15 @@ addresses, families and policy fit together. What depends on the cluster (which 
 are), or on the Service before (what may not change any more), is not here: `controllers` knows that. The same holds
 for a policy that does not fit the number of families: on the way from two to one both are said at once.
 
-A Service that a real API server has stored breaks none of these rules. Not modelled: warnings (`externalIPs` is
-deprecated since Kubernetes 1.36, KEP-5707). Kubernetes 1.37; KEP-5311 (names).
+A Service that a real API server has stored breaks none of these rules, however old it is. What is sent today must be
+spelled more strictly (`strict_rules`); what an object has already may stay. Not modelled: warnings (`externalIPs` is
+deprecated since Kubernetes 1.36, KEP-5707). Kubernetes 1.37; KEP-5311 (names), KEP-4858 (addresses).
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 
 from k8snetlab.address import family
 from k8snetlab.api.service import (
@@ -42,7 +44,7 @@ from k8snetlab.api.syntax import (
     required,
 )
 
-__all__ = ["address_rules", "service_rules"]
+__all__ = ["address_rules", "service_rules", "strict_rules"]
 
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 TOPOLOGY_HINTS = "service.kubernetes.io/topology-aware-hints"
@@ -67,6 +69,30 @@ def service_rules(service: Service) -> Broken:
     for index, ingress in enumerate(service.load_balancer):
         if ingress.ip and not is_address(ingress.ip):
             yield invalid(f"status.loadBalancer.ingress[{index}].ip", ingress.ip, "must be a valid IP address")
+
+
+def strict_rules(service: Service, old: Service | None = None) -> Broken:
+    """How addresses and blocks must be spelled since Kubernetes 1.36 in what is sent to the API server, except those
+    that the Service had before."""
+    had = frozenset() if old is None else frozenset(each for _, each in _spelled(old.spec))
+    for field, value in _spelled(service.spec):
+        if value in had:
+            continue
+        block = block_of(value.strip())
+        if isinstance(block, ipaddress.IPv6Network) and block.network_address.ipv4_mapped is not None:
+            yield invalid(field, value, "must not be an IPv4-mapped IPv6 address")
+        elif block is not None and "/" in value and ipaddress.ip_interface(value.strip()).ip != block.network_address:
+            yield invalid(field, value, f"must not have bits set beyond the prefix length, as {block} has none")
+
+
+def _spelled(spec: ServiceSpec) -> Iterator[tuple[str, str]]:
+    """Every address and block that somebody wrote, with its field."""
+    for name, values in (
+        ("clusterIPs", spec.cluster_ips),
+        ("externalIPs", spec.external_ips),
+        ("loadBalancerSourceRanges", spec.load_balancer_source_ranges),
+    ):
+        yield from ((f"spec.{name}[{index}]", value) for index, value in enumerate(values))
 
 
 # --- the type ---------------------------------------------------------------------------------------------------------

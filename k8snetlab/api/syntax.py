@@ -3,8 +3,8 @@
 The API server asks each of these of a text, whatever the object. A rule that is broken is said as the API server says
 it: what kind of mistake, the value, and why: `Invalid value: 70000: must be between 1 and 65535`.
 
-Not modelled: the strict reading of addresses that Kubernetes 1.36 began with (KEP-4858): a block with bits beyond its
-length is taken, as in objects that older servers stored. RFC 1123, RFC 6335; Kubernetes API conventions.
+A block with bits beyond its length is taken here, as in objects that older servers stored. RFC 1123, RFC 6335;
+Kubernetes API conventions.
 """
 
 from __future__ import annotations

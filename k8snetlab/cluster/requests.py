@@ -24,6 +24,8 @@ from k8snetlab import api, controllers
 from k8snetlab.api.manifest import Source
 from k8snetlab.api.patch import Patch
 from k8snetlab.api.patch import patched as after_patch
+from k8snetlab.api.service_rules import strict_rules
+from k8snetlab.api.syntax import Broken
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.controllers import registry
 from k8snetlab.controllers.exposure import Pools
@@ -135,8 +137,15 @@ def _served(objects: Resolved, new: api.Manifests) -> Mapping[str, api.Service]:
         if isinstance(old, api.Service):
             found[service.ref] = registry.applied(old, service, objects.networks, pools)
         else:
+            _refuse(service, strict_rules(service))
             found[service.ref] = registry.created(service, objects.networks, pools)
     return found
+
+
+def _refuse(about: api.Object, broken: Broken) -> None:
+    problems = [Problem(message, object=about.ref, field=field) for field, message in broken]
+    if problems:
+        raise ManifestError(problems)
 
 
 def _how(
@@ -191,8 +200,7 @@ def patched(manifests: api.Manifests, objects: Resolved, kind: str, name: str, p
     else:
         old = known.get(key) or _not_written(kind, key, objects)
         written, changed = _sent(old, patch), {}
-        if problems := [Problem(message, object=old.ref, field=field) for field, message in broken_rules(written)]:
-            raise ManifestError(problems)
+        _refuse(old, broken_rules(written))
         same = written == old
     asked = Asked(old.ref, How.UNCHANGED if same else How.PATCHED)
     return Change(manifests.replacing(api.Manifests((written,))), _registry(objects, changed), (asked,))

@@ -36,7 +36,7 @@ from msgspec.structs import replace
 
 from k8snetlab import api
 from k8snetlab.address import Prefix
-from k8snetlab.api.service_rules import address_rules, service_rules
+from k8snetlab.api.service_rules import address_rules, service_rules, strict_rules
 from k8snetlab.api.syntax import Broken, forbidden, invalid
 from k8snetlab.controllers.exposure import Pools, created, shortest
 from k8snetlab.controllers.families import settled
@@ -242,6 +242,7 @@ def _broken(new: api.Service, old: api.Service) -> Broken:
     if checked and new.spec.health_check_node_port != old.spec.health_check_node_port:
         yield forbidden("spec.healthCheckNodePort", "field is immutable")
     yield from service_rules(new)
+    yield from strict_rules(new, old)
 
 
 def _other_addresses(spec: api.ServiceSpec, was: api.ServiceSpec) -> Broken:
