@@ -1,11 +1,12 @@
 """What stays from one packet to the next?
 
 A trace begins with machines that remember nothing. In a session they remember: connections (conntrack), which client
-was sent to which backend (affinity), the MAC addresses of neighbours. Time passes only when told to, and affinity that
-is older than its time-out no longer counts. Connections stay as long as the session: conntrack's own time-outs (120 s
-for an unanswered SYN, five days for an open connection) are not modelled.
+was sent to which backend (affinity), the MAC addresses of neighbours. Time passes only when told to. Affinity that is
+older than its time-out no longer counts, and conntrack forgets: an unanswered SYN after 120 s, a question and answer by
+UDP after 30 s, an open connection after five days.
 
-Guide section 2.2; `iptables-extensions(8)` (recent), `conntrack(8)`.
+Not modelled: neighbours that are forgotten, ends of connections. Guide section 2.2; `iptables-extensions(8)` (recent),
+`conntrack(8)`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Session:
         """Let time pass. Raises `BadOption` for time that runs backwards."""
         if seconds < 0:
             raise BadOption(Problem(f"time does not run backwards: {seconds} s", field="seconds"))
-        self.world.now += seconds
+        self.world.advance(seconds)
 
     def trace(self, who: str, what: str, *, family: int | None = None, size: int = 0) -> Trace:
         """Send a packet in this session, as `Cluster.trace` would; its outcomes are the one that happened.

@@ -10,18 +10,33 @@ An ICMP error belongs to the connection of the packet it quotes, and is translat
 Of the states of TCP one is modelled: after a SYN the answer must have passed here too before the client's next packet
 does. Where packets go one way and answers another, it is INVALID, and kube-proxy's rules drop it.
 
-Not modelled: helpers (FTP, SIP), zones, expectations, TCP's other states and its windows, time-outs (a connection stays
-until it is forgotten), table size limits, connection marks. Guide sections 2.1 and 2.2; `conntrack(8)`.
+A connection that nothing was seen of for a while is forgotten: one that was answered after a longer while (LIFETIMES,
+the kernel's defaults).
+
+Not modelled: helpers (FTP, SIP), zones, expectations, TCP's other states and its windows, table size limits, connection
+marks. Guide sections 2.1 and 2.2; `conntrack(8)`, `nf_conntrack-sysctl` of the kernel's documentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from k8snetlab.address import family
 
-__all__ = ["Connection", "Conntrack", "Tuple"]
+__all__ = ["LIFETIMES", "Connection", "Conntrack", "Tuple"]
+
+LIFETIMES: Mapping[str, tuple[int, int]] = {
+    "TCP": (120, 432_000),  # nf_conntrack_tcp_timeout_syn_sent, …_established
+    "UDP": (30, 30),  # nf_conntrack_udp_timeout
+    "SCTP": (3, 210),  # nf_conntrack_sctp_timeout_cookie_wait, …_established
+    "ICMP": (30, 30),
+    "ICMPv6": (30, 30),
+}
+"""How many seconds a connection is remembered without and with an answer; anything else 600."""
+
+STREAM = 120
+"""The same of UDP that went on for more than two seconds and was answered (`nf_conntrack_udp_timeout_stream`)."""
 
 
 class Tuple(NamedTuple):
@@ -46,12 +61,13 @@ class Connection:
     """
 
     __slots__ = (
-        "began", "confirmed", "destination_nat", "mark", "original", "reply", "scheduled", "seen_reply", "source_nat",
-        "translated",
+        "began", "confirmed", "destination_nat", "last", "mark", "original", "reply", "scheduled", "seen_reply",
+        "since", "source_nat", "translated",
     )  # fmt: skip
 
-    def __init__(self, original: Tuple, *, began: bool = False) -> None:
+    def __init__(self, original: Tuple, *, began: bool = False, now: float = 0.0) -> None:
         self.original = original
+        self.since = self.last = now
         self.began = began
         self.reply = original.mirrored()
         self.confirmed = False
@@ -66,6 +82,14 @@ class Connection:
     def is_dnat(self) -> bool:
         """Whether the destination was changed (`--ctstate DNAT`)."""
         return not self.scheduled and self.reply[1:3] != self.original[3:]
+
+    @property
+    def lifetime(self) -> int:
+        """How many seconds after its last packet it is forgotten."""
+        protocol = self.original.protocol
+        if protocol == "UDP" and self.seen_reply and self.last - self.since > 2:
+            return STREAM
+        return LIFETIMES.get(protocol, (600, 600))[self.seen_reply]
 
     @property
     def is_snat(self) -> bool:
@@ -102,6 +126,12 @@ class Conntrack:
             if other not in self._by_tuple:
                 return other
         return reply
+
+    def expire(self, now: float) -> None:
+        """Delete the connections whose time is over."""
+        for connection in tuple(self._by_tuple.values()):
+            if now - connection.last >= connection.lifetime:
+                self.forget(connection.original)
 
     def forget(self, key: Tuple) -> None:
         """Delete one connection (`conntrack -D`)."""

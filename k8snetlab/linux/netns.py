@@ -816,13 +816,15 @@ class Namespace:
             if not _may_begin(header):
                 skb.state = "INVALID"
                 return
-            skb.connection = Connection(key, began=isinstance(header, TCP) and header.flags == "S")
+            began = isinstance(header, TCP) and header.flags == "S"
+            skb.connection = Connection(key, began=began, now=self.world.now)
             skb.state = "NEW"
             return
         if key == found.original and found.began and not found.seen_reply and _goes_on(header):
             skb.state = "INVALID"
             return
         skb.connection = found
+        found.last = self.world.now
         skb.reply = key != found.original
         if skb.reply:
             found.seen_reply = True

@@ -78,6 +78,12 @@ class World:
                 found.balancer = Balancer(found, host.ebpf)
         return found
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass: machines forget connections that nothing was seen of for long."""
+        self.now += seconds
+        for namespace in self._namespaces.values():
+            namespace.conntrack.expire(self.now)
+
     def run(self) -> Steps:
         """Let every frame on the cables arrive, and all that follows from it, until nothing moves."""
         for _ in range(FRAMES):

@@ -7,7 +7,7 @@ import pytest
 from k8snetlab.cluster import Cluster
 from k8snetlab.errors import BadOption, UnknownName
 from k8snetlab.flows import Session
-from k8snetlab.trace import Action
+from k8snetlab.trace import Action, Client
 from tests.shops import bookshop, pod, service
 
 RULES = pytest.mark.parametrize("proxy", ["iptables", "nftables"])
@@ -88,6 +88,35 @@ def test_connections_stay_in_conntrack() -> None:
         drawn(session)
     lines = session.conntrack("node-1").splitlines()
     assert len([line for line in lines if "dport=80 " in line and "ESTABLISHED" in line]) == 3
+
+
+def remembered(session: Session, protocol: str) -> int:
+    """How many connections of a protocol node-1 knows."""
+    return sum(line.startswith(protocol) for line in session.conntrack("node-1").splitlines())
+
+
+@pytest.mark.parametrize(("protocol", "stays", "gone"), [("UDP", 29, 30), ("TCP", 431_999, 432_000)])
+def test_connections_are_forgotten_in_time(protocol: str, stays: int, gone: int) -> None:
+    """30 seconds after a question and answer by UDP; an open TCP connection stays for five days."""
+    line = service("web", target=8080).replace("port: 80,", f"port: 80, protocol: {protocol},")
+    web = pod("web-1", node="node-2").replace("containerPort: 8080", f"containerPort: 8080, protocol: {protocol}")
+    session = Cluster.load(line, web, pod("a", app="a"), cni="bridge").session()
+    assert session.trace("default/a", f"svc/default/web:80/{protocol}").client is Client.OPEN
+    session.advance(stays)
+    assert remembered(session, protocol.lower()) == 1
+    session.advance(gone - stays)
+    assert remembered(session, protocol.lower()) == 0
+
+
+def test_what_nobody_answered_is_forgotten_sooner() -> None:
+    """A SYN to a pod that is gone: 120 seconds."""
+    session = Cluster.load(pod("a"), service("web")).session()
+    assert session.trace("default/a", "10.244.9.9:80").client is not Client.OPEN
+    before = remembered(session, "tcp")
+    session.advance(119)
+    assert remembered(session, "tcp") == before
+    session.advance(1)
+    assert remembered(session, "tcp") == 0
 
 
 def test_neighbours_are_learnt_once() -> None:
