@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from threading import Lock
 
 import msgspec
 
@@ -39,6 +40,9 @@ PAUSE = 1.1
 
 TRIES = 4
 """How often a probe is asked again where chance decides: the first answer may have been one of several."""
+
+READING = Lock()
+"""One cluster is read at a time: msgspec learns a type when it first decodes one, and does not expect two threads."""
 
 SHRUNK = 3
 """So many disagreements of a long run are shrunk, which takes minutes each."""
@@ -68,8 +72,9 @@ class Round(msgspec.Struct, frozen=True):
 
 def rounds(seed: int, count: int = ROUNDS_A_CLUSTER) -> tuple[Round, ...]:
     """The rounds of the cluster of one seed."""
-    drawn = tuple(cases(seed, count))
-    compiled = drawn[0].cluster.network
+    with READING:
+        drawn = tuple(cases(seed, count))
+        compiled = drawn[0].cluster.network
     found = []
     with live.Lab(compiled) as lab:
         for number, case in enumerate(drawn):
