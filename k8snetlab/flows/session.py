@@ -57,6 +57,14 @@ class Session:
         only = (outcome_of(self._terrain.objects, 1.0, result),)
         return told(self._terrain.objects, question, result, lambda: only)
 
+    def ipvs(self, host: str) -> str:
+        """What `ipvsadm -Ln` and `ipvsadm -Lnc` would print on a machine: virtual servers with their connections.
+        Raises `UnknownName`.
+        """
+        at = self.world.at(host)
+        connections = text.ipvsadm_connections(at.director) if at.director is not None else ""
+        return "\n".join(part for part in (text.ipvsadm(at.host, at.director), connections) if part)
+
     def conntrack(self, host: str) -> str:
         """What `conntrack -L` would print on a machine. Raises `UnknownName`."""
         return text.conntrack_list(self.world.at(host).conntrack)

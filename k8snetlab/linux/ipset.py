@@ -16,7 +16,7 @@ of type `hash:ip,port,ip` takes destination address, destination port and source
 Entries are given as `ipset save` prints them, and looked up by dictionary here.
 
 Not modelled: entries with time-outs, counters or comments, lists of sets, ranges, `hash:mac` and marks; hash sizes are
-printed as they are asked for, not as they grow. Guide sections 2.2 and 4.1; `ipset(8)`, `iptables-extensions(8)`
+printed as they are asked for, not as they grow, and without the bucket size and random seed that `ipset` 7 adds. Guide sections 2.2 and 4.1; `ipset(8)`, `iptables-extensions(8)`
 (set).
 """
 

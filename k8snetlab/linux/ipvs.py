@@ -51,8 +51,12 @@ import msgspec
 
 from k8snetlab.address import Prefix, family, number
 from k8snetlab.linux.conntrack import Tuple
+from k8snetlab.trace.table import endpoint
 
-__all__ = ["ConnectionEntry", "Destination", "Director", "RealServer", "Scheduler", "VirtualServer", "VirtualServers"]
+__all__ = [
+    "ConnectionEntry", "Destination", "Director", "RealServer", "Scheduler", "Template", "VirtualServer",
+    "VirtualServers",
+]  # fmt: skip
 
 Choose: TypeAlias = Callable[[float], bool]
 """Decides whether something with this probability happens."""
@@ -91,7 +95,7 @@ class RealServer(msgspec.Struct, frozen=True):
     weight: int = 1
 
     def __str__(self) -> str:
-        return _endpoint(self.address, self.port)
+        return endpoint(self.address, self.port)
 
 
 class VirtualServer(msgspec.Struct, frozen=True, dict=True):
@@ -128,7 +132,7 @@ class VirtualServer(msgspec.Struct, frozen=True, dict=True):
     @property
     def endpoint(self) -> str:
         """`10.96.0.1:443`, or the mark."""
-        return f"{self.mark}{' IPv6' if self.inet == 6 else ''}" if self.mark else _endpoint(self.address, self.port)
+        return f"{self.mark}{' IPv6' if self.inet == 6 else ''}" if self.mark else endpoint(self.address, self.port)
 
     @cached_property
     def cycle(self) -> tuple[RealServer, ...]:
@@ -199,10 +203,6 @@ class Destination(msgspec.Struct, frozen=True):
         return f"-a {self.virtual.selector} -r {self.server} -m -w {self.server.weight}"
 
 
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 class VirtualServers:
     """The virtual servers of a machine, ready for lookups. A mark is looked up before address and port."""
 
@@ -239,6 +239,17 @@ class ConnectionEntry(NamedTuple):
     why: str = ""
 
 
+class Template(NamedTuple):
+    """What persistence remembers: which client, or network of clients, has which server of a virtual one, and when it
+    last made a connection.
+    """
+
+    virtual: VirtualServer
+    client: str
+    server: RealServer
+    since: float
+
+
 class Director:
     """What IPVS of one machine remembers (a machine with IPVS is called a director): a place, so it changes."""
 
@@ -248,7 +259,7 @@ class Director:
         self._by_request: dict[Tuple, ConnectionEntry] = {}
         self._by_answer: dict[Tuple, ConnectionEntry] = {}
         self._answered: set[Tuple] = set()
-        self._templates: dict[tuple[object, ...], tuple[RealServer, float]] = {}
+        self._templates: dict[tuple[object, ...], Template] = {}
         self._turns: dict[tuple[object, ...], int] = {}
 
     def request(self, key: Tuple) -> ConnectionEntry | None:
@@ -272,7 +283,8 @@ class Director:
         if server is None:
             return None
         if virtual.persistent:
-            self._templates[virtual.key, _network(virtual, key.src)] = server, now
+            network = _network(virtual, key.src)
+            self._templates[virtual.key, network] = Template(virtual, network, server, now)
         answer = Tuple(key.protocol, server.address, server.port or key.dport, key.src, key.sport)
         entry = ConnectionEntry(key, answer, Destination(virtual, server), why)
         self._by_request[key] = self._by_answer[answer] = entry
@@ -280,9 +292,10 @@ class Director:
 
     def _held(self, virtual: VirtualServer, key: Tuple, now: float) -> RealServer | None:
         """The server that the client had, if that is not too long ago and it still takes connections."""
-        server, since = self._templates.get((virtual.key, _network(virtual, key.src)), (None, now))
-        usable = server is not None and server.weight > 0 and server in virtual.servers
-        return server if usable and now - since <= virtual.persistent else None
+        held = self._templates.get((virtual.key, _network(virtual, key.src)))
+        if held is None or now - held.since > virtual.persistent:
+            return None
+        return held.server if held.server.weight > 0 and held.server in virtual.servers else None
 
     def _chosen(self, virtual: VirtualServer, key: Tuple, choose: Choose) -> RealServer | None:
         match virtual.scheduler:
@@ -327,11 +340,16 @@ class Director:
                 found[entry.destination.server] = (active + busy, inactive + (not busy))
         return found
 
-    def __iter__(self) -> Iterator[ConnectionEntry]:
-        return iter(sorted(self._by_request.values(), key=lambda entry: entry.request))
+    @property
+    def connections(self) -> Iterator[tuple[Tuple, Tuple, bool]]:
+        """Every connection: the tuples of request and answer, and whether it was answered."""
+        for request, entry in sorted(self._by_request.items()):
+            yield request, entry.answer, request in self._answered
 
-    def __len__(self) -> int:
-        return len(self._by_request)
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Who is persistent where, in the order they came."""
+        return tuple(self._templates.values())
 
 
 def _network(virtual: VirtualServer, client: str) -> str:

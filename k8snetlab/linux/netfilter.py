@@ -220,7 +220,7 @@ class Comment(msgspec.Struct, frozen=True, gc=False):
     def __str__(self) -> str:
         if _PLAIN.fullmatch(self.text):
             return f"-m comment --comment {self.text}"
-        escaped = self.text.replace("\\", "\\\\").replace('"', '\\"')
+        escaped = re.sub(r"""([\\"'])""", r"\\\1", self.text)
         return f'-m comment --comment "{escaped}"'
 
 

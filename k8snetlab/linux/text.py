@@ -24,10 +24,11 @@ from k8snetlab.linux.ebpf import Attachment, Frontend
 from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
 from k8snetlab.linux.ipset import IpSetEntry
-from k8snetlab.linux.ipvs import Destination, RealServer, VirtualServer
+from k8snetlab.linux.ipvs import Destination, Director, RealServer, VirtualServer
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
+from k8snetlab.trace.table import endpoint
 
 __all__ = [
     "bridge_fdb",
@@ -42,6 +43,7 @@ __all__ = [
     "ipset_save",
     "iptables_save",
     "ipvsadm",
+    "ipvsadm_connections",
     "ipvsadm_save",
     "nft_list_ruleset",
 ]
@@ -407,8 +409,10 @@ def ipset_save(host: Host) -> str:
     return _text(line for held in host.ipsets for line in held.lines)
 
 
-def ipvsadm(host: Host) -> str:
-    """`ipvsadm -Ln`: every virtual server and its real servers, by address and port; connections are not counted."""
+def ipvsadm(host: Host, director: Director | None = None) -> str:
+    """`ipvsadm -Ln`: every virtual server and its real servers, by address and port, with the connections that a
+    director knows of.
+    """
     lines = [
         "IP Virtual Server version 1.2.1 (size=4096)",
         "Prot LocalAddress:Port Scheduler Flags",
@@ -416,8 +420,35 @@ def ipvsadm(host: Host) -> str:
     ]
     for virtual in _virtual_servers(host):
         lines.append(str(virtual))
-        lines += (f"  -> {server!s:<28} {'Masq':<7} {server.weight:<6} {0:<10} 0" for server in _real_servers(virtual))
+        counts = director.counts(virtual) if director is not None else {}
+        for server in _real_servers(virtual):
+            active, inactive = counts.get(server, (0, 0))
+            lines.append(f"  -> {server!s:<28} {'Masq':<7} {server.weight:<6} {active:<10} {inactive}")
     return _text(lines)
+
+
+def ipvsadm_connections(director: Director) -> str:
+    """`ipvsadm -Lnc`: the connection table, with the time that each is kept from its last packet on (the kernel's
+    usual ones), and the templates of persistence, whose client has no port.
+    """
+    lines = ["IPVS connection entries", "pro expire state       source             virtual            destination"]
+    for asked, answer, answered in director.connections:
+        expire, state = _KEPT.get((asked.protocol, answered), ("01:00", "NONE"))
+        ends = (endpoint(asked.src, asked.sport), endpoint(asked.dst, asked.dport), endpoint(*answer[1:3]))
+        lines.append(f"{asked.protocol:<3} {expire}  {state:<11} {ends[0]:<18} {ends[1]:<18} {ends[2]}")
+    for held in director.templates:
+        minutes, seconds = divmod(held.virtual.persistent, 60)
+        ends = (endpoint(held.client, 0), held.virtual.endpoint, str(held.server))
+        protocol = held.virtual.protocol or "IP"
+        lines.append(f"{protocol:<3} {minutes:02}:{seconds:02}  {'NONE':<11} {ends[0]:<18} {ends[1]:<18} {ends[2]}")
+    return _text(lines)
+
+
+_KEPT = {
+    ("TCP", True): ("15:00", "ESTABLISHED"), ("TCP", False): ("01:00", "SYN_RECV"),
+    ("UDP", True): ("05:00", "UDP"), ("UDP", False): ("05:00", "UDP"),
+    ("SCTP", True): ("15:00", "ESTABLISHED"), ("SCTP", False): ("00:03", "INIT1"),
+}  # fmt: skip
 
 
 def ipvsadm_save(host: Host) -> str:

@@ -25,7 +25,7 @@ from k8snetlab.linux.netfilter import (
     SetMark,
 )
 from k8snetlab.linux.route import Route
-from k8snetlab.linux.text import ip_addr, ip_link_details, ipvsadm, ipvsadm_save
+from k8snetlab.linux.text import ip_addr, ip_link_details, ipvsadm, ipvsadm_connections, ipvsadm_save
 from k8snetlab.linux.walk import World, every, exchange
 from k8snetlab.trace import Action, Client
 from tests.linux.lab import (
@@ -434,6 +434,26 @@ def test_the_table_prints_as_ipvsadm_does() -> None:
         "-a -t 10.96.0.10:80 -r 10.244.1.10:80 -m -w 1",
         "-A -t [fd00:10:96::10]:80 -s rr -p 10800",
         "-a -t [fd00:10:96::10]:80 -r [fd00:10:244:2::2]:80 -m -w 1",
+    ]
+
+
+def test_connections_print_as_ipvsadm_does() -> None:
+    """Counted at their servers, and listed; a template of persistence has a client without port."""
+    held = msgspec.structs.replace(to_pod(C), persistent=600)
+    network = balanced(held, patches=(OUT,))
+    world = World(network, random.Random(7))
+    exchange(world, "a", VIP, 80, sport=40000)
+    exchange(world, "b", VIP, 80, sport=40001)
+    director = world.at("m1").director
+    assert director is not None
+    assert "  -> 10.244.2.2:80                Masq    1      2          0\n" in ipvsadm(network["m1"], director)
+    assert ipvsadm_connections(director).splitlines() == [
+        "IPVS connection entries",
+        "pro expire state       source             virtual            destination",
+        "TCP 15:00  ESTABLISHED 10.244.1.2:40000   10.96.0.10:80      10.244.2.2:80",
+        "TCP 15:00  ESTABLISHED 10.244.1.3:40001   10.96.0.10:80      10.244.2.2:80",
+        "TCP 10:00  NONE        10.244.1.2:0       10.96.0.10:80      10.244.2.2:80",
+        "TCP 10:00  NONE        10.244.1.3:0       10.96.0.10:80      10.244.2.2:80",
     ]
 
 

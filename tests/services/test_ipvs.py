@@ -330,6 +330,8 @@ def test_turns_are_taken_in_a_session() -> None:
     session = shop().session(seed=3)
     found = [who(session.trace("default/caller", "svc/default/shared:80")) for _ in range(4)]
     assert found[0] != found[1] and found[:2] == found[2:]
+    assert session.ipvs("node-3").count(" ESTABLISHED ") == 4
+    assert "ESTABLISHED" not in session.ipvs("node-1")  # each node balances for itself
 
 
 def chances(outcomes: tuple[Outcome, ...]) -> list[float]:
