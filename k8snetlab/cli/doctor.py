@@ -60,6 +60,7 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
     "bridges and their tables": ("bridge", "iproute2"),
     "rules of iptables": ("iptables-restore", "iptables"),
     "rules of nftables": ("nft", "nftables"),
+    "sets of iptables": ("ipset", "ipset"),
     "tracked connections": ("conntrack", "conntrack"),
     "tables of IPVS": ("ipvsadm", "ipvsadm"),
     "network namespaces": ("unshare", "util-linux"),

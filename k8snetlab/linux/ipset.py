@@ -13,11 +13,12 @@ of type `hash:ip,port,ip` takes destination address, destination port and source
     hash:ip,port,net   203.0.113.7,tcp:443,198.51.100.0/24
     bitmap:port        30080, whatever the protocol is, TCP or UDP (not SCTP)
 
-Entries are given as `ipset save` prints them, and looked up by dictionary here.
+Entries are given as `ipset save` prints them, and looked up by dictionary here. Rules of `iptables` ask sets of IPv4,
+those of `ip6tables` sets of IPv6; both ask sets of ports.
 
 Not modelled: entries with time-outs, counters or comments, lists of sets, ranges, `hash:mac` and marks; hash sizes are
-printed as they are asked for, not as they grow, and without the bucket size and random seed that `ipset` 7 adds. Guide sections 2.2 and 4.1; `ipset(8)`, `iptables-extensions(8)`
-(set).
+printed as they are asked for, not as they grow, and without the bucket size and random seed that `ipset` 7 adds. Guide
+sections 2.2 and 4.1; `ipset(8)`, `iptables-extensions(8)` (set).
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ list chain ip nat POSTROUTING
 """
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
-SPARED = ("counters", "rule trace", "CNI plugins", "socket load balancing by eBPF", "packet load balancing by eBPF")
+SPARED = (
+    "counters", "rule trace", "ipset", "CNI plugins", "socket load balancing by eBPF", "packet load balancing by eBPF",
+)  # fmt: skip
 """What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
 in pods by itself, and only proxy mode ebpf has such programs.
 """
@@ -139,6 +141,7 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
         yield _tried(lab, "rule trace", ["nft", "-f", "-"], TRACED, "the kernel tells which rules a packet matches")
     else:
         yield Capability("rule trace", present=False, reason="nft is not on this machine", package="nftables")
+    yield _program("ipset", "ipset")
     yield _plugins()
     refused = lab.sockets_refused()
     says = "programs at connect() and sendmsg() are loaded and attached, without a compiler"

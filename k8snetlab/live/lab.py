@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,6 +79,8 @@ class Lab:
         if balancing:
             message = "a lab makes no virtual servers: IPVS is in few kernels, and was never tried"
             raise CannotDo(Problem(message, object=", ".join(balancing[:3]), field="ipvs"))
+        if any(host.ipsets for host in self.network.values()) and shutil.which("ipset") is None:
+            raise CannotDo(Problem("there is no program ipset: install the package ipset", field="ipset"))
         command = [*unshare(os.geteuid()), sys.executable, "-I", "-S", "-c", _INSIDE, str(Path(__file__).parent)]
         pipe = subprocess.PIPE
         self._agent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)  # noqa: S603
@@ -160,8 +163,11 @@ class Lab:
 
     def _become(self, scripts: Mapping[str, Script]) -> None:
         scripts = self._counted(scripts)
+        ipset = ["ipset", "restore"]
+        self._batch([(namespace(name), ipset, each.ipset) for name, each in scripts.items() if each.ipset])
         self._batch([job for name, each in scripts.items() for job in _first(namespace(name), each)])
         self._batch([job for name, each in scripts.items() for job in _second(namespace(name), each)])
+        self._batch([(namespace(name), ipset, each.ipset_gone) for name, each in scripts.items() if each.ipset_gone])
         self._write((namespace(name), *pair) for name, each in scripts.items() for pair in each.sysctls)
 
     def _counted(self, scripts: Mapping[str, Script]) -> Mapping[str, Script]:

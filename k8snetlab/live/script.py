@@ -3,7 +3,8 @@
 A `Host` is a value; the kernel wants commands. `cables` says how all namespaces, bridges and cables of a network come
 into being, in one call of `ip` for the whole network. `script` then says how one machine becomes another — from bare
 devices to a compiled Host at first, and from a Host to a changed one later — as the input of `ip -batch`,
-`bridge -batch` and `iptables-restore`, one call of each, and as a list of sysctls. Nothing here runs anything.
+`bridge -batch`, `ipset restore` and `iptables-restore`, one call of each, and as a list of sysctls. Nothing here runs
+anything.
 
 Hosts are applied as they are. What the kernel would add by itself is refused (routes that come with an address,
 router advertisements), and what is added are settings that keep a lab quick and quiet, and change no path: no rate
@@ -82,15 +83,18 @@ _FIRST = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 class Script(msgspec.Struct, frozen=True):
     """How one machine becomes what it should be: the input of each program, empty where it need not be called.
 
-    `ip6` are the lines that `ip` takes for IPv6 only when told so on its command line. `accounts` are the counters
-    that rules name.
+    `ipset` makes and fills the sets that rules ask, `ipset_gone` takes away those that none asks any more. `ip6` are
+    the lines that `ip` takes for IPv6 only when told so on its command line. `accounts` are the counters that rules
+    name.
     """
 
     ip: str = ""
     ip6: str = ""
     bridge: str = ""
+    ipset: str = ""
     iptables: str = ""
     ip6tables: str = ""
+    ipset_gone: str = ""
     sysctls: tuple[tuple[str, str], ...] = ()
     accounts: tuple[str, ...] = ()
 
@@ -202,11 +206,26 @@ def script(before: Host, after: Host) -> Script:
         ip=_lines(ip),
         ip6=_lines(_rules(before, after, 6)),
         bridge=_lines(fdb),
+        ipset=_lines(_sets(before, after)),
         iptables=four,
         ip6tables=six,
+        ipset_gone=_lines(f"destroy {name}" for name in before.sets if name not in after.sets),
         sysctls=tuple(_sysctls(before, after)),
         accounts=tuple(_accounts(after)) if four or six else (),
     )
+
+
+def _sets(before: Host, after: Host) -> Iterator[str]:
+    """Sets that are new or hold something else. Rules may ask a set already: it is emptied, not made anew."""
+    for held in after.ipsets:
+        known = before.sets.get(held.name)
+        if known is not None and (known.type, known.family) != (held.type, held.family):
+            message = "a set would be of another type, while rules ask it: build another lab"
+            raise CannotDo(Problem(message, object=after.name, field=held.name))
+        if known != held:
+            first, *rest = held.lines
+            yield f"flush {held.name}" if known is not None else first
+            yield from rest
 
 
 def _same_devices(before: Host, after: Host) -> None:

@@ -12,7 +12,7 @@ from k8snetlab.linux.netfilter import ACCEPT, MatchSet, Patch, Reject, Rule
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.text import ipset_save
 from k8snetlab.packet import ICMP, SCTP, TCP, UDP, IPv4, IPv6, Packet, Ports
-from tests.linux.lab import A6, C6, REFUSED, A, B, C, Flow, add, check, each, ruled
+from tests.linux.lab import A6, C6, REFUSED, A, B, C, D, Flow, add, check, each, ruled
 
 DST, SRC = ("dst",), ("src",)
 
@@ -84,23 +84,56 @@ def test_an_entry_of_another_form_is_misbuilt() -> None:
 
 
 def guarded(held: IpSet, *, invert: bool = False, directions: tuple[str, ...] = SRC) -> Network:
-    """Machine m1 rejects what a set holds (or does not) of what it forwards, in both families."""
+    """Machine m1 rejects what a set holds (or does not) of what it forwards. Rules ask sets of their own family, and
+    sets of ports.
+    """
     match = MatchSet(held.name, directions, invert)
     kinds = {4: "icmp-port-unreachable", 6: "icmp6-port-unreachable"}
     patches = (
-        Patch("filter", of, last=(Rule("filter", "FORWARD", (match,), Reject(kind)),)) for of, kind in kinds.items()
+        Patch("filter", of, last=(Rule("filter", "FORWARD", (match,), Reject(kind)),))
+        for of, kind in kinds.items()
+        if of == held.family or held.type is SetType.PORT
     )
     return add(ruled(*patches), "m1", ipsets=(held,))
 
 
+def asks(type_: SetType, *entries: str, of: int = 4, directions: tuple[str, ...] = ("dst", "dst")) -> Network:
+    """Machine m1 rejects what a set with these entries holds."""
+    return guarded(IpSet("S", type_, entries, of), directions=directions)
+
+
+BOTH_ENDS = ("dst", "dst", "src")
 FLOWS = (
-    Flow("a source in the set", guarded(IpSet("S", SetType.IP, (A,))), "a", C, ending=REFUSED, says="match-set S src"),
-    Flow("a source that is not", guarded(IpSet("S", SetType.IP, (A,))), "b", C, taker="c", seen=B),
+    Flow("a source in the set", asks(SetType.IP, A, directions=SRC), "a", C, ending=REFUSED, says="match-set S src"),
+    Flow("a source that is not", asks(SetType.IP, A, directions=SRC), "b", C, taker="c", seen=B),
     Flow("not in the set", guarded(IpSet("S", SetType.IP, (A,)), invert=True), "b", C, ending=REFUSED),
-    Flow("a set of the other family", guarded(IpSet("S", SetType.IP, (A,))), "a", C6, taker="c", seen=A6),
-    Flow("a destination network and port",
-         guarded(IpSet("S", SetType.NET_PORT, ("10.244.2.0/24,tcp:80",)), directions=("dst", "dst")), "a", C,
+    Flow("an IPv6 source", asks(SetType.IP, A6, of=6, directions=SRC), "a", C6, ending=REFUSED),
+    Flow("a network", asks(SetType.NET, "10.244.2.0/24", directions=DST), "a", C, ending=REFUSED),
+    Flow("an exception in a network", asks(SetType.NET, "10.244.2.0/24", f"{C} nomatch", directions=DST), "a", C,
+         taker="c", seen=A),
+    Flow("beside the exception", asks(SetType.NET, "10.244.2.0/24", f"{C} nomatch", directions=DST), "a", D,
          ending=REFUSED),
+    Flow("an IPv6 network", asks(SetType.NET, "fd00:10:244:2::/64", of=6, directions=DST), "a", C6, ending=REFUSED),
+    Flow("a network and port", asks(SetType.NET_PORT, "10.244.2.0/24,tcp:80"), "a", C, ending=REFUSED),
+    Flow("a network and another port", asks(SetType.NET_PORT, "10.244.2.0/24,tcp:81"), "a", C, taker="c", seen=A),
+    Flow("an address and port", asks(SetType.IP_PORT, f"{C},tcp:80"), "a", C, ending=REFUSED),
+    Flow("an address and port of UDP", asks(SetType.IP_PORT, f"{C},udp:53"), "a", C, 53, "UDP", ending=REFUSED),
+    Flow("the other protocol", asks(SetType.IP_PORT, f"{C},udp:80"), "a", C, taker="c", seen=A),
+    Flow("an IPv6 address and port", asks(SetType.IP_PORT, f"{C6},tcp:80", of=6), "a", C6, ending=REFUSED),
+    Flow("both ends", asks(SetType.IP_PORT_IP, f"{C},tcp:80,{A}", directions=BOTH_ENDS), "a", C, ending=REFUSED),
+    Flow("the other end is another", asks(SetType.IP_PORT_IP, f"{C},tcp:80,{A}", directions=BOTH_ENDS), "b", C,
+         taker="c", seen=B),
+    Flow("the other end's network", asks(SetType.IP_PORT_NET, f"{C},tcp:80,10.244.1.0/24", directions=BOTH_ENDS), "b",
+         C, ending=REFUSED),
+    Flow("the other end's network, of another address",
+         asks(SetType.IP_PORT_NET, f"{C},tcp:80,10.244.1.0/24", directions=BOTH_ENDS), "b", D, taker="d", seen=B),
+    Flow("a port", asks(SetType.PORT, "80", directions=DST), "a", C, ending=REFUSED),
+    Flow("a port of UDP", asks(SetType.PORT, "53", directions=DST), "a", C, 53, "UDP", ending=REFUSED),
+    Flow("a port in IPv6", asks(SetType.PORT, "80", directions=DST), "a", C6, ending=REFUSED),
+    Flow("a port that a set of ports does not know", asks(SetType.PORT, "7", directions=DST), "a", C, 7, "SCTP",
+         taker="c", seen=A),
+    Flow("an empty set", asks(SetType.IP_PORT), "a", C, taker="c", seen=A),
+    Flow("too few directions", asks(SetType.IP_PORT, f"{C},tcp:80", directions=DST), "a", C, taker="c", seen=A),
 )  # fmt: skip
 
 

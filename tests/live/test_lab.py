@@ -142,3 +142,9 @@ def test_building_is_quick(kernel: None) -> None:
     with live.Lab(shop):
         took = time.monotonic() - begun
     assert took < 3
+
+
+def test_virtual_servers_are_not_made(kernel: None) -> None:
+    """The lab says so before it builds anything."""
+    with pytest.raises(CannotDo, match="makes no virtual servers"), live.Lab(example("bookshop", proxy="ipvs")):
+        pass

@@ -6,6 +6,7 @@ import pytest
 from k8snetlab.address import Prefix
 from k8snetlab.errors import CannotDo
 from k8snetlab.linux.host import DEFAULT_RULES, Host, Network
+from k8snetlab.linux.ipset import IpSet, SetType
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Peer, Responder, Vxlan, loopback
 from k8snetlab.linux.netfilter import ACCEPT, Destination, Nfacct, Patch, Rule, tables
 from k8snetlab.linux.netfilter import Netfilter as Rules
@@ -222,3 +223,33 @@ def test_other_devices_need_another_lab() -> None:
     """A machine cannot be given a cable later."""
     with pytest.raises(CannotDo, match="eth0"):
         script(host(), host(links=(loopback(),)))
+
+
+WEB = IpSet("WEB", SetType.IP_PORT, ("192.0.2.1,tcp:80",))
+
+
+def test_sets_are_made_before_the_rules_that_ask_them() -> None:
+    """In an input of their own, with their entries."""
+    assert lines(script(bare(host()), host(ipsets=(WEB,))).ipset) == [
+        "create WEB hash:ip,port family inet hashsize 1024 maxelem 65536", "add WEB 192.0.2.1,tcp:80",
+    ]  # fmt: skip
+
+
+def test_a_set_that_changes_is_emptied() -> None:
+    """Rules may ask it: it cannot be made anew. One that is the same is left alone."""
+    more = IpSet("WEB", SetType.IP_PORT, ("192.0.2.1,tcp:81",))
+    changed = script(host(ipsets=(WEB,)), host(ipsets=(more,)))
+    assert lines(changed.ipset) == ["flush WEB", "add WEB 192.0.2.1,tcp:81"]
+    assert script(host(ipsets=(WEB,)), host(ipsets=(WEB,))).ipset == ""
+
+
+def test_a_set_that_goes_is_taken_away_after_the_rules() -> None:
+    """The kernel keeps a set that is asked."""
+    gone = script(host(ipsets=(WEB,)), host())
+    assert (gone.ipset, gone.ipset_gone) == ("", "destroy WEB\n")
+
+
+def test_a_set_keeps_its_type() -> None:
+    """Another type needs another lab."""
+    with pytest.raises(CannotDo, match="another type"):
+        script(host(ipsets=(WEB,)), host(ipsets=(IpSet("WEB", SetType.IP),)))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from k8snetlab import live
 from k8snetlab.errors import CannotDo
 from k8snetlab.live import Compared, Probe
-from tests.linux import test_bridge, test_filter, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel
+from tests.linux import test_bridge, test_filter, test_ipset, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel
 from tests.linux.lab import Flow
 
+ALWAYS = (test_bridge, test_filter, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel)
 TABLES = {
     module.__name__.rpartition("test_")[2]: module.FLOWS
-    for module in (test_bridge, test_filter, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel)
+    for module in (*ALWAYS, *((test_ipset,) if shutil.which("ipset") else ()))
 }
+"""The tables by name; sets can be tried where the program is that makes them."""
 
 
 def asked(flow: Flow) -> bool:
