@@ -374,6 +374,19 @@ def test_every_node_answers_for_a_load_balancers_address(strict: str, answers: b
     assert (found.client is Client.OPEN) is answers, found
 
 
+@pytest.mark.parametrize(("strict", "nodes"), [("false", 3), ("true", 1)])
+def test_who_announces_addresses_by_arp_needs_strict_arp(strict: str, nodes: int) -> None:
+    """One node shall answer for the load balancer's address; on kube-ipvs0 every node has it, and the first that is
+    heard gets the packets.
+    """
+    announced = Cluster.load(
+        SHOP.partition("status:")[0], proxy="ipvs", proxy_options={"strict-arp": strict}, load_balancer="metallb-l2"
+    )
+    address = announced.objects.service("default/shared").load_balancer[0].ip
+    seen = {outcome.source_seen for outcome in announced.trace("external", f"{address}:80").outcomes}
+    assert len({source.rpartition(".")[0] for source in seen}) == nodes  # each node hides the client by its own
+
+
 def test_the_device_takes_the_next_index() -> None:
     """No other device of the node has it."""
     indexes = [link.index for link in shop().network["node-1"].links]
