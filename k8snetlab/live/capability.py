@@ -63,7 +63,7 @@ SPARED = (
     "counters", "rule trace", "ipset", "CNI plugins", "socket load balancing by eBPF", "packet load balancing by eBPF",
 )  # fmt: skip
 """What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
-in pods by itself, and only proxy mode ebpf has such programs.
+in pods by itself, few networks have sets, and only proxy mode ebpf has such programs.
 """
 
 
