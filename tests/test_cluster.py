@@ -221,6 +221,15 @@ def test_every_kind_of_state_is_printed(what: str) -> None:
     assert shop.node("node-1").show(what).strip()
 
 
+def test_a_machine_counts_what_it_holds() -> None:
+    """Iptables mode writes more rules, nftables mode has elements instead; IPv6 is counted by itself."""
+    held = {mode: bookshop().changed(proxy=mode).node("node-1") for mode in ("iptables", "nftables")}
+    iptables, nftables = (held[mode].counts() for mode in ("iptables", "nftables"))
+    assert iptables.rules > nftables.rules and iptables.chains > nftables.chains
+    assert iptables.elements == 0 < nftables.elements
+    assert held["nftables"].counts(6).elements < nftables.elements
+
+
 @pytest.mark.parametrize("host", ["shop/web-0", "node-1", "switch", "router", "external", "control-plane"])
 def test_every_machine_can_be_shown(host: str) -> None:
     """Pods, nodes, and what stands around them."""

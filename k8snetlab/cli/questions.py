@@ -113,7 +113,7 @@ PLAN = "plan"
 OTHER_WORDS = {
     "address": "addresses", "addr": "addresses", "link": "links", "route": "routes", "rule": "rules",
     "neighbour": "neighbours", "neighbors": "neighbours", "neighbor": "neighbours", "neigh": "neighbours",
-    "sysctl": "sysctls", "slices": "endpointslices",
+    "sysctl": "sysctls", "nftables": "nft", "slices": "endpointslices",
 }  # fmt: skip
 """What people also call them."""
 
@@ -159,9 +159,9 @@ def show(
 ) -> None:
     """Show the state of machines, or objects. They are printed as the real tools and kubectl print them.
 
-    Of machines: what `ip`, `bridge` and `iptables-save` would print on each node. Of the cluster: its objects as the
-    controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its addresses. As YAML an
-    object has all defaults and everything that was allocated.
+    Of machines: what `ip`, `bridge`, `iptables-save`, `nft` and so on would print on each node. Of the cluster: its
+    objects as the controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its
+    addresses. As YAML an object has all defaults and everything that was allocated.
     """
     what = OTHER_WORDS.get(what, what)
     if what in rows.OF_MACHINES:

@@ -12,8 +12,9 @@ This is the path, in one place, in the order the packet meets it:
     a socket sends ─► routing decision ─► OUTPUT ────────────────────────┘   mangle, nat
                                           raw, conntrack, mangle, nat, filter
 
-On a machine with virtual servers, IPVS looks at packets in INPUT, OUTPUT and FORWARD too: see `ipvs`. Where eBPF
-programs are attached to a device, frames pass them before and after all of this: see `balancing`.
+Base chains of nftables stand between these tables, by their priorities: see `nftables`. On a machine with virtual
+servers, IPVS looks at packets in INPUT, OUTPUT and FORWARD too: see `ipvs`. Where eBPF programs are attached to a
+device, frames pass them before and after all of this: see `balancing`.
 
 The table nat is asked for the first packet of a connection only; conntrack translates the rest, and the answers. A
 frame that crosses a bridge passes the hooks in brackets while `bridge-nf-call-iptables` is 1. A packet that is lost

@@ -41,6 +41,7 @@ from k8snetlab.linux.netfilter import Chains
 from k8snetlab.linux.nftables import (
     DROP,
     Among,
+    Atom,
     Base,
     Bits,
     Chain,
@@ -238,7 +239,17 @@ def _kept(name: str, types: tuple[str, ...], comment: str, elements: Elements) -
 
 
 def _mapped(name: str, types: tuple[str, ...], comment: str, elements: Elements) -> Made:
-    return name, lambda: Set(name, types, ("verdict",), tuple(elements()), comment=comment)
+    return name, lambda: Set(name, types, ("verdict",), _each_key_once(elements()), comment=comment)
+
+
+def _each_key_once(elements: Iterable[Element]) -> tuple[Element, ...]:
+    """Two Services may claim the same external address and port: the first has it, as in iptables mode. (The real
+    kube-proxy takes the one that Go's order of a map gives.)
+    """
+    held: dict[tuple[Atom, ...], Element] = {}
+    for element in elements:
+        held.setdefault(element.key, element)
+    return tuple(held.values())
 
 
 def _hairpins(served: Iterable[_Served], at: _Place) -> Iterator[Element]:

@@ -217,6 +217,12 @@ def test_unallocated_addresses_are_dropped_in_every_service_network() -> None:
     assert len(texts(compiled(), "cluster-ips-check")) == 1
 
 
+def test_two_services_with_one_address_are_one_element() -> None:
+    """A map holds a key once: the first Service has it."""
+    one, other = (api(HERE, service=name, external_ips=("192.0.2.1",)) for name in ("api", "web"))
+    assert elements(compiled(one, other), "service-ips")["192.0.2.1 . tcp . 80"] == f"goto {own('external')}"
+
+
 @pytest.mark.parametrize("number", [10, 100])
 def test_the_table_grows_by_elements(number: int) -> None:
     """For each Service one chain with one rule, one map element and one cluster address; the rest stands."""

@@ -29,7 +29,7 @@ and 4.1; `nft(8)`.
 """
 
 from k8snetlab.linux.nftables.chains import FAMILIES, Base, Chain, Entrance, Held, Ran, Rule, Table, traverse
-from k8snetlab.linux.nftables.fields import Field, Key, Span, Surroundings
+from k8snetlab.linux.nftables.fields import Atom, Field, Key, Span, Surroundings
 from k8snetlab.linux.nftables.sets import (
     ACCEPT,
     CONTINUE,
@@ -69,8 +69,8 @@ from k8snetlab.linux.nftables.statements import (
 )
 
 __all__ = [
-    "ACCEPT", "CONTINUE", "DROP", "FAMILIES", "RETURN", "Among", "Base", "Bits", "Chain", "Choice", "Counter", "Dnat",
-    "Element", "End", "Entrance", "Field", "Flags", "Found", "Held", "Key", "Masked", "Masquerade", "Match", "Named",
-    "NoTrack", "Numgen", "Ran", "Redirect", "Reject", "Right", "Rule", "Set", "SetMark", "Snat", "Span", "Statement",
-    "Surroundings", "Table", "Update", "Verdict", "VerdictKind", "VerdictMap", "duration", "goto", "jump", "traverse",
+    "ACCEPT", "CONTINUE", "DROP", "FAMILIES", "RETURN", "Among", "Atom", "Base", "Bits", "Chain", "Choice", "Counter",
+    "Dnat", "Element", "End", "Entrance", "Field", "Flags", "Found", "Held", "Key", "Masked", "Masquerade", "Match",
+    "Named", "NoTrack", "Numgen", "Ran", "Redirect", "Reject", "Right", "Rule", "Set", "SetMark", "Snat", "Span",
+    "Statement", "Surroundings", "Table", "Update", "Verdict", "VerdictKind", "VerdictMap", "duration", "goto", "jump", "traverse",
 ]  # fmt: skip

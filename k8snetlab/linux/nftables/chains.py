@@ -35,7 +35,7 @@ from k8snetlab.linux.skb import Skb
 __all__ = ["FAMILIES", "Base", "Chain", "Entrance", "Held", "Ran", "Rule", "Table", "traverse"]
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """One rule: statements from left to right. `table` is family and name, as nft writes it: `ip kube-proxy`.
 
     >>> str(Rule("ip t", "c", (Match((Field.IP_SADDR,), Prefix.of("10.244.0.0/16")), ACCEPT), "pods"))

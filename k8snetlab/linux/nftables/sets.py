@@ -55,7 +55,7 @@ class VerdictKind(StrEnum):
     GOTO = "goto"
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """`accept`, `drop`, `continue`, `return`, `jump CHAIN` or `goto CHAIN`."""
 
     kind: VerdictKind
@@ -133,7 +133,7 @@ Data: TypeAlias = Verdict | tuple[Atom, ...]
 """What a map leads to."""
 
 
-class Element(msgspec.Struct, frozen=True):
+class Element(msgspec.Struct, frozen=True, gc=False):
     """One element of a set, or of a map if it has `data`. A key without parts is the catch-all `*`."""
 
     key: tuple[Atom, ...]
