@@ -114,7 +114,8 @@ def plan_of(options: Options) -> controllers.Plan:
     that there are not.
     """
     if options.load_balancer not in IMPLEMENTATIONS:
-        message = f"there is no load balancer {options.load_balancer!r}; there are {', '.join(IMPLEMENTATIONS)}"
+        known = ", ".join(name for name in IMPLEMENTATIONS if name != "none")
+        message = f"there is no load balancer {options.load_balancer!r}; there are {known}, or none"
         raise BadOption(Problem(message, field="load_balancer"))
     gives = IMPLEMENTATIONS[options.load_balancer].gives
     pools = _blocks(options.load_balancer_cidr, "load_balancer_cidr") or USUAL_POOLS
