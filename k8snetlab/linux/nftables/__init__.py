@@ -72,5 +72,6 @@ __all__ = [
     "ACCEPT", "CONTINUE", "DROP", "FAMILIES", "RETURN", "Among", "Atom", "Base", "Bits", "Chain", "Choice", "Counter",
     "Dnat", "Element", "End", "Entrance", "Field", "Flags", "Found", "Held", "Key", "Masked", "Masquerade", "Match",
     "Named", "NoTrack", "Numgen", "Ran", "Redirect", "Reject", "Right", "Rule", "Set", "SetMark", "Snat", "Span",
-    "Statement", "Surroundings", "Table", "Update", "Verdict", "VerdictKind", "VerdictMap", "duration", "goto", "jump", "traverse",
+    "Statement", "Surroundings", "Table", "Update", "Verdict", "VerdictKind", "VerdictMap", "duration", "goto", "jump",
+    "traverse",
 ]  # fmt: skip
