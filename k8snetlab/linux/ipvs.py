@@ -24,7 +24,8 @@ server without a server that could take the connection refuses it: ICMP port unr
 Schedulers: `rr` and `wrr` take turns (`wrr` by weight). `lc`, `wlc`, `sed` and `nq` take the server with the fewest
 connections, counted with weights or in other ways; `sh` and `dh` take it by a hash of the source or the destination
 address. *Persistence* sends a client (or its network) to the server it had before, until it has made no new
-connection for the time-out.
+connection for the time-out. A connection of which nothing is seen for a while is forgotten (LIFETIMES): its next packet
+meets nobody.
 
 Whose turn it is depends on every connection before, which a walk that begins with empty memory cannot know: the first
 turn of a virtual server is drawn by chance, and from there it goes round in order. Servers with equally few
@@ -32,11 +33,11 @@ connections are drawn among as well; the kernel takes the first of its list, who
 `sh` is the kernel's for the list in the order given.
 
 Not modelled: direct routing and tunnelling to real servers; the schedulers `lblc`, `lblcr`, `mh`, `fo`, `ovf`,
-`twos`; port 0 (every port); one-packet scheduling; connection synchronisation; ICMP errors from clients; time-outs of
-connections (a persistence template ends, a connection stays); thresholds. The kernels that this project is tested on
-have no IPVS: unlike the rest of `linux`, this module rests on the documentation and on reading the kernel's behaviour,
-not on packets that a real kernel was seen to send. Guide section 2.2; `ipvsadm(8)`, Documentation/networking/
-ipvs-sysctl.rst.
+`twos`; port 0 (every port); one-packet scheduling; connection synchronisation; ICMP errors from clients; connections
+that end (they are forgotten, and do not keep what persistence remembers); thresholds. The kernels that this project is
+tested on have no IPVS: unlike the rest of `linux`, this module rests on the documentation and on reading the kernel's
+behaviour, not on packets that a real kernel was seen to send. Guide section 2.2; `ipvsadm(8)`,
+Documentation/networking/ipvs-sysctl.rst.
 """
 
 from __future__ import annotations
@@ -226,6 +227,11 @@ class VirtualServers:
         return self._exact.get((key.protocol, key.dst, key.dport))
 
 
+LIFETIMES: Mapping[str, tuple[int, int]] = {"TCP": (60, 900), "UDP": (300, 300), "SCTP": (3, 900)}
+"""How many seconds after its last packet a connection is forgotten, without and with an answer: the kernel's defaults
+(`ipvsadm --set` changes some). An open TCP connection has 15 minutes where conntrack has five days."""
+
+
 class ConnectionEntry(NamedTuple):
     """One line of IPVS's connection table: who connected, to which address and port, and which server took it.
 
@@ -253,28 +259,42 @@ class Template(NamedTuple):
 class Director:
     """What IPVS of one machine remembers (a machine with IPVS is called a director): a place, so it changes."""
 
-    __slots__ = ("_answered", "_by_answer", "_by_request", "_templates", "_turns")
+    __slots__ = ("_answered", "_by_answer", "_by_request", "_last", "_templates", "_turns")
 
     def __init__(self) -> None:
+        self._last: dict[Tuple, float] = {}  # when the last packet of a connection was seen
         self._by_request: dict[Tuple, ConnectionEntry] = {}
         self._by_answer: dict[Tuple, ConnectionEntry] = {}
         self._answered: set[Tuple] = set()
         self._templates: dict[tuple[object, ...], Template] = {}
         self._turns: dict[tuple[object, ...], int] = {}
 
-    def request(self, key: Tuple) -> ConnectionEntry | None:
-        """The connection that a client's packet belongs to."""
-        return self._by_request.get(key)
+    def request(self, key: Tuple, now: float) -> ConnectionEntry | None:
+        """The connection that a client's packet belongs to. `now` is in seconds, here and below."""
+        found = self._by_request.get(key)
+        if found is not None:
+            self._last[key] = now
+        return found
 
-    def answer(self, key: Tuple) -> ConnectionEntry | None:
+    def answer(self, key: Tuple, now: float) -> ConnectionEntry | None:
         """The connection that a server's packet belongs to."""
         found = self._by_answer.get(key)
         if found is not None:
             self._answered.add(found.request)
+            self._last[found.request] = now
         return found
 
+    def expire(self, now: float) -> None:
+        """Forget the connections whose time is over."""
+        for key, last in tuple(self._last.items()):
+            if now - last >= LIFETIMES[key.protocol][key in self._answered]:
+                entry = self._by_request.pop(key)
+                self._by_answer.pop(entry.answer, None)
+                self._answered.discard(key)
+                del self._last[key]
+
     def schedule(self, virtual: VirtualServer, key: Tuple, now: float, choose: Choose) -> ConnectionEntry | None:
-        """Take a server for a new connection and remember it; `None` if no server can take it. `now` is in seconds."""
+        """Take a server for a new connection and remember it; `None` if no server can take it."""
         server = self._held(virtual, key, now) if virtual.persistent else None
         why = "the client had it before (persistent)"
         if server is None:
@@ -288,6 +308,7 @@ class Director:
         answer = Tuple(key.protocol, server.address, server.port or key.dport, key.src, key.sport)
         entry = ConnectionEntry(key, answer, Destination(virtual, server), why)
         self._by_request[key] = self._by_answer[answer] = entry
+        self._last[key] = now
         return entry
 
     def _held(self, virtual: VirtualServer, key: Tuple, now: float) -> RealServer | None:

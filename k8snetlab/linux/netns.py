@@ -1014,7 +1014,7 @@ class Namespace:
         if director is None or skb.virtual is not None:
             return
         error = header.about if isinstance(header, ICMP) else None
-        entry = director.answer(skb.tuple if error is None else Skb(error).tuple.mirrored())
+        entry = director.answer(skb.tuple if error is None else Skb(error).tuple.mirrored(), self.world.now)
         if entry is None:
             return
         skb.virtual = entry
@@ -1034,7 +1034,7 @@ class Namespace:
         if self.director is None:
             self.director = Director()
         key = skb.tuple
-        entry = self.director.request(key)
+        entry = self.director.request(key, self.world.now)
         if entry is None:
             virtual = self.host.virtual_servers.find(key, skb.mark)
             if virtual is None or _is_fragment(skb.ip) or not _may_be_scheduled(skb.packet.headers[1]):

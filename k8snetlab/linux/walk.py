@@ -83,6 +83,8 @@ class World:
         self.now += seconds
         for namespace in self._namespaces.values():
             namespace.conntrack.expire(self.now)
+            if namespace.director is not None:
+                namespace.director.expire(self.now)
 
     def run(self) -> Steps:
         """Let every frame on the cables arrive, and all that follows from it, until nothing moves."""

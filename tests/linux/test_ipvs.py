@@ -226,6 +226,17 @@ def test_later_packets_follow_the_first() -> None:
     assert again.arrival.host == first.arrival.host != other.arrival.host
 
 
+@pytest.mark.parametrize(("idle", "goes_on"), [(899.0, True), (900.0, False)])
+def test_a_connection_that_is_idle_for_long_is_forgotten(idle: float, *, goes_on: bool) -> None:
+    """A quarter of an hour after its last packet, the next one meets a machine that knows no such connection."""
+    world = World(balanced(ALONE), random.Random(7))
+    first = exchange(world, "a", VIP, 80)
+    world.advance(idle)
+    later = exchange(world, "a", VIP, 80, sport=first.sport, flags="P.")
+    assert (later.arrival is not None and later.arrival.host == "c") is goes_on
+    assert goes_on or later.client is Client.REFUSED
+
+
 def test_without_conntracks_help_ipvs_still_knows_the_answer() -> None:
     """IPVS has a table of its own."""
     check(Flow("", balanced(ALONE, tracked=0), "a", VIP, taker="c", seen=A))
@@ -272,7 +283,7 @@ def taken(held: VirtualServer, count: int, *, answered: bool = True) -> str:
         entry = director.schedule(held, key(number), 0.0, lambda chance: True)
         assert entry is not None
         if answered:
-            director.answer(entry.answer)
+            director.answer(entry.answer, 0.0)
         servers += entry.destination.server.address[-1]
     return servers
 
@@ -321,7 +332,7 @@ def test_an_open_connection_counts_more_than_one_that_is_not() -> None:
     held = weighted(Scheduler.LC, 1, 1)
     first = director.schedule(held, key(1), 0.0, lambda chance: True)
     assert first is not None
-    director.answer(first.answer)
+    director.answer(first.answer, 0.0)
     rest = [director.schedule(held, key(number), 0.0, lambda chance: True) for number in range(2, 9)]
     assert {entry.destination.server.address for entry in rest if entry} == {"10.0.0.2"}
     assert director.counts(held) == {held.servers[0]: (1, 0), held.servers[1]: (0, 7)}
