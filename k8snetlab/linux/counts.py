@@ -18,12 +18,16 @@ __all__ = ["Counts", "counts"]
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Chains and rules of all tables; sets (maps too) and their elements, which only nftables has here."""
+    """Chains and rules of all tables; sets (maps too, and ipsets) and their elements; virtual servers of IPVS and the
+    real servers behind all of them.
+    """
 
     chains: int = 0
     rules: int = 0
     sets: int = 0
     elements: int = 0
+    virtual_servers: int = 0
+    real_servers: int = 0
 
 
 def counts(host: Host, family: int = 4) -> Counts:
@@ -32,6 +36,8 @@ def counts(host: Host, family: int = 4) -> Counts:
     """
     chains = [chain.rules for table in host.netfilter.of(family).values() for chain in table.chains.values()]
     own = [table for table in host.nftables if family in nft.FAMILIES[table.family]]
-    sets = [held.elements for table in own for held in table.sets.values()]
+    sets = [len(held.elements) for table in own for held in table.sets.values()]
+    sets += [len(held.entries) for held in host.ipsets if held.family == family]
+    servers = [len(virtual.servers) for virtual in host.ipvs if virtual.family == family]
     every = [*map(len, chains), *(len(chain.rules) for table in own for chain in table.chains.values())]
-    return Counts(len(every), sum(every), len(sets), sum(map(len, sets)))
+    return Counts(len(every), sum(every), len(sets), sum(sets), len(servers), sum(servers))
