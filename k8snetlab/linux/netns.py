@@ -302,8 +302,9 @@ class Namespace:
             yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
             yield from self._forward(skb, route)
 
-    def _lookup(self, skb: Skb) -> Route | None:
-        route = self.host.find(skb.dst, skb.src, skb.mark, skb.iif or "lo")
+    def _lookup(self, skb: Skb, mark: int | None = None) -> Route | None:
+        """The route of a packet, by its mark or another one."""
+        route = self.host.find(skb.dst, skb.src, skb.mark if mark is None else mark, skb.iif or "lo")
         return self._path(route, skb.tuple) if route is not None and route.hops else route
 
     def _path(self, route: Route, flow: Tuple) -> Route:
@@ -541,11 +542,12 @@ class Namespace:
             yield Step(self.name, route.device, Action.DROP, skb.packet, too_long)
             return
         if self.host.filters[skb.version]:
-            asked_for, mark = skb.dst, skb.mark
+            asked_for = skb.dst
+            mark = skb.routed = skb.mark
             if not (yield from self._hook("OUTPUT", skb)):
                 return
-            if skb.dst != asked_for or skb.mark != mark:
-                route = self._lookup(skb)
+            if skb.dst != asked_for or skb.routed != mark:
+                route = self._lookup(skb, skb.routed)
                 refused = self._no_way_out(skb, route)
                 if refused or route is None:
                     why = f"{refused}; what the rules made of the packet is lost without a word"
@@ -753,6 +755,8 @@ class Namespace:
                 ran = yield from self._run(chain, skb)
                 if ran.end is not None and not (yield from self._survives(ran, skb)):
                     return False
+                if chain.base.type == "route":
+                    skb.routed = skb.mark
             elif phase == "ipvs answer":
                 yield from self._answered(skb)
             elif phase == "ipvs request" and skb.virtual is None and not (yield from self._scheduled(skb)):
@@ -862,6 +866,8 @@ class Namespace:
                         break
             self._bind(hook, target, skb, connection)
         changed = connection.translated and self._translate(hook, skb, connection)
+        if changed:
+            skb.routed = skb.mark
         if rule is not None:
             action = Action.SNAT if source_side else Action.DNAT
             if not changed:
@@ -998,6 +1004,8 @@ class Namespace:
                         return rule, steps
                     if isinstance(target, SetMark):
                         skb.mark = (skb.mark & ~target.mask & 0xFFFFFFFF) ^ target.value
+                        if table == "mangle":  # in OUTPUT, no other table chooses another route by a mark
+                            skb.routed = skb.mark
                     elif isinstance(target, NoTrack):
                         skb.tracked = False
                     steps.append(Step(where, device, Action.RULE, skb.packet, says, rule))

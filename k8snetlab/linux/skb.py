@@ -24,11 +24,12 @@ class Skb:
 
     __slots__ = (
         "bridged", "connection", "cut", "dport", "dst", "iif", "joined", "mark", "oif", "packet", "protocol", "reply",
-        "sport", "src", "state", "tracked", "version", "virtual",
+        "routed", "sport", "src", "state", "tracked", "version", "virtual",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, iif: str = "") -> None:
         self.mark = 0
+        self.routed = 0  # the mark by which what the machine itself sends is routed
         self.iif = iif
         self.oif = ""
         self.bridged: tuple[str, Ethernet] | None = None  # port and header of its frame, where iptables sees bridges

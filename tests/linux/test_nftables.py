@@ -12,6 +12,7 @@ from k8snetlab.errors import LabError, UnknownName
 from k8snetlab.linux import netfilter
 from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.host import Network, Part, assembled
+from k8snetlab.linux.netfilter import Patch
 from k8snetlab.linux.nftables import (
     ACCEPT,
     CONTINUE,
@@ -47,6 +48,7 @@ from k8snetlab.linux.nftables import (
     goto,
     jump,
 )
+from k8snetlab.linux.route import Route, RouteType, RoutingRule
 from k8snetlab.linux.text import entry_line, nft_list_ruleset
 from k8snetlab.linux.walk import World, every, exchange
 from k8snetlab.trace import Action
@@ -324,6 +326,42 @@ def test_verdicts_and_chains(flow: Flow) -> None:
 )  # fmt: skip
 def test_translations(flow: Flow) -> None:
     """Chains of type nat are asked for first packets, in turn, until one has decided."""
+    check(flow)
+
+
+def marking(*tables: Table, patches: tuple[Patch, ...] = ()) -> Network:
+    """The network where m1 marks what it sends to c, and a routing rule throws away what has the mark."""
+    rule = RoutingRule(100, "away", mark=5)
+    hole = Route("10.244.2.0/24", "", type=RouteType.BLACKHOLE, table="away")
+    return add(ruled(*patches), "m1", rules=(rule,), routes=(hole,), nftables=tables)
+
+
+def set_five(kind: str, more: Statement | None = None) -> Table:
+    """A table that marks what goes to c, and translates it after that if told so."""
+    mark = SetMark(((Bits.OR, 5),), None)
+    statements = (*to(C), mark) if more is None else (*to(C), mark, more)
+    return Table.of(NAME, (chain("c", statements, base=Base(kind, "output", -150)),))
+
+
+FIVE = rule("x", "OUTPUT", *aimed(C), to=netfilter.SetMark(5))
+
+
+@each(
+    [
+        Flow("type route", marking(set_five("route")), "m1", C, ending=DROPPED, says="lost without a word"),
+        Flow("type filter", marking(set_five("filter")), "m1", C, taker="c", seen=M1),
+        Flow("type nat", marking(set_five("nat")), "m1", C, taker="c", seen=M1),
+        Flow("type nat that translates too", marking(set_five("nat", Dnat(D))), "m1", C, ending=DROPPED),
+        *(
+            Flow(f"table {table} of iptables", marking(patches=(
+                Patch(table, last=(msgspec.structs.replace(FIVE, table=table),)),)), "m1", C,
+                **({"ending": DROPPED} if table == "mangle" else {"taker": "c", "seen": M1}))
+            for table in ("mangle", "filter", "nat")
+        ),
+    ]
+)  # fmt: skip
+def test_a_mark_chooses_another_route_only_where_routes_are_chosen(flow: Flow) -> None:
+    """In OUTPUT: chains of type route, table mangle, and a new destination (`ip_route_me_harder`)."""
     check(flow)
 
 

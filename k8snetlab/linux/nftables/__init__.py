@@ -18,14 +18,14 @@ What sets it apart from iptables:
 NAT is conntrack's, once a connection: chains of type nat are asked for first packets only, one after the other by
 their priorities, until one has decided; then the connection is bound, if to nothing. All of them run where conntrack
 translates (−100, and 100 for sources), whatever priority they state. Of two base chains with the same priority the
-newer runs first; here that is the later table, and nftables before iptables.
+newer runs first; here that is the later table, and nftables before iptables. A mark set in OUTPUT chooses another route
+if the chain is of type route (or iptables' mangle), not if it is of type filter.
 
 Values print as `nft list ruleset` (1.0.6) does, elements in its order.
 
 Not modelled: families arp, bridge and netdev, flow tables, stateful objects, limits, quotas, logging and queues;
 `numgen inc` and hashes; addresses of several (`dnat to a-b`), port ranges of NAT; time-outs of single elements that a
-rule did not add; that a mark set in a chain of type filter or nat does not choose another route. Guide sections 2.2
-and 4.1; `nft(8)`.
+rule did not add. Guide sections 2.2 and 4.1; `nft(8)`.
 """
 
 from k8snetlab.linux.nftables.chains import FAMILIES, Base, Chain, Entrance, Held, Ran, Rule, Table, traverse
