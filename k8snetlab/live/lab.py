@@ -12,8 +12,7 @@ with it everything; so does the end of this process, however it comes.
 `apply` turns the machines into changed ones by what differs: a what-if costs milliseconds. What machines have learnt
 so far — neighbours, connections — is forgotten, as a walk begins without any.
 
-Not built: link failures, several underlay interfaces, SCTP sockets, eBPF programs at containers' devices.
-See `unshare(1)`, `namespaces(7)`.
+Not built: link failures, several underlay interfaces, SCTP sockets. See `unshare(1)`, `namespaces(7)`.
 """
 
 from __future__ import annotations
@@ -189,9 +188,9 @@ class Lab:
 
     def devices_refused(self) -> str:
         """Why no program can lead packets at devices here, or nothing."""
-        return self._refused([("", "lo", ["tc/ingress", "tc/egress"], 0, ("192.0.2.1",))])
+        return self._refused([("", "lo", ["tc/ingress", "tc/egress"], 0, ("192.0.2.1",), False)])
 
-    def _refused(self, devices: list[tuple[str, str, list[str], int, tuple[str, ...]]]) -> str:
+    def _refused(self, devices: list[tuple[str, str, list[str], int, tuple[str, ...], bool]]) -> str:
         """Why no program can lead sockets, or packets at these devices."""
         tried = sockets.Maps([("", 0, True, [])], [], [], [], (0, 0), devices, [], [])
         try:

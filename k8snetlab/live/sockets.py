@@ -2,10 +2,9 @@
 
 The programs are the same for every cluster (`inside.sockets`, `inside.packets`); what differs are the entries of their
 maps, which are written down here from the Hosts: one set of maps for each machine, whose pods look into it too, for
-each namespace whose it is and which programs work there, and for each card which programs stand at it.
+each namespace whose it is and which programs work there, and for each device which programs stand at it.
 
-Not built are programs at containers' devices, and the error that one at a card sends where there is no backend: what
-these decide is not proven here (`unbuilt` says when that is).
+Not built is what happens to a container that a program at its device leads to itself (`unbuilt` says when that is).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from k8snetlab.linux.host import Network
 from k8snetlab.live.comparison import walked
 from k8snetlab.live.probes import Probe
 from k8snetlab.live.script import namespace
-from k8snetlab.trace import Action, Step
+from k8snetlab.trace import Action
 
 __all__ = ["Maps", "maps", "unbuilt"]
 
@@ -27,12 +26,11 @@ FLAGS = {Flag.AFFINITY: 1 << 4, Flag.SOURCE_RANGE: 1 << 7, Flag.TWO_SCOPES: 1 <<
 GUARDED, ROUTABLE = 1 << 0, 1 << 6
 IDENTITIES = {Identity.HOST: 1, Identity.REMOTE: 6}
 SCOPES = {Scope.EXTERNAL: 0, Scope.INTERNAL: 1}
-CARDS = (Program.FROM_OUTSIDE, Program.TO_OUTSIDE)
 
 
 class Maps(NamedTuple):
-    """Rows for the agent: namespaces, frontends, backends (numbered from 1), identities, the shared ports; cards,
-    endpoints of each machine, and source ranges.
+    """Rows for the agent: namespaces, frontends, backends (numbered from 1), identities, the shared ports;
+    devices, endpoints of each machine, and source ranges.
     """
 
     members: list[tuple[str, int, bool, list[str]]]
@@ -40,7 +38,7 @@ class Maps(NamedTuple):
     backends: list[tuple[str, int]]
     identities: list[tuple[int, str, int]]
     shared: tuple[int, int]
-    devices: list[tuple[str, str, list[str], int, tuple[str, ...]]]
+    devices: list[tuple[str, str, list[str], int, tuple[str, ...], bool]]
     endpoints: list[tuple[int, str]]
     ranges: list[tuple[int, int, str, int]]
 
@@ -59,7 +57,8 @@ def maps(network: Network) -> Maps:
             name = namespace(host.name)
             places = sorted(program.place for program in host.ebpf.programs)
             found.members.append((name, number, host.name == host.ebpf.machine, places))
-            found.devices.extend((name, *card, number, host.ebpf.source) for card in _cards(host.ebpf))
+            own = host.ebpf.source
+            found.devices.extend((name, device, at, number, own, inner) for device, at, inner in _devices(host.ebpf))
     backends: dict[tuple[str, int], int] = {}
     for number, ebpf in enumerate(held):
         found.identities.extend((number, address, IDENTITIES[of]) for address, of in ebpf.identities.items())
@@ -80,13 +79,15 @@ def maps(network: Network) -> Maps:
     return found._replace(shared=held[0].shared if held else (0, 0))
 
 
-def _cards(ebpf: Ebpf) -> list[tuple[str, list[str]]]:
-    """The devices with programs for the outside, and where these stand."""
-    found: dict[str, list[str]] = {}
+def _devices(ebpf: Ebpf) -> list[tuple[str, list[str], bool]]:
+    """The devices with programs, where these stand, and whether they are a container's."""
+    places: dict[str, list[str]] = {}
+    inner: dict[str, bool] = {}
     for each in ebpf.attached:
-        if each.program in CARDS:
-            found.setdefault(each.device, []).append(each.program.place)
-    return sorted(found.items())
+        if each.device:
+            places.setdefault(each.device, []).append(each.program.place)
+            inner[each.device] = each.program in (Program.FROM_CONTAINER, Program.TO_CONTAINER)
+    return [(device, places[device], inner[device]) for device in sorted(places)]
 
 
 def _number(held: list[Ebpf], ebpf: Ebpf) -> int:
@@ -100,11 +101,14 @@ def _number(held: list[Ebpf], ebpf: Ebpf) -> int:
 
 def unbuilt(network: Network, probe: Probe) -> bool:
     """Whether a program that is not built has its hand in what becomes of a probe."""
-    return any(_is_unbuilt(network, step) for step in walked(network, probe).steps)
+    return any(
+        step.rule is not None
+        and step.rule.table == "bpf"
+        and step.action is Action.SNAT
+        and step.packet.ip.src in _loopback(network[step.where].ebpf)
+        for step in walked(network, probe).steps
+    )
 
 
-def _is_unbuilt(network: Network, step: Step) -> bool:
-    if step.rule is None or step.rule.table != "bpf" or not step.device:
-        return False
-    ebpf = network[step.where].ebpf
-    return step.action is Action.REJECT or ebpf is None or ebpf.ingress.get(step.device) not in CARDS
+def _loopback(ebpf: Ebpf | None) -> tuple[str, ...]:
+    return ebpf.loopback if ebpf is not None else ()

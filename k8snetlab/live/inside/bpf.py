@@ -136,6 +136,14 @@ class Code:
         """Register |= number."""
         self._add(0x47, to, number=number)
 
+    def other(self, to: int, number: int) -> None:
+        """Register ^= number."""
+        self._add(0xA7, to, number=number)
+
+    def halve(self, to: int, times: int) -> None:
+        """Register >>= number of bits."""
+        self._add(0x77, to, number=times)
+
     def modulo(self, to: int, source: int) -> None:
         """Register %= register, of 32 bits."""
         self._add(0x9C, to, source)
@@ -166,6 +174,10 @@ class Code:
     def jump_less(self, where: str, one: int, other: int) -> None:
         """Go on at a label if one register is less than the other."""
         self._add(0xAD, one, other, where)
+
+    def jump_other(self, where: str, one: int, other: int) -> None:
+        """Go on at a label if two registers differ."""
+        self._add(0x5D, one, other, where)
 
     def call(self, function: int) -> None:
         """Call a function of the kernel."""

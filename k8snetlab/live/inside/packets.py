@@ -1,15 +1,15 @@
-"""Who translates a packet from outside, on the real kernel?
+"""Who translates a packet that no socket program has led, on the real kernel?
 
-Programs at tc ingress and tc egress of a machine's cards, put together here instruction by instruction (`bpf`). They do
-what `linux.balancing` says of packets from outside, with the maps of `sockets` and four of their own:
+Programs at tc ingress and tc egress of a machine's cards and of its containers' devices, put together here instruction
+by instruction (`bpf`). They do what `linux.balancing` says of packets, with the maps of `sockets` and four more:
 
     endpoints   address, machine                               → there: it is an endpoint of this machine
     ranges      number of the frontend, machine, source prefix → there: this source may come in
     flows       both addresses and ports, protocol, machine    → the packet as it goes on
     answers     the same of an answer                          → the answer as the client knows it
 
-Not built: programs at containers' devices, the ICMP error where there is no backend, errors about translated packets,
-affinity of clients outside. One program serves both families; the machine's number and addresses are written into it.
+Not built: a container that is led to itself, errors about translated packets, affinity of clients outside. One program
+serves both families; the machine's number and addresses are written into it.
 
 See the kernel's `bpf_tcx_link` (Linux 6.6), `bpf-helpers(7)`.
 """
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from .bpf import TC, Code, Map, attach, load
 from .namespaces import Namespaces
-from .sockets import Sockets, octets_of
+from .sockets import TWO_SCOPES, Sockets, octets_of
 
 __all__ = ["Device", "Packets"]
 
@@ -33,20 +33,21 @@ ROUTABLE, RANGES = 1 << 6, 1 << 7
 _INGRESS, _EGRESS = 46, 47  # BPF_TCX_INGRESS, BPF_TCX_EGRESS
 _PASS, _DROP = 0, 2
 _UPDATE, _RANDOM, _STORE, _L3, _L4, _LOAD, _DIFFERENCE, _FIB, _REDIRECT = 2, 7, 9, 10, 11, 26, 28, 69, 152
+_TRIM, _GROW, _BACK = 38, 50, 23
 _PSEUDO, _MANGLED, _NEW, _ANY_NEIGHBOUR = 0x10, 0x20, 1, 4
 _ETHERNET = 14
 _FLOWS = 1 << 16
 _SOURCE_TOO = 1
 
 _ctx, _fp, _held, _kind, _sum = 6, 10, 7, 8, 9
-_HEADER, _PORTS, _KEY, _ASKED, _NUMBER, _SENT, _KNOWN, _ANSWER, _ROUTE, _RANGE, _TTL = (
-    -40, -48, -80, -128, -136, -184, -232, -280, -352, -384, -392,
+_HEADER, _PORTS, _KEY, _ASKED, _NUMBER, _SENT, _KNOWN, _ANSWER, _ROUTE, _RANGE, _TTL, _MESSAGE = (
+    -40, -48, -80, -128, -136, -184, -232, -280, -352, -384, -392, -504,
 )  # fmt: skip
 
 
 class Device(NamedTuple):
-    """A card with programs: the namespace, its name, where they are attached (`tc/ingress`, `tc/egress`), the number of
-    the machine, and the machine's own addresses.
+    """A device with programs: the namespace, its name, where they are attached (`tc/ingress`, `tc/egress`), the number
+    of the machine, the machine's own addresses (of a card), and whether it leads to a container.
     """
 
     namespace: str
@@ -54,6 +55,7 @@ class Device(NamedTuple):
     places: list[str]
     machine: int
     own: list[str]
+    inner: bool
 
 
 class _Family(NamedTuple):
@@ -99,14 +101,17 @@ class Packets:
             octets = octets_of(network)
             key = struct.pack("=IHH", 32 + length, number, machine) + octets
             self._ranges[len(octets)][key] = bytes(4)
+        loaded: dict[tuple[str, int, bool], int] = {}  # devices of one kind on one machine share a program
         for device in devices:
             namespaces.enter(device.namespace)
             index = socket.if_nametoindex(device.name)
             for name in device.places:
                 place, made = {"tc/ingress": (_INGRESS, self._ingress), "tc/egress": (_EGRESS, self._egress)}[name]
-                program = load(made(device), place, TC)
-                self._files.append(program)
-                self._files.append(attach(program, index, place))
+                kind = name, device.machine, device.inner
+                if kind not in loaded:
+                    loaded[kind] = load(made(device), place, TC)
+                    self._files.append(loaded[kind])
+                self._files.append(attach(loaded[kind], index, place))
         namespaces.enter("")
 
     def forget(self) -> None:
@@ -141,19 +146,15 @@ class Packets:
             code.fill(1, _fp, _KEY + of.size + 5, 0)
             code.fill(2, _fp, _KEY + of.size + 6, device.machine)
             code.find(self._sockets.services[of.size], _KEY)
-            code.jump(at + "service", 0, "!=")
-            code.find(self._answers[of.size], _ANSWER)
-            code.jump("pass", 0)
-            code.copy(_held, 0)
-            code.read(4, 1, _held, 2 * of.size + 4)
-            code.jump("pass", 1, "!=", _SOURCE_TOO)
-            _take(code, _KNOWN, _held, 2 * of.size + 8)
-            self._rewrite(code, of, "destination", _KNOWN, _KNOWN + 2 * of.size)
-            self._rewrite(code, of, "source", _KNOWN + of.size, _KNOWN + 2 * of.size + 2)
-            self._redirect(code, of, _KNOWN + of.size, _KNOWN)
+            if device.inner:
+                self._inner_scope(code, of, at)
+            else:
+                code.jump(at + "service", 0, "!=")
+                self._answer(code, of)
             code.label(at + "service")
             code.copy(_held, 0)
-            self._admit(code, of, at, device.machine)
+            if not device.inner:
+                self._admit(code, of, at, device.machine)
             code.find(self._flows[of.size], _ASKED)
             code.jump(at + "new", 0)
             code.copy(_held, 0)
@@ -165,14 +166,43 @@ class Packets:
             self._rewrite(code, of, "destination", _SENT, _SENT + 2 * of.size)
             code.read(4, 1, _fp, _SENT + 2 * of.size + 4)
             code.jump("pass", 1, "!=", _SOURCE_TOO)
-            self._rewrite(code, of, "source", _SENT + of.size, _SENT + 2 * of.size + 2)
-            self._redirect(code, of, _SENT + of.size, _SENT)
+            if not device.inner:
+                self._rewrite(code, of, "source", _SENT + of.size, _SENT + 2 * of.size + 2)
+                self._redirect(code, of, _SENT + of.size, _SENT)
+            code.label(at + "nobody")
+            code.jump(at + "datagram", _kind, "==", socket.IPPROTO_UDP)
+            self._refuse(code, of, 20)
+            code.label(at + "datagram")
+            self._refuse(code, of, 8)
             code.label(at + "other")
         code.label("pass")
         code.end(_PASS)
         code.label("drop")
         code.end(_DROP)
         return code
+
+    def _answer(self, code: Code, of: _Family) -> None:
+        """The answer of a backend elsewhere: translate both ends back, and send it on."""
+        code.find(self._answers[of.size], _ANSWER)
+        code.jump("pass", 0)
+        code.copy(_held, 0)
+        code.read(4, 1, _held, 2 * of.size + 4)
+        code.jump("pass", 1, "!=", _SOURCE_TOO)
+        _take(code, _KNOWN, _held, 2 * of.size + 8)
+        self._rewrite(code, of, "destination", _KNOWN, _KNOWN + 2 * of.size)
+        self._rewrite(code, of, "source", _KNOWN + of.size, _KNOWN + 2 * of.size + 2)
+        self._redirect(code, of, _KNOWN + of.size, _KNOWN)
+
+    def _inner_scope(self, code: Code, of: _Family, at: str) -> None:
+        """r0 := the frontend for what starts inside, where there are two."""
+        code.jump("pass", 0)
+        code.read(4, 1, 0, 8)
+        code.jump(at + "two", 1, "&", TWO_SCOPES)
+        code.jump(at + "service")
+        code.label(at + "two")
+        code.fill(1, _fp, _KEY + of.size + 5, 1)
+        code.find(self._sockets.services[of.size], _KEY)
+        code.jump("pass", 0)
 
     def _egress(self, device: Device) -> Code:
         """A packet goes out: an answer of a backend that is here gets the source that was asked."""
@@ -245,7 +275,7 @@ class Packets:
     def _begin(self, code: Code, of: _Family, at: str, device: Device) -> None:
         """A new connection: choose its backend, write what its packets become to `_SENT`, and remember both ways."""
         code.read(2, 1, _held, 4)
-        code.jump("drop", 1)
+        code.jump(at + "nobody", 1)
         code.call(_RANDOM)
         code.read(2, 1, _held, 4)
         code.modulo(0, 1)
@@ -271,17 +301,27 @@ class Packets:
         _move(code, _KNOWN + of.size, _HEADER + of.destination, of.size)
         _move(code, _KNOWN + 2 * of.size, _PORTS, 4)
         code.fill(4, _fp, _KNOWN + 2 * of.size + 4, 0)
-        code.find(self._endpoints[of.size], _RANGE)
-        code.jump(at + "here", 0, "!=")
-        own = next((each for each in map(octets_of, device.own) if len(each) == of.size), None)
-        if own is not None:
-            self._own_source(code, of, at, own)
+        if device.inner:
+            for place in range(0, of.size, 4):
+                code.read(4, 1, _fp, _SENT + place)
+                code.read(4, 2, _fp, _HEADER + of.source + place)
+                code.jump_other(at + "here", 1, 2)
+        else:
+            self._elsewhere(code, of, at, device)
         code.jump("drop")
         code.label(at + "here")
         self._answer_key(code, of)
         self._put(code, self._answers[of.size], _ANSWER, _KNOWN, 0)
         code.label(at + "remember")
         self._put(code, self._flows[of.size], _ASKED, _SENT, 0)
+
+    def _elsewhere(self, code: Code, of: _Family, at: str, device: Device) -> None:
+        """Go on at `here` if the backend is an endpoint of this machine; else the machine's source takes part."""
+        code.find(self._endpoints[of.size], _RANGE)
+        code.jump(at + "here", 0, "!=")
+        own = next((each for each in map(octets_of, device.own) if len(each) == of.size), None)
+        if own is not None:
+            self._own_source(code, of, at, own)
 
     def _own_source(self, code: Code, of: _Family, at: str, own: bytes) -> None:
         """Give the packet the machine's own address and a source port of its own, by chance."""
@@ -393,6 +433,94 @@ class Packets:
         code.set(4, 0)
         code.call(_REDIRECT)
         code.leave()
+
+    def _refuse(self, code: Code, of: _Family, length: int) -> None:
+        """Send back port unreachable, in the name of the address that was asked, about a packet whose header behind the
+        addresses has this length.
+        """
+        quoted, icmp = of.header + length, _MESSAGE + of.header
+        code.copy(1, _ctx)
+        code.set(2, _ETHERNET + quoted)
+        code.set(3, 0)
+        code.call(_TRIM)
+        code.jump("drop", 0, "!=")
+        _load(code, 0, _SENT, 12)
+        code.jump("drop", 0, "!=")
+        _load(code, _ETHERNET, icmp + 8, quoted)
+        code.jump("drop", 0, "!=")
+        code.copy(1, _ctx)
+        code.set(2, of.header + 8)
+        code.set(3, 1)  # behind the Ethernet header
+        code.set(4, 0)
+        code.call(_GROW)
+        code.jump("drop", 0, "!=")
+        for at in range(0, of.header + 8, 4):
+            code.fill(4, _fp, _MESSAGE + at, 0)
+        _move(code, _MESSAGE + of.source, icmp + 8 + of.destination, of.size)
+        _move(code, _MESSAGE + of.destination, icmp + 8 + of.source, of.size)
+        self._answer_header(code, of, quoted)
+        _sum_up(code, icmp, 8 + quoted, icmp + 2)
+        _store(code, _ETHERNET, _MESSAGE, of.header + 8)
+        _store(code, 0, _SENT + 6, 6)
+        _store(code, 6, _SENT, 6)
+        code.read(4, 1, _ctx, 40)
+        code.set(2, 0)
+        code.call(_BACK)
+        code.leave()
+
+    @staticmethod
+    def _answer_header(code: Code, of: _Family, quoted: int) -> None:
+        """The fields of an ICMP error's headers; r5 becomes what its checksum begins with."""
+        icmp = _MESSAGE + of.header
+        code.fill(1, _fp, _MESSAGE + of.ttl, 64)
+        if of.size == 4:
+            code.fill(1, _fp, _MESSAGE, 0x45)
+            code.fill(2, _fp, _MESSAGE + 2, socket.htons(of.header + 8 + quoted))
+            code.fill(1, _fp, _MESSAGE + 9, socket.IPPROTO_ICMP)
+            code.fill(2, _fp, icmp, socket.htons(3 << 8 | 3))
+            code.set(5, 0)
+            _sum_up(code, _MESSAGE, of.header, _MESSAGE + 10)
+            code.set(5, 0)
+            return
+        code.fill(1, _fp, _MESSAGE, 0x60)
+        code.fill(2, _fp, _MESSAGE + 4, socket.htons(8 + quoted))
+        code.fill(1, _fp, _MESSAGE + 6, socket.IPPROTO_ICMPV6)
+        code.fill(2, _fp, icmp, socket.htons(1 << 8 | 4))
+        # ICMPv6 counts the addresses, its length and its number too.
+        code.fill(4, _fp, _RANGE, _signed(socket.htonl(8 + quoted)))
+        code.fill(4, _fp, _RANGE + 4, _signed(socket.htonl(socket.IPPROTO_ICMPV6)))
+        code.set(5, 0)
+        _difference(code, _RANGE, 8)
+        code.copy(5, 0)
+        _difference(code, _MESSAGE + of.source, 32)
+        code.copy(5, 0)
+
+
+def _signed(number: int) -> int:
+    """32 bits as instructions hold them."""
+    return int(struct.unpack("=i", struct.pack("=I", number))[0])
+
+
+def _difference(code: Code, at: int, size: int) -> None:
+    """r0 := r5 and the sum of these bytes of the stack."""
+    code.set(1, 0)
+    code.set(2, 0)
+    code.copy(3, _fp)
+    code.add(3, at)
+    code.set(4, size)
+    code.call(_DIFFERENCE)
+
+
+def _sum_up(code: Code, at: int, size: int, to: int) -> None:
+    """Write the checksum of these bytes of the stack, begun in r5, to a place of it."""
+    _difference(code, at, size)
+    for _ in range(2):
+        code.copy(1, 0)
+        code.halve(1, 16)
+        code.both(0, 0xFFFF)
+        code.plus(0, 1)
+    code.other(0, 0xFFFF)
+    code.write(2, _fp, to, 0)
 
 
 def _move(code: Code, to: int, source: int, size: int) -> None:
