@@ -24,8 +24,9 @@ A socket without a backend hears `EHOSTUNREACH` from connect() at once. Affinity
 
 Not modelled: fragments (only the first has ports; the others go on as they are), the time-outs of remembered
 connections. ICMP errors about a translated packet are translated back in every case; whether Cilium's programs do so
-for backends of the same machine was not checked. That a container reaches itself through its device is from the sources
-alone; all else here is checked against programs of our own on the real kernel (`live`), not against Cilium's. Guide sections 2.2 and 3.1.
+for backends of the same machine was not checked. That a container reaches itself through its device is from the
+sources alone; the rest is checked against programs of our own on the real kernel (`live`), not against Cilium's. Guide
+sections 2.2 and 3.1.
 """
 
 from __future__ import annotations

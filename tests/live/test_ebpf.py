@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,6 +241,15 @@ def test_only_who_is_led_to_himself_at_his_device_is_left_out(shapes: Cluster) -
     assert unbuilt(network, live.Probe(pod, alone, 80))
 
 
+def test_programs_that_are_replaced_are_gone(lab: live.Lab, shapes: Cluster) -> None:
+    """Another state has other programs and sockets, and nobody holds the old ones: there are as many as before."""
+    before = links()
+    fewer = shapes.network.without("default/web-ant", shapes.network["default/web-ant"].listeners[0])
+    lab.apply(fewer.without("cat", Attachment(Program.CONNECT4)))
+    lab.apply(shapes.network)
+    assert links() == before
+
+
 def test_nothing_is_left_in_the_kernel(programs: None, shapes: Cluster) -> None:
     """Programs and maps are files of the lab's agent: they end with it."""
     before = links()
@@ -249,9 +259,13 @@ def test_nothing_is_left_in_the_kernel(programs: None, shapes: Cluster) -> None:
 
 
 def links() -> int:
-    """How many programs of labs are attached, as the files of all processes tell."""
+    """How many programs are attached by what this process has started, as the files of those processes tell."""
     count = 0
-    for process in Path("/proc").glob("[0-9]*"):
+    todo = [os.getpid()]
+    while todo:
+        process = Path(f"/proc/{todo.pop()}")
         with contextlib.suppress(OSError):  # it has ended meanwhile
+            for thread in (process / "task").iterdir():
+                todo += map(int, (thread / "children").read_text(encoding="ascii").split())
             count += sum(str(file.readlink()) == "anon_inode:bpf_link" for file in (process / "fd").iterdir())
     return count

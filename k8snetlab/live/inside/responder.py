@@ -48,12 +48,21 @@ def serve(wanted: list[Wanted], namespaces: Namespaces) -> int:
     child = os.fork()
     if child == 0:
         try:
+            _keep({held.fileno() for held, _ in opened})
             _answer(opened)
         finally:
             os._exit(1)
     for held, _ in opened:
         held.close()
     return child
+
+
+def _keep(files: set[int]) -> None:
+    """Close all files but these and the standard ones: what else the agent holds shall end when it lets it go."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no pathlib in here
+        if int(name) > 2 and int(name) not in files:
+            with contextlib.suppress(OSError):  # the list's own file is closed by now
+                os.close(int(name))
 
 
 def _opened(wanted: Wanted, namespaces: Namespaces) -> socket.socket:
