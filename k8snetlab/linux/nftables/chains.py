@@ -38,6 +38,8 @@ __all__ = ["FAMILIES", "Base", "Chain", "Entrance", "Held", "Ran", "Rule", "Tabl
 class Rule(msgspec.Struct, frozen=True, gc=False):
     """One rule: statements from left to right. `table` is family and name, as nft writes it: `ip kube-proxy`.
 
+    >>> from k8snetlab.address import Prefix
+    >>> from k8snetlab.linux.nftables import ACCEPT, Field, Match, Rule
     >>> str(Rule("ip t", "c", (Match((Field.IP_SADDR,), Prefix.of("10.244.0.0/16")), ACCEPT), "pods"))
     'ip saddr 10.244.0.0/16 accept comment "pods"'
     """
