@@ -12,7 +12,13 @@ from k8snetlab.contract import BREAKERS, RULES, Report, rules
 from k8snetlab.errors import BadOption, UnknownName
 from tests.shops import FAMILIES, NETWORKS, ZONES, bookshop, pod, zones
 
-ACROSS_ROUTERS = {"flannel": True, "flannel-directrouting": True, "flannel-host-gw": False, "bridge": False}
+ACROSS_ROUTERS = {
+    "flannel": True,
+    "flannel-directrouting": True,
+    "flannel-host-gw": False,
+    "bridge": False,
+    "cloud": True,
+}
 """Whether a network carries packets to nodes of another subnet."""
 
 

@@ -9,6 +9,7 @@ function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it wr
     variant   between nodes                        pod MTU on 1500     enforces NetworkPolicy
     bridge    host routes, one subnet only         1500                no
     flannel   VXLAN, or host routes                1450, or 1500       no
+    cloud     the provider's route table           1500                no
 
 To add one: a module with a class that fulfils `Cni`, and its line in `VARIANTS`.
 
@@ -19,15 +20,19 @@ one pod. Guide sections 2.1 and 3.1; CNI specification 1.1.0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from k8snetlab.cni.bridge import Bridge
+from k8snetlab.cni.cloud import Cloud
 from k8snetlab.cni.flannel import Flannel
 from k8snetlab.cni.plan import Machine, Option, Plan, Remote, Workload
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
-__all__ = ["VARIANTS", "Bridge", "Cni", "Flannel", "Machine", "Option", "Plan", "Remote", "Workload", "named"]
+__all__ = [
+    "VARIANTS", "Bridge", "Cloud", "Cni", "Flannel", "Machine", "Option", "Plan", "Remote", "Routing", "Workload",
+    "named", "told_to_router",
+]  # fmt: skip
 
 
 class Cni(Protocol):
@@ -66,9 +71,26 @@ class Cni(Protocol):
         ...
 
 
+@runtime_checkable
+class Routing(Protocol):
+    """A CNI that has something to say to the router between the nodes as well: a provider's route table, or BGP."""
+
+    def router(self, plan: Plan) -> Part:
+        """What it writes there. Its routes name a gateway and no device: the router knows which of its own leads
+        there.
+        """
+        ...
+
+
+def told_to_router(plugin: Cni, plan: Plan) -> Part:
+    """What a CNI writes on the router between the nodes; most write nothing."""
+    return plugin.router(plan) if isinstance(plugin, Routing) else Part()
+
+
 VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
     "bridge": Bridge.of,
     "flannel": Flannel.of,
+    "cloud": Cloud.of,
 }
 """The CNIs that exist, by name; each is made from its options."""
 

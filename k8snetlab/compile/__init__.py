@@ -80,7 +80,8 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str, proxy_options: Mapping
     for segment in layout.segments:
         more = [(BALANCER, router_device(layout, segment))] if fronted.machine else []
         held[segment.switch] = partial(underlay.switch, layout, segment, *more)
-    held[ROUTER] = partial(underlay.router, layout, added.get(ROUTER, Part()))
+    told = underlay.learnt(layout, cni.told_to_router(plugin, layout.cni_plan))
+    held[ROUTER] = partial(underlay.router, layout, added.get(ROUTER, Part()), told)
     if fronted.machine:
         held[BALANCER] = partial(underlay.balancer, layout, added[BALANCER])
     held[CLIENT] = partial(underlay.outside, client_address(4), client_address(6))

@@ -2,7 +2,8 @@
 
 One switch for each underlay subnet, one router that joins them, and beyond it the outside world: one cable with a
 client. The router knows the underlay subnets and the outside, nothing of pods or Services; what is for these ends in
-its blackhole route, unanswered, as private addresses do on the Internet.
+its blackhole route, unanswered, as private addresses do on the Internet. Some CNIs tell it where pods are (`learnt`);
+what comes from outside still finds none.
 
 A client may be put anywhere else for one question (`client`), and outside traffic for an address may be led to a node
 (`led_through`), as a cloud's load balancer or an administrator's route does. Both give another network.
@@ -22,11 +23,11 @@ from k8snetlab.compile.layout import BALANCER, CLIENT, OUTSIDE, ROUTER, Layout, 
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Host, Network, Part, assembled
 from k8snetlab.linux.link import Address, Link, LinkKind, Peer, loopback
-from k8snetlab.linux.route import Route, RouteType, connected
+from k8snetlab.linux.route import Route, RouteType, RoutingRule, connected
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
-    "balancer", "client", "led_through", "nic", "outside", "router", "router_device", "station", "switch",
+    "balancer", "client", "learnt", "led_through", "nic", "outside", "router", "router_device", "station", "switch",
     "underlay_routes",
 ]  # fmt: skip
 
@@ -90,7 +91,7 @@ def router_device(layout: Layout, segment: Segment) -> str:
     return f"eth{layout.segments.index(segment)}"
 
 
-def router(layout: Layout, more: Part) -> Host:
+def router(layout: Layout, *more: Part) -> Host:
     """The machine that joins the underlay subnets and the outside world, and has `more` routes."""
     links: list[Link] = [loopback()]
     routes: list[Route] = []
@@ -106,7 +107,31 @@ def router(layout: Layout, more: Part) -> Host:
         routes.extend(connected(block, device, address) for address, block in held)
     routes.extend(Route("default", type=RouteType.BLACKHOLE, family=of) for of in (4, 6))
     forwarding = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-    return assembled(ROUTER, "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding), more)
+    return assembled(ROUTER, "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding), *more)
+
+
+OUTER = "100"
+"""The router's table for packets from outside, and the priority of the rule that leads there."""
+
+
+def learnt(layout: Layout, told: Part) -> Part:
+    """What a CNI tells the router, with the device that leads to each gateway. Nothing of it is for packets from
+    outside: to them the pod networks are as unknown as before.
+    """
+    if not told.routes:
+        return told
+    pods = layout.objects.networks.pods
+    dark = [Route(str(block), type=RouteType.BLACKHOLE, table=OUTER, family=block.family) for block in pods]
+    rules = [RoutingRule(int(OUTER), OUTER, iif=WAN, family=block.family) for block in pods]
+    near = [msgspec.structs.replace(route, device=_towards(layout, route)) for route in told.routes]
+    return msgspec.structs.replace(told, routes=(*near, *dark), rules=(*told.rules, *rules))
+
+
+def _towards(layout: Layout, route: Route) -> str:
+    segment = layout.segment_of(route.via)
+    if segment is None:
+        raise BadOption(Problem(f"the gateway {route.via} is on no underlay subnet", object=ROUTER, field=route.prefix))
+    return router_device(layout, segment)
 
 
 def balancer(layout: Layout, more: Part) -> Host:

@@ -115,7 +115,7 @@ def _no_kubelet(terrain: Terrain) -> Network:
 
 
 def _leaky_router(terrain: Terrain) -> Network:
-    """Somebody taught the router the pods' addresses: they can now be reached from outside."""
+    """Somebody taught the router the pods' addresses, for packets from outside too: pods can be reached from there."""
     routes: list[Route] = []
     for name, own, _ in _spots(terrain):
         station = terrain.layout.stations[name]
@@ -123,7 +123,9 @@ def _leaky_router(terrain: Terrain) -> Network:
         via = (address for address in station.addresses if family(address) == own.family)
         routes.extend(Route(str(own), device, address, family=own.family) for address in via)
     router = terrain.network[ROUTER]
-    return terrain.network.replacing(msgspec.structs.replace(router, routes=(*router.routes, *routes)))
+    everybody = tuple(rule for rule in router.rules if not rule.iif)
+    routes = [route for route in routes if route not in router.routes]
+    return terrain.network.replacing(msgspec.structs.replace(router, routes=(*router.routes, *routes), rules=everybody))
 
 
 BREAKERS: Mapping[str, Callable[[Terrain], Network]] = {

@@ -1,8 +1,8 @@
 """Would the real plugin have made the same?
 
-The CNIs `bridge` and `flannel` do not plug pods in themselves: they leave that to the plugin `bridge`, a program with a
-contract — a network configuration on standard input, a few variables, a result on standard output. What it leaves on
-node and pod is compiled by `cni.bridge`. Here the program itself does the work:
+The CNIs `bridge`, `flannel` and `cloud` do not plug pods in themselves: they leave that to the plugin `bridge`, a
+program with a contract — a network configuration on standard input, a few variables, a result on standard output. What
+it leaves on node and pod is compiled by `cni.bridge`. Here the program itself does the work:
 
     with live.Lab(unplugged(shop)) as lab:
         attach(lab, shop)
@@ -85,6 +85,9 @@ class _Unplugged(msgspec.Struct, frozen=True):
     def pod(self, plan: cni.Plan, machine: cni.Machine, workload: cni.Workload) -> Part:
         return Part(links=(loopback(),))
 
+    def router(self, plan: cni.Plan) -> Part:
+        return cni.told_to_router(self.plugin, plan)
+
 
 def unplugged(cluster: Cluster) -> Network:
     """The machines as they are before a pod has a cable: all else is as compiled."""
@@ -111,7 +114,7 @@ def configuration(cluster: Cluster, node: str) -> dict[str, Any]:
         "isGateway": True,
         "isDefaultGateway": True,
         "hairpinMode": options["hairpin"] == "on",
-        "ipMasq": options.get("masquerade") == "on",
+        "ipMasq": cluster.options.cni == "bridge" and options["masquerade"] == "on",
         "mtu": cluster.plugin.pod_mtu(machine),
         "ipam": {
             "type": "host-local",
@@ -124,6 +127,7 @@ def configuration(cluster: Cluster, node: str) -> dict[str, Any]:
 
 _ROUTES: Mapping[str, Callable[[Cluster, cni.Machine], list[str]]] = {
     "bridge": lambda cluster, machine: [],
+    "cloud": lambda cluster, machine: [],
     "flannel": lambda cluster, machine: [str(block) for block in cluster.layout.cni_plan.pod_cidrs],
 }
 """The routes that pods get beside the default route, by CNI."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from k8snetlab import cni
 from k8snetlab.address import Prefix
 from k8snetlab.linux.host import Host, Network, Part, assembled
@@ -57,7 +59,7 @@ def pod(plugin: cni.Cni, whole: cni.Plan, of: cni.Machine, workload: cni.Workloa
 
 
 def network(plugin: cni.Cni, whole: cni.Plan) -> Network:
-    """All machines and pods, a switch for each zone, and a router that knows the zones and nothing else."""
+    """All machines and pods, a switch for each zone, and a router that knows the zones and what the plugin tells it."""
     held: dict[str, Host] = {}
     zones: dict[str, list[cni.Machine]] = {}
     for each in whole.machines:
@@ -67,7 +69,7 @@ def network(plugin: cni.Cni, whole: cni.Plan) -> Network:
         zones.setdefault(_zone(each), []).append(each)
     for zone, there in zones.items():
         held[f"switch{zone}"] = _switch(zone, there)
-    held["router"] = _router(zones)
+    held["router"] = _router(zones, cni.told_to_router(plugin, whole))
     return Network(held)
 
 
@@ -105,13 +107,16 @@ def _switch(zone: str, there: Sequence[cni.Machine]) -> Host:
     return assembled(f"switch{zone}", "switch", Part(links=(bridge, *ports)))
 
 
-def _router(zones: Mapping[str, Sequence[cni.Machine]]) -> Host:
+def _router(zones: Mapping[str, Sequence[cni.Machine]], told: Part) -> Host:
     links: list[Link] = [loopback()]
     routes: list[Route] = []
     for at, (zone, there) in enumerate(zones.items(), 2):
-        own = tuple(Address(_gateway(address), address.length) for address in there[0].addresses)
+        held = tuple(Address(_gateway(address), address.length) for address in there[0].addresses)
         cable = Peer(f"switch{zone}", "portrouter")
-        links.append(Link(f"eth{zone}", at, LinkKind.NIC, _mac(f"router{zone}"), peer=cable, addresses=own))
-        routes += (_connected(address, f"eth{zone}") for address in own)
+        links.append(Link(f"eth{zone}", at, LinkKind.NIC, _mac(f"router{zone}"), peer=cable, addresses=held))
+        routes += (_connected(address, f"eth{zone}") for address in held)
+        near = (route for route in told.routes if any(address.prefix.contains(route.via) for address in held))
+        routes += (msgspec.structs.replace(route, device=f"eth{zone}") for route in near)
     forwarding = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-    return assembled("router", "router", Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding))
+    own = Part(links=tuple(links), routes=tuple(routes), sysctls=forwarding)
+    return assembled("router", "router", own, Part(patches=told.patches))

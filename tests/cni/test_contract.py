@@ -17,11 +17,13 @@ CHOICES: list[tuple[str, dict[str, str]]] = [
     ("flannel", {}),
     ("flannel", {"directrouting": "on"}),
     ("flannel", {"backend": "host-gw"}),
+    ("cloud", {}),
 ]
+NAMES = ["bridge", "vxlan", "directrouting", "host-gw", "cloud"]
 
 
 @pytest.mark.parametrize("of", [4, 6])
-@pytest.mark.parametrize(("name", "options"), CHOICES, ids=["bridge", "vxlan", "directrouting", "host-gw"])
+@pytest.mark.parametrize(("name", "options"), CHOICES, ids=NAMES)
 def test_every_pod_reaches_every_other_without_nat(name: str, options: dict[str, str], of: int) -> None:
     """On one node and between nodes, in both families."""
     machines = (machine(1, families=(4, 6)), machine(2, families=(4, 6)))
@@ -35,7 +37,7 @@ def test_every_pod_reaches_every_other_without_nat(name: str, options: dict[str,
         assert (found.arrival.host, found.arrival.packet.ip.src) == (there.name, here.addresses[at])
 
 
-@pytest.mark.parametrize(("name", "options"), CHOICES, ids=["bridge", "vxlan", "directrouting", "host-gw"])
+@pytest.mark.parametrize(("name", "options"), CHOICES, ids=NAMES)
 def test_a_node_reaches_its_own_pods_and_those_of_others(name: str, options: dict[str, str]) -> None:
     """Probes of the kubelet, and whatever else runs on the machines."""
     machines = (machine(1), machine(2))
@@ -46,7 +48,7 @@ def test_a_node_reaches_its_own_pods_and_those_of_others(name: str, options: dic
             assert found.client is Client.OPEN, found.reason
 
 
-@pytest.mark.parametrize(("name", "options"), CHOICES, ids=["bridge", "vxlan", "directrouting", "host-gw"])
+@pytest.mark.parametrize(("name", "options"), CHOICES, ids=NAMES)
 def test_a_pod_leaves_the_others_as_they_are(name: str, options: dict[str, str]) -> None:
     """A what-if must not rename devices: with one pod more, the links of those before are the same."""
     plugin, one = cni.named(name, options), machine(1)

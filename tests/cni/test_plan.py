@@ -12,7 +12,7 @@ from tests.cni.example import machine, plan
 
 def test_an_unknown_cni_is_named_with_those_that_exist() -> None:
     """The message lists what can be chosen."""
-    with pytest.raises(BadOption, match=r"cni: there is no CNI 'calico2'; there are bridge, flannel"):
+    with pytest.raises(BadOption, match=r"cni: there is no CNI 'calico2'; there are bridge, flannel, cloud"):
         cni.named("calico2")
 
 

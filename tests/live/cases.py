@@ -31,6 +31,8 @@ CNIS: tuple[tuple[str, dict[str, str]], ...] = (
     ("flannel", {"mtu": "1400"}),
     ("bridge", {}),
     ("bridge", {"hairpin": "off"}),
+    ("cloud", {}),
+    ("cloud", {"source-dest-check": "on"}),
 )
 NODES = ("172.18.0.0/16", "172.18.1.0/24,172.18.2.0/24")
 EVERY = 9

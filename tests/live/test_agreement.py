@@ -7,7 +7,14 @@ from k8snetlab.cluster import Cluster, example
 from tests.live.questions import everybody, pod_pairs, services
 from tests.live.shop import shop
 
-CNIS = [("flannel", {}), ("flannel", {"backend": "host-gw"}), ("bridge", {})]
+CNIS: list[tuple[str, dict[str, str]]] = [
+    ("flannel", {}),
+    ("flannel", {"backend": "host-gw"}),
+    ("bridge", {}),
+    ("cloud", {}),
+    ("cloud", {"source-dest-check": "on"}),
+]
+NAMES = ["flannel", "flannel host-gw", "bridge", "cloud", "cloud with the provider's check"]
 
 
 def disagreements(cluster: Cluster, probes: list[live.Probe]) -> list[str]:
@@ -17,7 +24,7 @@ def disagreements(cluster: Cluster, probes: list[live.Probe]) -> list[str]:
     return [str(each) for each in live.compare(cluster.network, probes, sights) if not each.agrees]
 
 
-@pytest.mark.parametrize(("cni", "options"), CNIS, ids=["flannel", "flannel host-gw", "bridge"])
+@pytest.mark.parametrize(("cni", "options"), CNIS, ids=NAMES)
 def test_the_bookshop_is_on_the_kernel_as_in_the_walk(kernel: None, cni: str, options: dict[str, str]) -> None:
     """All pods to all pods, and every Service from pods, nodes and outside: every probe ends as the walk says."""
     bookshop = example("bookshop", cni=cni, cni_options=options)
@@ -26,7 +33,7 @@ def test_the_bookshop_is_on_the_kernel_as_in_the_walk(kernel: None, cni: str, op
     assert not wrong, "\n".join(wrong[:20])
 
 
-@pytest.mark.parametrize(("cni", "options"), CNIS, ids=["flannel", "flannel host-gw", "bridge"])
+@pytest.mark.parametrize(("cni", "options"), CNIS, ids=NAMES)
 def test_a_cluster_of_both_families_is_on_the_kernel_as_in_the_walk(
     kernel: None, cni: str, options: dict[str, str]
 ) -> None:

@@ -23,6 +23,7 @@ CLUSTERS: Mapping[str, Mapping[str, Any]] = {
     "bridge that hides pods": {"cni": "bridge", "cni_options": {"masquerade": "on"}, **DUAL},
     "flannel": {"cni": "flannel", **DUAL},
     "flannel host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
+    "cloud": {"cni": "cloud", **DUAL},
 }
 
 
