@@ -19,8 +19,9 @@ that is here gets its source back at tc egress (`cil_to_netdev`). The programs a
 (`cil_from_container`, `cil_to_container`) do the same for what no socket program has translated; there the sender's
 address is kept, unless he is sent to himself.
 
-A socket without a backend hears `EHOSTUNREACH` from connect() at once. Affinity counts for a socket by its namespace
-(there is no source address yet), for a packet by its source; every use makes it last again.
+A socket without a backend hears `EHOSTUNREACH` from connect() at once; UDP sockets are taken to be connected, too.
+Affinity counts for a socket by its namespace (there is no source address yet), for a packet by its source; every use
+makes it last again.
 
 Not modelled: fragments (only the first has ports; the others go on as they are), the time-outs of remembered
 connections. ICMP errors about a translated packet are translated back in every case; whether Cilium's programs do so
@@ -47,10 +48,12 @@ __all__ = ["Balancer", "Dialled"]
 DIALS: Mapping[tuple[str, int], Program] = {
     ("TCP", 4): Program.CONNECT4,
     ("TCP", 6): Program.CONNECT6,
-    ("UDP", 4): Program.SENDMSG4,
-    ("UDP", 6): Program.SENDMSG6,
+    ("UDP", 4): Program.CONNECT4,
+    ("UDP", 6): Program.CONNECT6,
 }
-"""The program that sees where a socket wants to go; other protocols have none."""
+"""The program that sees where a socket wants to go; other protocols have none. A UDP socket is taken to be connected,
+as a resolver's is; where one is not, the program at sendmsg() does the same for each datagram.
+"""
 
 EPHEMERAL = range(32768, 65536)
 """The source ports that translated packets may have."""

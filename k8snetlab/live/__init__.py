@@ -10,10 +10,12 @@ real rules, real packets.
 or, everything at once, `live.prove(shop)`; `live.evidence(shop)` is such a proof from the records.
 
 Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `bridge` (iproute2), `iptables-restore`
-(iptables) and `conntrack`; it may be an ordinary user who asks. `capabilities()` says what is missing and why.
+(iptables) and `conntrack`; it may be an ordinary user who asks, unless eBPF programs are to be loaded.
+`capabilities()` says what is missing and why.
 
-Read on: `script` (what is typed), `inside.agent` (who types it), `lab`, `comparison`, `questions`, `proof`,
-`proving`, `records`; and `plugins`, for who wants to see real CNI plugins make the same.
+Read on: `script` (what is typed), `inside.agent` (who types it), `sockets` (what is told to eBPF programs), `lab`,
+`comparison`, `questions`, `proof`, `proving`, `records`; and `plugins`, for who wants to see real CNI plugins make the
+same.
 """
 
 from __future__ import annotations

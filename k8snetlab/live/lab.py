@@ -202,9 +202,12 @@ class Lab:
 
     def _lead(self) -> None:
         """Lead the sockets of pods and nodes, and packets from outside, to backends, where eBPF programs do."""
-        refused = self._ask("lead", **sockets.maps(self.network).as_dict())
+        try:
+            refused = self._ask("lead", **sockets.maps(self.network).as_dict())
+        except CannotDo as error:
+            refused = str(error)
         if refused:
-            raise CannotDo(Problem(f"programs at devices: {refused}", field="ebpf"))
+            raise CannotDo(Problem(f"the kernel takes no programs here: {refused}", field="ebpf"))
 
     def _batch(self, jobs: Sequence[tuple[str, list[str], str]]) -> None:
         if not jobs:

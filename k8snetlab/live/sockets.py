@@ -4,7 +4,8 @@ The programs are the same for every cluster (`inside.sockets`, `inside.packets`)
 maps, which are written down here from the Hosts: one set of maps for each machine, whose pods look into it too, for
 each namespace whose it is and which programs work there, and for each device which programs stand at it.
 
-Not built is what happens to a container that a program at its device leads to itself (`unbuilt` says when that is).
+Not built is what happens to a container that a program at its device leads to itself, and to an ICMP error about a
+packet that one has translated (`unbuilt` says when that is).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from k8snetlab.linux.host import Network
 from k8snetlab.live.comparison import walked
 from k8snetlab.live.probes import Probe
 from k8snetlab.live.script import namespace
+from k8snetlab.packet import ICMP
 from k8snetlab.trace import Action
 
 __all__ = ["Maps", "maps", "unbuilt"]
@@ -100,14 +102,13 @@ def _number(held: list[Ebpf], ebpf: Ebpf) -> int:
 
 
 def unbuilt(network: Network, probe: Probe) -> bool:
-    """Whether a program that is not built has its hand in what becomes of a probe."""
-    return any(
-        step.rule is not None
-        and step.rule.table == "bpf"
-        and step.action is Action.SNAT
-        and step.packet.ip.src in _loopback(network[step.where].ebpf)
-        for step in walked(network, probe).steps
-    )
+    """Whether something has its hand in what becomes of a probe that is not built."""
+    result = walked(network, probe)
+    changed = [step for step in result.steps if step.device and step.rule is not None and step.rule.table == "bpf"]
+    to_himself = any(step.packet.ip.src in _loopback(network[step.where].ebpf) for step in changed)
+    header = result.answer.headers[1] if result.answer is not None else None
+    error = isinstance(header, ICMP) and header.is_error
+    return to_himself or (error and any(step.action is Action.DNAT for step in changed))
 
 
 def _loopback(ebpf: Ebpf | None) -> tuple[str, ...]:
