@@ -182,11 +182,13 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
 
 
 def _frontends(host: Host) -> dict[str, str]:
-    """Programs by where they are attached, and slots of the load-balancing map by address, port and slot."""
+    """Programs by where they are attached, and slots of the load-balancing map by address, port and slot. The map is
+    that of the whole machine, and told of it alone, not once more of each of its containers.
+    """
     if host.ebpf is None:
         return {}
     found = {each.text: each.text for each in host.ebpf.attached}
-    for frontend in host.ebpf.services.values():
+    for frontend in host.ebpf.services.values() if host.name == host.ebpf.machine else ():
         found.update({slot.service: slot.text for slot in frontend.entries})
     return found
 

@@ -252,6 +252,18 @@ def test_an_error_about_a_translated_packet_finds_its_way_back() -> None:
         assert ends(net, "outside", M1, SHARED, "UDP") == [(1.0, "REFUSED", "", "")]
 
 
+def test_a_client_outside_sticks_by_his_address() -> None:
+    """Connections of one source go to one backend, those of another need not."""
+    world = World(network(frontend(M1, SHARED, A, B, C, affinity=60)), random.Random(2))
+    taken: dict[str, set[str]] = {"outside": set(), "router": set()}
+    for _ in range(10):
+        for who, found in taken.items():
+            arrival = exchange(world, who, M1, SHARED).arrival
+            assert arrival is not None
+            found.add(arrival.host)
+    assert all(len(found) == 1 for found in taken.values())
+
+
 def test_without_the_program_at_egress_the_answer_is_a_stranger() -> None:
     """The client hears from the backend's own address, and does not know it."""
     net = network(frontend(M1, SHARED, A)).without("m1", Attachment(Program.TO_OUTSIDE, "eth0"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_the_application_believes_in_the_address_it_asked_for(lab: live.Lab, sha
     """getpeername() tells the Service's address, though the packets carry the backend's."""
     vip = address(shapes, "web", 4)
     with lab.capturing("default/caller-ant", "eth0") as capture:
-        printed = lab.run("default/caller-ant", "python3", "-c", ASKS, vip)
+        printed = lab.run("default/caller-ant", sys.executable, "-c", ASKS, vip)
     assert printed.out.split() == [vip, "80"], printed.err
     addresses = {bytes(frame.octets[30:34]) for frame in capture.frames if frame.octets[12:14] == b"\x08\x00"}
     assert addresses and bytes(map(int, vip.split("."))) not in addresses
@@ -101,7 +102,7 @@ print(*held.recvfrom(100)[1])
 def test_a_datagram_seems_to_be_answered_by_whom_it_was_sent_to(lab: live.Lab, shapes: Cluster) -> None:
     """sendto() is led to a backend, and recvfrom() names the Service: a resolver takes no answer from a stranger."""
     vip = address(shapes, "dns", 4)
-    printed = lab.run("default/caller-ant", "python3", "-c", TALKS, vip)
+    printed = lab.run("default/caller-ant", sys.executable, "-c", TALKS, vip)
     assert printed.out.split() == [vip, "53"], printed.err
 
 
