@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -32,11 +33,14 @@ from k8snetlab.linux.netfilter import (
     ORDER,
     PRIORITIES,
     TRACKING,
+    TRANSLATING,
     Chain,
     CtState,
+    Jump,
     Netfilter,
     Patch,
     Rule,
+    Table,
     tables,
 )
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
@@ -178,13 +182,17 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def tracks(self) -> Mapping[int, bool]:
-        """Whether connections are tracked, by family: only where some rule needs it (table nat, or `-m conntrack`)."""
+        """Whether connections are tracked, by family: only where some rule needs it, which translates or looks at a
+        connection. A table nat without such a rule does not.
+        """
         return {of: self._needs_tracking(of) for of in (4, 6)}
 
     def _needs_tracking(self, of: int) -> bool:
         tables = self.netfilter.of(of)
+        if "nat" in tables and _translates(tables["nat"]):
+            return True
         rules = (rule for table in tables.values() for rule in table.rules)
-        if "nat" in tables or any(isinstance(match, CtState) for rule in rules for match in rule.matches):
+        if any(isinstance(match, CtState) for rule in rules for match in rule.matches):
             return True
         return any(table.tracks for table in self.nftables if of in nft.FAMILIES[table.family])
 
@@ -333,6 +341,16 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             return self.without(link)
         alone = msgspec.structs.replace(link, peer=None)
         return msgspec.structs.replace(self, links=tuple(alone if held == link else held for held in self.links))
+
+
+def _translates(table: Table) -> bool:
+    """Whether some rule of iptables' table nat translates. The end of a packet's way is looked at first: what
+    masquerades there is found before the chains of Services are built.
+    """
+    last = table.chains["POSTROUTING"].rules
+    called = (rule.target.chain for rule in last if isinstance(rule.target, Jump) and rule.target.chain in table.chains)
+    near = (rule for name in called for rule in table.chains[name].rules)
+    return any(isinstance(rule.target, TRANSLATING) for rule in chain(last, near, table.rules))
 
 
 def _in_turn(doors: tuple[nft.Entrance, ...], table: Chain | None, priority: int) -> tuple[Chain | nft.Entrance, ...]:

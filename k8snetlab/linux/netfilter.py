@@ -505,6 +505,10 @@ class Masquerade(msgspec.Struct, frozen=True, gc=False):
         return f"-j MASQUERADE{' --random-fully' if self.random_fully else ''}"
 
 
+TRANSLATING = (Dnat, Redirect, Snat, Masquerade)
+"""The targets that rewrite addresses: a rule with one of them turns connection tracking on."""
+
+
 class Reject(msgspec.Struct, frozen=True, gc=False):
     """`-j REJECT --reject-with KIND`: drop it and tell the sender. KIND as printed: `icmp-port-unreachable`,
     `tcp-reset`, …

@@ -52,6 +52,19 @@ link add name b type veth peer name c
 link add name d type vxlan id 1 local 192.0.2.1 dev b dstport 8472 nolearning
 """
 
+TABLE = """table ip k8snetlab_rules {
+  set seen { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 3h; }
+  map services { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 192.0.2.1 . tcp . 80 : goto web }; }
+  chain web { numgen random mod 2 vmap { 0 : goto first, 1 : goto second }; }
+  chain first { update @seen { ip saddr }; meta l4proto tcp dnat to 192.0.2.2:80; }
+  chain second { meta l4proto tcp dnat ip to numgen random mod 1 map { 0 : 192.0.2.3 . 80 }; }
+  chain entrance { type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @services; }
+  chain leaving { type nat hook postrouting priority 100; masquerade fully-random; }
+  chain passing { type filter hook forward priority 0; ct state new fib daddr type local reject; }
+}
+"""
+"""A table with every kind of statement that kube-proxy uses."""
+
 TRACED = """table ip k8snetlab_trace {
   chain flagged { type filter hook prerouting priority -301; @th,240,8 & 0x17 == 0x02 meta nftrace set 1; }
 }
@@ -60,10 +73,11 @@ list chain ip nat POSTROUTING
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
 SPARED = (
-    "counters", "rule trace", "ipset", "CNI plugins", "socket load balancing by eBPF", "packet load balancing by eBPF",
+    "counters", "nftables", "rule trace", "ipset", "CNI plugins", "socket load balancing by eBPF",
+    "packet load balancing by eBPF",
 )  # fmt: skip
 """What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
-in pods by itself, few networks have sets, and only proxy mode ebpf has such programs.
+in pods by itself, few networks have sets or tables of nftables, and only proxy mode ebpf has such programs.
 """
 
 
@@ -137,10 +151,7 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     yield _tried(lab, "settings", ["cat", "/proc/sys/net/ipv6/conf/all/forwarding"], "", "IPv6 is there")
     refused = lab.counters_refused()
     yield Capability("counters", not refused, refused or "nfacct objects can be made")
-    if shutil.which("nft"):
-        yield _tried(lab, "rule trace", ["nft", "-f", "-"], TRACED, "the kernel tells which rules a packet matches")
-    else:
-        yield Capability("rule trace", present=False, reason="nft is not on this machine", package="nftables")
+    yield from _nftables(lab)
     yield _program("ipset", "ipset")
     yield _plugins()
     refused = lab.sockets_refused()
@@ -150,6 +161,19 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     says = "programs at tc ingress and egress are loaded and attached, without a compiler"
     reason = f"{refused} (it needs root, and Linux 6.6)" if refused else says
     yield Capability("packet load balancing by eBPF", not refused, reason)
+
+
+def _nftables(lab: Lab) -> Iterator[Capability]:
+    """What `nft` is needed for: rules of its own, and to let the kernel tell which rules a packet matches."""
+    tried = (
+        ("nftables", TABLE, "sets, maps and every statement that kube-proxy uses"),
+        ("rule trace", TRACED, "the kernel tells which rules a packet matches"),
+    )
+    for name, text, says in tried:
+        if shutil.which("nft"):
+            yield _tried(lab, name, ["nft", "-f", "-"], text, says)
+        else:
+            yield Capability(name, present=False, reason="nft is not on this machine", package="nftables")
 
 
 def _plugins() -> Capability:

@@ -8,14 +8,18 @@ kernel tell which of them matched. `agreement` walks the same probe and puts the
 
 Followed are the first packet of the connection and the first answer (the second packet of a handshake, a reset, an
 ICMP error, a datagram), also inside of tunnels. Compared is, for each machine and each of both ways, the ordered list
-of the rules that matched, as `iptables-save` prints them. Rules that did not match, policies and the ends of chains
-are not compared: the walk does not name them. Load balancing is replayed: of all ways in which the walk's choices can
-fall, one must be what the kernel did.
+of the rules that matched, as `iptables-save` and `nft list ruleset` print them. Rules that did not match, policies and
+the ends of chains are not compared: the walk does not name them. Load balancing is replayed: of all ways in which the
+walk's choices can fall, one must be what the kernel did.
 
-The kernel names a rule by its handle. Its text is the one that stands at the same place of the same chain, in what
-`nft -a list ruleset` and `iptables-save` print; so iptables must be the one that keeps its rules in nf_tables. The
-flag is set in a table of its own, before every other table, which is gone afterwards and never compared; a packet in a
-tunnel is recognised by bytes of the inner packet. nfacct counters, which a kernel may lack, are left out on both sides.
+The kernel names a rule by its handle. What `nft -a list ruleset` prints has the text of each rule of nftables beside
+its handle. A rule of iptables is the one that stands at the same place of the same chain in what `iptables-save`
+prints; so iptables must be the one that keeps its rules in nf_tables. What a verdict map has led to is the chain that
+goes on; which element it was, the kernel does not tell.
+
+The flag is set in a table of its own, before every other table, which is gone afterwards and never compared; a packet
+in a tunnel is recognised by bytes of the inner packet. Counters are left out on both sides: a kernel may lack those of
+nfacct.
 
 Not followed: later packets of a connection; pieces of a datagram on a machine that tracks no connections, but for the
 first; SCTP, ICMP. Guide section 2.2; `nft(8)`.
@@ -23,7 +27,6 @@ first; SCTP, ICMP. Guide section 2.2; `nft(8)`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +37,7 @@ import msgspec
 
 from k8snetlab.address import family
 from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.nftables import FAMILIES
 from k8snetlab.linux.walk import every
 from k8snetlab.live.comparison import walked
 from k8snetlab.live.probes import Probe, Sight
@@ -41,7 +45,7 @@ from k8snetlab.trace import Step
 
 __all__ = [
     "PATIENCE", "Agreement", "Event", "Followed", "Matched", "Texts", "agreement", "followable", "matched", "texts",
-    "unwatch", "watch",
+    "told_of", "unwatch", "watch",
 ]  # fmt: skip
 
 PATIENCE = 0.8
@@ -50,18 +54,26 @@ PATIENCE = 0.8
 TABLE = "k8snetlab_trace"
 _ASKED, _ANSWERED, _PIECE = "asked", "answered", "piece"
 _FAMILIES: Mapping[int, str] = {4: "ip", 6: "ip6"}
-_OF_PROTOCOL: Mapping[int, int] = {2: 4, 10: 6}
+_OF_PROTOCOL: Mapping[int, str] = {1: "inet", 2: "ip", 10: "ip6"}
 _TCP, _UDP, _FRAGMENT = 6, 17, 44
 
 Event: TypeAlias = tuple[str, int, str, str, int, int, str, str]
 """What the agent hears: `inside.tracing.Event`."""
 
-Texts: TypeAlias = Mapping[tuple[int, str, str, int], str]
-"""What `iptables-save` prints for a rule: by family, table, chain and handle."""
+Place: TypeAlias = tuple[str, str, str]
+"""A chain: family as nft writes it, table, chain."""
+
+Called: TypeAlias = tuple[str, str]
+"""The table of a rule as its own tool calls it, and the rule as that tool prints it."""
+
+Texts: TypeAlias = Mapping[tuple[str, str, str, int], Called]
+"""What rules are called, by family, table, chain and handle."""
 
 
 class Matched(msgspec.Struct, frozen=True):
-    """A rule that matched the packet: on which machine, in which table and chain, and as `iptables-save` prints it."""
+    """A rule that matched the packet: on which machine, in which table and chain, and as `iptables-save` or `nft list
+    ruleset` prints it. A table of nftables has its family before its name.
+    """
 
     where: str
     table: str
@@ -69,7 +81,8 @@ class Matched(msgspec.Struct, frozen=True):
     text: str
 
     def __str__(self) -> str:
-        return f"-t {self.table} {self.text}"
+        native = " " in self.table
+        return f"{self.table} {self.chain} {self.text}" if native else f"-t {self.table} {self.text}"
 
 
 class Followed(msgspec.Struct, frozen=True):
@@ -116,18 +129,23 @@ class Agreement(msgspec.Struct, frozen=True):
 # What the kernel is told
 
 
+def told_of(host: Host) -> tuple[int, ...]:
+    """The families of whose packets the kernel can tell on a machine: those that it has rules for."""
+    own = {version for table in host.nftables for version in FAMILIES[table.family]}
+    return tuple(version for version in _FAMILIES if version in own or host.netfilter.of(version))
+
+
 def watch(host: Host, probe: Probe, tunnels: Iterable[int]) -> str:
     """The input of `nft -f` that sets the trace flag on the packets of a probe on a machine; empty if the machine has
     no rules. `tunnels` are the ports that VXLAN uses.
     """
     of = family(probe.address)
-    families = (version for version in _FAMILIES if host.netfilter.of(version))
-    return "".join(_table(version, _conditions(version, of, probe.protocol, tunnels)) for version in families)
+    return "".join(_table(version, _conditions(version, of, probe.protocol, tunnels)) for version in told_of(host))
 
 
 def unwatch(host: Host) -> str:
     """The input of `nft -f` that takes back what `watch` did."""
-    return "".join(f"delete table {_FAMILIES[each]} {TABLE}\n" for each in _FAMILIES if host.netfilter.of(each))
+    return "".join(f"delete table {_FAMILIES[each]} {TABLE}\n" for each in told_of(host))
 
 
 def _table(version: int, conditions: Sequence[tuple[str, str]]) -> str:
@@ -204,27 +222,46 @@ def followable(probe: Probe) -> Probe:
 
 
 def texts(ruleset: str, saved: Mapping[int, str]) -> Texts:
-    """Handle to text, from what `nft -j -a list ruleset` and, for each family, `iptables-save` print: in both, the
+    """What rules are called, from what `nft -a list ruleset` and, for each family, `iptables-save` print: in both, the
     rules of a chain stand in the same order. Raises `ValueError` where they do not hold as many.
     """
-    handles: dict[tuple[int, str, str], list[int]] = {}
-    lines: dict[tuple[int, str, str], list[str]] = {}
-    versions = {name: version for version, name in _FAMILIES.items()}
-    for each in json.loads(ruleset)["nftables"]:
-        rule = each.get("rule")
-        if rule and rule["family"] in versions:
-            handles.setdefault((versions[rule["family"]], rule["table"], rule["chain"]), []).append(rule["handle"])
+    own = dict(_listed(ruleset))
+    found = {(*place, handle): (" ".join(place[:2]), text) for place, rules in own.items() for handle, text in rules}
+    for place, lines in _saved(saved).items():
+        handles = [handle for handle, _ in own.get(place, ())]
+        found.update(((*place, handle), (place[1], line)) for handle, line in zip(handles, lines, strict=True))
+    return found
+
+
+def _listed(ruleset: str) -> Iterator[tuple[Place, list[tuple[int, str]]]]:
+    """Each chain, with the handles and the texts of its rules."""
+    family, table = "", ""
+    rules: list[tuple[int, str]] = []
+    for line in ruleset.splitlines():
+        words = line.split(" # handle ")[0].split()
+        if line.startswith("table "):
+            _, family, table, *_ = words
+        elif line.startswith("\t") and words[:1] in (["chain"], ["set"], ["map"]):
+            rules = []
+            if words[0] == "chain":
+                yield (family, table, words[1]), rules
+        elif line.startswith("\t\t"):
+            text, found, handle = line.strip().rpartition(" # handle ")
+            if found:
+                rules.append((int(handle), text))
+
+
+def _saved(saved: Mapping[int, str]) -> Mapping[Place, list[str]]:
+    """Each chain of iptables, with the texts of its rules."""
+    lines: dict[Place, list[str]] = {}
     for version, text in saved.items():
         table = ""
         for line in text.splitlines():
             if line.startswith("*"):
                 table = line[1:]
             elif line.startswith("-A "):
-                lines.setdefault((version, table, line.split(" ", 2)[1]), []).append(line)
-    return {
-        (*place, handle): text for place, all_of in lines.items()
-        for handle, text in zip(handles.get(place, ()), all_of, strict=True)
-    }  # fmt: skip
+                lines.setdefault((_FAMILIES[version], table, line.split(" ", 2)[1]), []).append(line)
+    return lines
 
 
 def matched(
@@ -243,18 +280,19 @@ def matched(
         if own and handle and way != _PIECE:
             flagged[namespace] = way
         if network:
-            told = _way(_OF_PROTOCOL[protocol], bytes.fromhex(network), bytes.fromhex(transport), ports)
+            told = _way(bytes.fromhex(network), bytes.fromhex(transport), ports)
             packets[namespace, number] = told or flagged[namespace]
         if handle and not own:
             where = names[namespace]
-            text = known[namespace].get((_OF_PROTOCOL[protocol], table, chain, handle), f"rule {handle} of nf_tables")
-            ways[packets[namespace, number]].append(Matched(where, table, chain, uncounted(text)))
+            place = (_OF_PROTOCOL[protocol], table, chain, handle)
+            called, text = known[namespace].get(place, (table, f"rule {handle} of nf_tables"))
+            ways[packets[namespace, number]].append(Matched(where, called, chain, uncounted(text)))
     return tuple(ways[_ASKED]), tuple(ways[_ANSWERED])
 
 
-def _way(version: int, network: bytes, transport: bytes, tunnels: frozenset[int]) -> str:
+def _way(network: bytes, transport: bytes, tunnels: frozenset[int]) -> str:
     """The way a packet goes, by its bytes; empty for a packet in a tunnel, of which too little is told."""
-    protocol = network[9] if version == 4 else network[6]
+    protocol = network[9] if network[0] >> 4 == 4 else network[6]
     if protocol == _TCP:
         return _ASKED if transport[13] & 0x17 == 0x02 else _ANSWERED
     if protocol != _UDP:
@@ -264,9 +302,12 @@ def _way(version: int, network: bytes, transport: bytes, tunnels: frozenset[int]
     return _ASKED if transport[8:10] in (b"0.", b"1.") else _ANSWERED
 
 
+_NFACCT = re.compile(r" -m nfacct --nfacct-name +\S+")
+
+
 def uncounted(rule: str) -> str:
-    """The rule without its counter."""
-    return re.sub(r" -m nfacct --nfacct-name +\S+", "", rule)
+    """The rule without its counter, or with one that has counted nothing."""
+    return re.sub(r"\bcounter packets \d+ bytes \d+", "counter packets 0 bytes 0", _NFACCT.sub("", rule))
 
 
 # What the walk says

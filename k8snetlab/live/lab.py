@@ -39,7 +39,7 @@ from k8snetlab.live import kernel_trace, sockets
 from k8snetlab.live.capture import Capture, Frame
 from k8snetlab.live.kernel_trace import Followed, Texts
 from k8snetlab.live.probes import Probe, Sight, seen
-from k8snetlab.live.script import Script, bare, cables, namespace, quiet, quiet_devices, script
+from k8snetlab.live.script import Script, bare, cables, forgotten, namespace, quiet, quiet_devices, script
 
 __all__ = ["Lab", "Printed", "unshare"]
 
@@ -47,6 +47,9 @@ PATIENCE: Mapping[int, float] = {4: 0.5, 6: 1.5}
 """Seconds after which a probe counts as unanswered, by family: longer than an ARP request that nobody answers. In IPv6
 a REJECT is heard at the second SYN, a second later: the first error finds the socket locked by the connect that is
 still under way (`LockDroppedIcmps`)."""
+
+PROGRAMS: Mapping[str, tuple[str, str]] = {"ipsets": ("ipset", "ipset"), "nftables": ("nft", "nftables")}
+"""What only some machines need, by the field of a Host: the program, and Debian's package that brings it."""
 
 _INSIDE = "import sys; sys.path.insert(0, sys.argv.pop()); from inside.agent import main; main()"
 
@@ -78,8 +81,9 @@ class Lab:
         if balancing:
             message = "a lab makes no virtual servers: IPVS is in few kernels, and was never tried"
             raise CannotDo(Problem(message, object=", ".join(balancing[:3]), field="ipvs"))
-        if any(host.ipsets for host in self.network.values()) and shutil.which("ipset") is None:
-            raise CannotDo(Problem("there is no program ipset: install the package ipset", field="ipset"))
+        for field, (program, package) in PROGRAMS.items():
+            if any(getattr(host, field) for host in self.network.values()) and shutil.which(program) is None:
+                raise CannotDo(Problem(f"there is no program {program}: install the package {package}", field=field))
         command = [*unshare(os.geteuid()), sys.executable, "-I", "-S", "-c", _INSIDE, str(Path(__file__).parent)]
         pipe = subprocess.PIPE
         self._agent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)  # noqa: S603
@@ -155,6 +159,9 @@ class Lab:
                 jobs.append((where, ["ip", "-6", "-batch", "-"], "route flush cache\n"))
             if any(host.tracks.values()):
                 jobs.append((where, ["conntrack", "-F"], ""))
+            remembered = forgotten(host)
+            if remembered:
+                jobs.append((where, ["nft", "-f", "-"], remembered))
             lists.extend((where, f"/proc/thread-self/net/xt_recent/{name}", "/") for name in _affinity(host))
         self._batch(jobs)
         self._ask("write", values=lists)
@@ -246,7 +253,7 @@ class Lab:
         machines have learnt is forgotten before, as a walk begins without any. See `kernel_trace`.
         """
         probe = kernel_trace.followable(probe)
-        hosts = {namespace(host.name): host for host in self.network.values() if any(map(host.netfilter.of, (4, 6)))}
+        hosts = {namespace(host.name): host for host in self.network.values() if kernel_trace.told_of(host)}
         tunnels = sorted({link.vxlan.port for host in hosts.values() for link in host.links if link.vxlan})
         known = self._rule_texts(hosts)
         self.forget()
@@ -276,7 +283,7 @@ class Lab:
     def _rule_texts(self, hosts: Mapping[str, Host]) -> Mapping[str, Texts]:
         """What each machine's rules are called, by namespace; asked for once for each network."""
         if self._texts is None or self._texts[0] is not self.network:
-            commands = (["nft", "-j", "-a", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"])
+            commands = (["nft", "-a", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"])
             printed = self._ask("run", jobs=[(name, command, "") for name in hosts for command in commands])
             outs = [out for _, out, _ in printed]
             found = {
@@ -351,8 +358,12 @@ def _first(where: str, each: Script) -> Iterable[tuple[str, list[str], str]]:
 
 
 def _second(where: str, each: Script) -> Iterable[tuple[str, list[str], str]]:
-    """The programs that need tunnels and addresses."""
-    programs = ((["ip", "-6", "-batch", "-"], each.ip6), (["bridge", "-batch", "-"], each.bridge))
+    """The programs that need tunnels, addresses, and the rules of iptables."""
+    programs = (
+        (["ip", "-6", "-batch", "-"], each.ip6),
+        (["bridge", "-batch", "-"], each.bridge),
+        (["nft", "-f", "-"], each.nft),
+    )
     return ((where, command, text) for command, text in programs if text)
 
 

@@ -201,9 +201,11 @@ def fingerprint(network: Network) -> str:
     for name in sorted(network):
         host = network[name]
         rules = [text.iptables_save(host.netfilter.of(of)) for of in (4, 6)]
+        if host.nftables:
+            rules.append(text.nft_list_ruleset(host.nftables))
         if host.ebpf is not None:
             rules += [bpf_lb_list(host.ebpf), *(each.text for each in host.ebpf.attached)]
         # What is built piece by piece is all there as text.
-        plain = msgspec.structs.replace(host, netfilter=Netfilter(), ebpf=None)
+        plain = msgspec.structs.replace(host, netfilter=Netfilter(), nftables=(), ebpf=None)
         digest.update(_STATE.encode((plain, rules)))
     return digest.hexdigest()

@@ -3,8 +3,11 @@
 A `Host` is a value; the kernel wants commands. `cables` says how all namespaces, bridges and cables of a network come
 into being, in one call of `ip` for the whole network. `script` then says how one machine becomes another — from bare
 devices to a compiled Host at first, and from a Host to a changed one later — as the input of `ip -batch`,
-`bridge -batch`, `ipset restore` and `iptables-restore`, one call of each, and as a list of sysctls. Nothing here runs
-anything.
+`bridge -batch`, `ipset restore`, `iptables-restore` and `nft -f`, one call of each, and as a list of sysctls. Nothing
+here runs anything.
+
+Of base chains with one priority the kernel runs the newest first, and rules that are replaced are new: whatever changes
+of a machine's rules, nftables' tables are made again after those of iptables, in their order.
 
 Hosts are applied as they are. What the kernel would add by itself is refused (routes that come with an address,
 router advertisements), and what is added are settings that keep a lab quick and quiet, and change no path: no rate
@@ -17,7 +20,8 @@ Three things the kernel does not let one say as a Host says it: a gateway that n
 other end in the lab's own namespace. Two devices with one index, or with 1, which is the loopback's, get another. A
 NIC is one end of a veth, since a lab has no hardware.
 
-See `ip-link(8)`, `ip-address(8)`, `ip-route(8)`, `bridge(8)`, `iptables-restore(8)`, the kernel's ip-sysctl.rst.
+See `ip-link(8)`, `ip-address(8)`, `ip-route(8)`, `bridge(8)`, `iptables-restore(8)`, `nft(8)`, the kernel's
+ip-sysctl.rst.
 """
 
 from __future__ import annotations
@@ -31,10 +35,11 @@ from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import TABLES, Nfacct, Tables
+from k8snetlab.linux.nftables import Set, Table
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
-from k8snetlab.linux.text import iptables_save
+from k8snetlab.linux.text import iptables_save, nft_list_ruleset
 
-__all__ = ["Script", "bare", "cables", "namespace", "quiet", "quiet_devices", "script"]
+__all__ = ["Script", "bare", "cables", "forgotten", "namespace", "quiet", "quiet_devices", "script"]
 
 QUIET: Mapping[str, str] = {
     "ipv4/icmp_ratelimit": "0",
@@ -94,6 +99,7 @@ class Script(msgspec.Struct, frozen=True):
     ipset: str = ""
     iptables: str = ""
     ip6tables: str = ""
+    nft: str = ""
     ipset_gone: str = ""
     sysctls: tuple[tuple[str, str], ...] = ()
     accounts: tuple[str, ...] = ()
@@ -202,6 +208,7 @@ def script(before: Host, after: Host) -> Script:
     )
     four = _restore(before.netfilter.ipv4, after.netfilter.ipv4)
     six = _restore(before.netfilter.ipv6, after.netfilter.ipv6)
+    moved = bool(after.nftables and (four or six))
     return Script(
         ip=_lines(ip),
         ip6=_lines(_rules(before, after, 6)),
@@ -209,6 +216,7 @@ def script(before: Host, after: Host) -> Script:
         ipset=_lines(_sets(before, after)),
         iptables=four,
         ip6tables=six,
+        nft=_replaced(before.nftables, after.nftables) if moved or before.nftables != after.nftables else "",
         ipset_gone=_lines(f"destroy {name}" for name in before.sets if name not in after.sets),
         sysctls=tuple(_sysctls(before, after)),
         accounts=tuple(_accounts(after)) if four or six else (),
@@ -437,6 +445,23 @@ def _emptied(table: str) -> Iterator[str]:
     yield f"*{table}"
     yield from (f":{hook} ACCEPT [0:0]" for hook in TABLES[table])
     yield "COMMIT"
+
+
+def _replaced(before: Iterable[Table], after: Iterable[Table]) -> str:
+    """The input of `nft -f` that makes all tables anew, in one step."""
+    return _lines(f"delete table {table.name}" for table in before) + nft_list_ruleset(after)
+
+
+def forgotten(host: Host) -> str:
+    """The input of `nft -f` that takes out of dynamic sets what packets have put there; empty if there are none."""
+    held = ((table, each) for table in host.nftables for each in table.sets.values() if "dynamic" in each.flags)
+    return "".join(_as_configured(table, each) for table, each in held)
+
+
+def _as_configured(table: Table, held: Set) -> str:
+    own = ", ".join(element.written(held.types, held.data) for element in held.ordered)
+    filled = f"add element {table.name} {held.name} {{ {own} }}\n" if own else ""
+    return f"flush set {table.name} {held.name}\n{filled}"
 
 
 def _accounts(host: Host) -> list[str]:

@@ -247,6 +247,14 @@ def test_flow(flow: Flow) -> None:
     check(flow)
 
 
+@pytest.mark.parametrize(("target", "tracks"), [(ACCEPT, False), (Masquerade(), True)], ids=["accept", "masquerade"])
+def test_a_table_nat_tracks_connections_once_it_translates(target: Target, *, tracks: bool) -> None:
+    """Without a rule that translates there are no connections, and the table is never asked."""
+    host = ruled(nat("POSTROUTING", PINGED, to=target))["m1"]
+    assert host.tracks[4] is tracks
+    assert not host.tracks[6]
+
+
 # Connections that follow each other
 
 

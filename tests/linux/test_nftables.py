@@ -163,167 +163,179 @@ def one(field: Field, right: nft.Right, *, invert: bool = False) -> Network:
     return matching(Match((field,), right, invert))
 
 
-@each(
-    [
-        Flow("no table, no drop", lab(), "a", C, taker="c", seen=A),
-        Flow("drop is final", forwarding(DROP), "a", C, ending=DROPPED, says="dropped"),
-        Flow("an empty base chain applies its policy", forwarding(), "a", C, taker="c", seen=A),
-        Flow("saddr", one(Field.IP_SADDR, A), "a", C, ending=DROPPED),
-        Flow("another saddr", one(Field.IP_SADDR, B), "a", C, taker="c", seen=A),
-        Flow("not saddr", one(Field.IP_SADDR, A, invert=True), "b", C, ending=DROPPED),
-        Flow("a block", one(Field.IP_DADDR, Prefix.of("10.244.2.0/24")), "a", C, ending=DROPPED),
-        Flow("not a block", one(Field.IP_DADDR, Prefix.of("10.244.2.0/24"), invert=True), "a", C, ending=SILENT,
-             taker="c", seen=A, says="dropped"),
-        Flow("a span of addresses", one(Field.IP_DADDR, Span("10.244.2.1", "10.244.2.2")), "a", C, ending=DROPPED),
-        Flow("beyond the span", one(Field.IP_DADDR, Span("10.244.2.1", "10.244.2.2")), "a", D, taker="d", seen=A),
-        Flow("a port", one(Field.TCP_DPORT, 80), "a", C, ending=DROPPED),
-        Flow("a port of tcp is no port of udp", one(Field.TCP_DPORT, 53), "a", C, 53, "UDP", taker="c", seen=A),
-        Flow("not a port of tcp does not hold for udp", one(Field.TCP_DPORT, 80, invert=True), "a", C, 53, "UDP",
-             taker="c", seen=A),
-        Flow("a port of any transport", one(Field.TH_DPORT, 53), "a", C, 53, "UDP", ending=DROPPED),
-        Flow("a span of ports", one(Field.TCP_DPORT, Span(79, 81)), "a", C, ending=DROPPED),
-        Flow("a protocol", one(Field.L4PROTO, "udp"), "a", C, 53, "UDP", ending=DROPPED),
-        Flow("a set in the rule", one(Field.TCP_DPORT, Among.of(443, 80)), "a", C, ending=DROPPED),
-        Flow("not in the set of the rule", one(Field.TCP_DPORT, Among.of(443, 80), invert=True), "a", C, ending=SILENT,
-             taker="c", seen=A, says="dropped"),
-        Flow("a set of blocks", one(Field.IP_DADDR, Named("blocks")), "a", C, ending=DROPPED),
-        Flow("a span of a set", one(Field.IP_DADDR, Named("blocks")), "a", OUTSIDE, ending=DROPPED),
-        Flow("not in the set of blocks", one(Field.IP_SADDR, Named("blocks"), invert=True), "a", C, ending=DROPPED),
-        Flow("several fields with blocks", matching(Match((Field.IP_DADDR, Field.TCP_DPORT), Named("pairs"))),
-             "a", C, ending=DROPPED),
-        Flow("an interface", one(Field.IIFNAME, "cni0"), "a", C, ending=DROPPED),
-        Flow("an interface by the start of its name", one(Field.OIFNAME, "eth*"), "a", C, ending=DROPPED),
-        Flow("another interface", one(Field.OIFNAME, "veth*"), "a", C, taker="c", seen=A),
-        Flow("a new connection", one(Field.CT_STATE, Flags(("new",))), "a", C, ending=DROPPED),
-        Flow("an answer is of a known connection", one(Field.CT_STATE, Flags(("established", "related"))), "a", C,
-             ending=SILENT, taker="c", seen=A, says="dropped"),
-        Flow("an answer has the other direction", one(Field.CT_DIRECTION, "reply"), "a", C, ending=SILENT, taker="c",
-             seen=A),
-        Flow("no DNAT was done", one(Field.CT_STATUS, Flags(("dnat",))), "a", C, taker="c", seen=A),
-        Flow("a state by a map", forwarding(VerdictMap(Found((Field.CT_STATE,)), Among((
-            Element(("established",), ACCEPT), Element(("new",), DROP))))), "a", C, ending=DROPPED),
-        Flow("the source is not the machine's", one(Field.FIB_SADDR, "local"), "a", C, taker="c", seen=A),
-        Flow("the family", one(Field.NFPROTO, "ipv4"), "a", C, ending=DROPPED),
-        Flow("fields of the other family end the rule", one(Field.IP6_SADDR, A6, invert=True), "a", C, taker="c",
-             seen=A),
-        Flow("two matches, one of which fails", matching(*to(D)), "a", C, taker="c", seen=A),
-    ]
+def of_both(match: Match) -> Network:
+    """The network where m1 drops what it forwards, of both families, if this holds."""
+    table = "inet lab"
+    return held(Table.of(table, (chain("forward", (match, DROP), base=FORWARD, table=table),)))
+
+
+MATCHES = (
+    Flow("no table, no drop", lab(), "a", C, taker="c", seen=A),
+    Flow("drop is final", forwarding(DROP), "a", C, ending=DROPPED, says="dropped"),
+    Flow("an empty base chain applies its policy", forwarding(), "a", C, taker="c", seen=A),
+    Flow("saddr", one(Field.IP_SADDR, A), "a", C, ending=DROPPED),
+    Flow("another saddr", one(Field.IP_SADDR, B), "a", C, taker="c", seen=A),
+    Flow("not saddr", one(Field.IP_SADDR, A, invert=True), "b", C, ending=DROPPED),
+    Flow("a block", one(Field.IP_DADDR, Prefix.of("10.244.2.0/24")), "a", C, ending=DROPPED),
+    Flow("not a block", one(Field.IP_DADDR, Prefix.of("10.244.2.0/24"), invert=True), "a", C, ending=SILENT,
+         taker="c", seen=A, says="dropped"),
+    Flow("a span of addresses", one(Field.IP_DADDR, Span("10.244.2.1", "10.244.2.2")), "a", C, ending=DROPPED),
+    Flow("beyond the span", one(Field.IP_DADDR, Span("10.244.2.1", "10.244.2.2")), "a", D, taker="d", seen=A),
+    Flow("a port", one(Field.TCP_DPORT, 80), "a", C, ending=DROPPED),
+    Flow("a port of tcp is no port of udp", one(Field.TCP_DPORT, 53), "a", C, 53, "UDP", taker="c", seen=A),
+    Flow("not a port of tcp does not hold for udp", one(Field.TCP_DPORT, 80, invert=True), "a", C, 53, "UDP",
+         taker="c", seen=A),
+    Flow("a port of any transport", one(Field.TH_DPORT, 53), "a", C, 53, "UDP", ending=DROPPED),
+    Flow("a span of ports", one(Field.TCP_DPORT, Span(79, 81)), "a", C, ending=DROPPED),
+    Flow("a protocol", one(Field.L4PROTO, "udp"), "a", C, 53, "UDP", ending=DROPPED),
+    Flow("a set in the rule", one(Field.TCP_DPORT, Among.of(443, 80)), "a", C, ending=DROPPED),
+    Flow("not in the set of the rule", one(Field.TCP_DPORT, Among.of(443, 80), invert=True), "a", C, ending=SILENT,
+         taker="c", seen=A, says="dropped"),
+    Flow("a set of blocks", one(Field.IP_DADDR, Named("blocks")), "a", C, ending=DROPPED),
+    Flow("a span of a set", one(Field.IP_DADDR, Named("blocks")), "a", OUTSIDE, ending=DROPPED),
+    Flow("not in the set of blocks", one(Field.IP_SADDR, Named("blocks"), invert=True), "a", C, ending=DROPPED),
+    Flow("several fields with blocks", matching(Match((Field.IP_DADDR, Field.TCP_DPORT), Named("pairs"))),
+         "a", C, ending=DROPPED),
+    Flow("an interface", one(Field.IIFNAME, "cni0"), "a", C, ending=DROPPED),
+    Flow("an interface by the start of its name", one(Field.OIFNAME, "eth*"), "a", C, ending=DROPPED),
+    Flow("another interface", one(Field.OIFNAME, "veth*"), "a", C, taker="c", seen=A),
+    Flow("a new connection", one(Field.CT_STATE, Flags(("new",))), "a", C, ending=DROPPED),
+    Flow("an answer is of a known connection", one(Field.CT_STATE, Flags(("established", "related"))), "a", C,
+         ending=SILENT, taker="c", seen=A, says="dropped"),
+    Flow("an answer has the other direction", one(Field.CT_DIRECTION, "reply"), "a", C, ending=SILENT, taker="c",
+         seen=A),
+    Flow("no DNAT was done", one(Field.CT_STATUS, Flags(("dnat",))), "a", C, taker="c", seen=A),
+    Flow("a state by a map", forwarding(VerdictMap(Found((Field.CT_STATE,)), Among((
+        Element(("established",), ACCEPT), Element(("new",), DROP))))), "a", C, ending=DROPPED),
+    Flow("the source is not the machine's", one(Field.FIB_SADDR, "local"), "a", C, taker="c", seen=A),
+    Flow("the family", of_both(Match((Field.NFPROTO,), "ipv4")), "a", C, ending=DROPPED),
+    Flow("fields of the other family end the rule", of_both(Match((Field.IP6_SADDR,), A6, invert=True)), "a", C,
+         taker="c", seen=A),
+    Flow("two matches, one of which fails", matching(*to(D)), "a", C, taker="c", seen=A),
 )  # fmt: skip
+
+
+@each(MATCHES)
 def test_a_rule_matches(flow: Flow) -> None:
     """All matches of a rule must hold; a field that the packet lacks ends the rule."""
     check(flow)
 
 
-@each(
-    [
-        Flow("accept ends its base chain only", held(first(0, ACCEPT, "ip one"), first(5, DROP, "ip two")), "a", C,
-             ending=DROPPED),
-        Flow("a drop before it is final", held(first(5, ACCEPT, "ip one"), first(0, DROP, "ip two")), "a", C,
-             ending=DROPPED),
-        Flow("iptables may drop what nftables accepts",
-             held(first(-10, ACCEPT, "ip one"), network=ruled(filters(DROPPING))), "a", C, ending=DROPPED,
-             says="-j DROP"),
-        Flow("nftables may drop what iptables accepts",
-             held(first(10, DROP, "ip one"), network=ruled(filters(ACCEPTING))), "a", C, ending=DROPPED),
-        Flow("a policy of drop", held(Table.of(NAME, (chain("c", base=Base("filter", "forward", 0, "drop")),))),
-             "a", C, ending=DROPPED, says="its policy is drop"),
-        Flow("jump comes back", forwarding(jump("other"), DROP, more=(chain("other"),)), "a", C, ending=DROPPED),
-        Flow("goto does not", forwarding(goto("other"), DROP, more=(chain("other"),)), "a", C, taker="c", seen=A),
-        Flow("goto from a called chain ends that chain",
-             forwarding(jump("one"), DROP, more=(chain("one", goto("two"), ACCEPT), chain("two"))), "a", C,
-             ending=DROPPED),
-        Flow("return goes back to the caller", forwarding(jump("other"), DROP, more=(chain("other", RETURN, ACCEPT),)),
-             "a", C, ending=DROPPED),
-        Flow("return in a base chain is its policy", forwarding(RETURN, DROP), "a", C, taker="c", seen=A),
-        Flow("continue is the next rule", forwarding(CONTINUE, DROP), "a", C, ending=DROPPED),
-        Flow("accept in a called chain ends all", forwarding(jump("other"), DROP, more=(chain("other", ACCEPT),)),
-             "a", C, taker="c", seen=A),
-        Flow("inet sees IPv4", held(first(0, DROP, "inet one")), "a", C, ending=DROPPED),
-        Flow("inet sees IPv6", held(first(0, DROP, "inet one")), "a", C6, ending=DROPPED),
-        Flow("ip does not see IPv6", held(first(0, DROP, "ip one")), "a", C6, taker="c", seen=A6),
-        Flow("a hook that the packet does not meet", held(first(0, DROP, "ip one", "output")), "a", C, taker="c",
-             seen=A),
-        Flow("input", held(first(0, DROP, "ip one", "input")), "a", "10.244.1.1", 10250, ending=DROPPED),
-        Flow("output", held(first(0, DROP, "ip one", "output")), "m1", C, ending=DROPPED),
-        Flow("prerouting", held(first(-300, DROP, "ip one", "prerouting")), "a", C, ending=DROPPED),
-        Flow("postrouting", held(first(0, DROP, "ip one", "postrouting")), "a", C, ending=DROPPED),
-        Flow("a bridge asks nftables of family ip too", held(first(0, DROP, "ip one")), "a", B, ending=DROPPED),
-        Flow("refused", forwarding(Reject()), "a", C, ending=REFUSED),
-        Flow("prohibited", forwarding(Reject("admin-prohibited", "icmp")), "a", C, ending=PROHIBITED),
-        Flow("reset", forwarding(Reject("reset", "tcp")), "a", C, ending=REFUSED),
-        Flow("no reset for udp", forwarding(Reject("reset", "tcp")), "a", C, 53, "UDP", taker="c", seen=A),
-    ]
+VERDICTS = (
+    Flow("accept ends its base chain only", held(first(0, ACCEPT, "ip one"), first(5, DROP, "ip two")), "a", C,
+         ending=DROPPED),
+    Flow("a drop before it is final", held(first(5, ACCEPT, "ip one"), first(0, DROP, "ip two")), "a", C,
+         ending=DROPPED),
+    Flow("iptables may drop what nftables accepts",
+         held(first(-10, ACCEPT, "ip one"), network=ruled(filters(DROPPING))), "a", C, ending=DROPPED,
+         says="-j DROP"),
+    Flow("nftables may drop what iptables accepts",
+         held(first(10, DROP, "ip one"), network=ruled(filters(ACCEPTING))), "a", C, ending=DROPPED),
+    Flow("a policy of drop", held(Table.of(NAME, (chain("c", base=Base("filter", "forward", 0, "drop")),))),
+         "a", C, ending=DROPPED, says="its policy is drop"),
+    Flow("jump comes back", forwarding(jump("other"), DROP, more=(chain("other"),)), "a", C, ending=DROPPED),
+    Flow("goto does not", forwarding(goto("other"), DROP, more=(chain("other"),)), "a", C, taker="c", seen=A),
+    Flow("goto from a called chain ends that chain",
+         forwarding(jump("one"), DROP, more=(chain("one", goto("two"), ACCEPT), chain("two"))), "a", C,
+         ending=DROPPED),
+    Flow("return goes back to the caller", forwarding(jump("other"), DROP, more=(chain("other", RETURN, ACCEPT),)),
+         "a", C, ending=DROPPED),
+    Flow("return in a base chain is its policy", forwarding(RETURN, DROP), "a", C, taker="c", seen=A),
+    Flow("continue is the next rule", forwarding(CONTINUE, DROP), "a", C, ending=DROPPED),
+    Flow("accept in a called chain ends all", forwarding(jump("other"), DROP, more=(chain("other", ACCEPT),)),
+         "a", C, taker="c", seen=A),
+    Flow("inet sees IPv4", held(first(0, DROP, "inet one")), "a", C, ending=DROPPED),
+    Flow("inet sees IPv6", held(first(0, DROP, "inet one")), "a", C6, ending=DROPPED),
+    Flow("ip does not see IPv6", held(first(0, DROP, "ip one")), "a", C6, taker="c", seen=A6),
+    Flow("a hook that the packet does not meet", held(first(0, DROP, "ip one", "output")), "a", C, taker="c",
+         seen=A),
+    Flow("input", held(first(0, DROP, "ip one", "input")), "a", "10.244.1.1", 10250, ending=DROPPED),
+    Flow("output", held(first(0, DROP, "ip one", "output")), "m1", C, ending=DROPPED),
+    Flow("prerouting", held(first(-300, DROP, "ip one", "prerouting")), "a", C, ending=DROPPED),
+    Flow("postrouting", held(first(0, DROP, "ip one", "postrouting")), "a", C, ending=DROPPED),
+    Flow("a bridge asks nftables of family ip too", held(first(0, DROP, "ip one")), "a", B, ending=DROPPED),
+    Flow("refused", forwarding(Reject()), "a", C, ending=REFUSED),
+    Flow("prohibited", forwarding(Reject("admin-prohibited", "icmp")), "a", C, ending=PROHIBITED),
+    Flow("reset", forwarding(Reject("reset", "tcp")), "a", C, ending=REFUSED),
+    Flow("no reset for udp", forwarding(Reject("reset", "tcp")), "a", C, 53, "UDP", taker="c", seen=A),
 )  # fmt: skip
+
+
+@each(VERDICTS)
 def test_verdicts_and_chains(flow: Flow) -> None:
     """Where base chains stand, and what verdicts do to them."""
     check(flow)
 
 
-@each(
-    [
-        Flow("a verdict map leads to the chain of a Service", SHOP, "a", VIP, taker="c", seen=A),
-        Flow("and by the protocol to another one", SHOP, "a", VIP, 53, "UDP", taker="d", seen=A),
-        Flow("a map drops even in a chain of type nat", SHOP, "a", VIP, 81, ending=DROPPED,
-             says="(shop/none): dropped"),
-        Flow("what is not in the map goes on", SHOP, "a", C, taker="c", seen=A),
-        Flow("DNAT by a map with ports", translating((*to(VIP), Dnat(by=Choice(Numgen(1), Among((
-            Element((0,), (C, 80)),))), family="ip"))), "a", VIP, taker="c", seen=A),
-        Flow("DNAT by an address map keeps the port", translating((*to(VIP), Dnat(by=Choice(
-            Found((Field.IP_DADDR,)), Among((Element((VIP,), (C,)),)))))), "a", VIP, taker="c", seen=A),
-        Flow("a map without the key ends the rule", translating(Dnat(by=Choice(
-            Found((Field.IP_DADDR,)), Among((Element((VIP,), (C,)),))))), "a", D, taker="d", seen=A),
-        Flow("the first of two chains of type nat decides", held(
-            Table.of("ip x", (chain("one", (*to(VIP), Dnat(C)), base=Base("nat", "prerouting", -90), table="ip x"),)),
-            Table.of("ip y", (chain("one", (*to(VIP), Dnat(D)), base=Base("nat", "prerouting", -100), table="ip y"),)),
-        ), "a", VIP, taker="d", seen=A),
-        Flow("the other decides where the first does not", held(
-            Table.of("ip x", (chain("one", (*to(VIP), Dnat(C)), base=Base("nat", "prerouting", -90), table="ip x"),)),
-            Table.of("ip y", (chain("one", ACCEPT, base=Base("nat", "prerouting", -100), table="ip y"),)),
-        ), "a", VIP, taker="c", seen=A),
-        Flow("nftables before iptables at the same priority", held(Table.of(NAME, (
-            chain("one", (*to(VIP), Dnat(D)), base=PREROUTING),)), network=ruled(service(C))),
-            "a", VIP, taker="d", seen=A),
-        Flow("iptables before nftables of a later priority", held(Table.of(NAME, (
-            chain("one", (*to(VIP), Dnat(D)), base=Base("nat", "prerouting", -90)),)), network=ruled(service(C))),
-            "a", VIP, taker="c", seen=A),
-        Flow("iptables translates what nftables leaves alone", held(Table.of(NAME, (
-            chain("one", (*to(C), Dnat(D)), base=PREROUTING),)), network=ruled(service(C))),
-            "a", VIP, taker="c", seen=A),
-        Flow("a chain before NAT sees the address asked for", held(Table.of("ip early", (
-            chain("c", (*to(VIP), DROP), base=Base("filter", "prerouting", -110), table="ip early"),)), network=SHOP),
-            "a", VIP, ending=DROPPED),
-        Flow("a chain after NAT does not", held(Table.of("ip late", (
-            chain("c", (*to(VIP), DROP), base=Base("filter", "prerouting", -90), table="ip late"),)), network=SHOP),
-            "a", VIP, taker="c", seen=A),
-        Flow("translated is a status", held(Table.of("ip late", (
-            chain("c", (Match((Field.CT_STATUS,), Flags(("dnat",))), DROP), base=FORWARD, table="ip late"),)),
-            network=SHOP), "a", VIP, ending=DROPPED),
-        Flow("masquerade", held(Table.of(NAME, (chain("c", Masquerade(), base=Base("nat", "postrouting", 100)),))),
-             "a", C, taker="c", seen=M1),
-        Flow("masquerade by a mark that another chain set", held(Table.of(NAME, (
-            chain("mark", (Match((Field.IP_SADDR,), A), SetMark(((Bits.OR, 0x4000),))),
-                  base=Base("filter", "prerouting", -150)),
-            chain("masq", (Masked(0x4000, 0, invert=True), SetMark(((Bits.XOR, 0x4000),)), Masquerade(True)),
-                  base=Base("nat", "postrouting", 100))))), "a", C, taker="c", seen=M1),
-        Flow("without the mark the source stays", held(Table.of(NAME, (
-            chain("masq", (Masked(0x4000, 0, invert=True), Masquerade()), base=Base("nat", "postrouting", 100)),))),
-            "a", C, taker="c", seen=A),
-        Flow("snat", held(Table.of(NAME, (chain("c", Snat("172.18.0.11"), base=Base("nat", "postrouting", 100)),))),
-             "a", C, taker="c", seen="172.18.0.11"),
-        Flow("redirect", translating((*to(C, 81), Redirect(10250))), "a", C, 81, taker="m1", seen=A),
-        Flow("DNAT of what the machine sends itself", held(Table.of(NAME, (
-            chain("c", (*to(VIP), Dnat(C)), base=Base("nat", "output", -100)),))), "m1", VIP, taker="c", seen=M1),
-        Flow("DNAT of IPv6", held(Table.of("ip6 lab", (chain("c", (*to(VIP6), Dnat(C6, 80)), base=PREROUTING,
-                                                             table="ip6 lab"),))), "a", VIP6, taker="c", seen=A6),
-        Flow("what is not tracked is not translated", held(
-            Table.of(NAME, (chain("raw", NoTrack(), base=Base("filter", "prerouting", -300)),
-                            chain("nat", (*to(C), Dnat(D)), base=PREROUTING)))), "a", C, taker="c", seen=A),
-        Flow("marks of connections", held(Table.of(NAME, (
-            chain("one", (NEW, SetMark(((Bits.OR, 7),), None, Field.CT_MARK)), base=Base("filter", "prerouting", -150)),
-            chain("two", (Match((Field.CT_MARK,), 7), Match((Field.CT_DIRECTION,), "reply"), DROP), base=FORWARD)))),
-            "a", C, ending=SILENT, taker="c", seen=A, says="dropped"),
-    ]
+TRANSLATIONS = (
+    Flow("a verdict map leads to the chain of a Service", SHOP, "a", VIP, taker="c", seen=A),
+    Flow("and by the protocol to another one", SHOP, "a", VIP, 53, "UDP", taker="d", seen=A),
+    Flow("a map drops even in a chain of type nat", SHOP, "a", VIP, 81, ending=DROPPED,
+         says="(shop/none): dropped"),
+    Flow("what is not in the map goes on", SHOP, "a", C, taker="c", seen=A),
+    Flow("DNAT by a map with ports", translating((*to(VIP), Dnat(by=Choice(Numgen(1), Among((
+        Element((0,), (C, 80)),))), family="ip"))), "a", VIP, taker="c", seen=A),
+    Flow("DNAT by an address map keeps the port", translating((*to(VIP), Dnat(by=Choice(
+        Found((Field.IP_DADDR,)), Among((Element((VIP,), (C,)),)))))), "a", VIP, taker="c", seen=A),
+    Flow("a map without the key ends the rule", translating(Dnat(by=Choice(
+        Found((Field.IP_DADDR,)), Among((Element((VIP,), (C,)),))))), "a", D, taker="d", seen=A),
+    Flow("the first of two chains of type nat decides", held(
+        Table.of("ip x", (chain("one", (*to(VIP), Dnat(C)), base=Base("nat", "prerouting", -90), table="ip x"),)),
+        Table.of("ip y", (chain("one", (*to(VIP), Dnat(D)), base=Base("nat", "prerouting", -100), table="ip y"),)),
+    ), "a", VIP, taker="d", seen=A),
+    Flow("the other decides where the first does not", held(
+        Table.of("ip x", (chain("one", (*to(VIP), Dnat(C)), base=Base("nat", "prerouting", -90), table="ip x"),)),
+        Table.of("ip y", (chain("one", ACCEPT, base=Base("nat", "prerouting", -100), table="ip y"),)),
+    ), "a", VIP, taker="c", seen=A),
+    Flow("nftables before iptables at the same priority", held(Table.of(NAME, (
+        chain("one", (*to(VIP), Dnat(D)), base=PREROUTING),)), network=ruled(service(C))),
+        "a", VIP, taker="d", seen=A),
+    Flow("iptables before nftables of a later priority", held(Table.of(NAME, (
+        chain("one", (*to(VIP), Dnat(D)), base=Base("nat", "prerouting", -90)),)), network=ruled(service(C))),
+        "a", VIP, taker="c", seen=A),
+    Flow("iptables translates what nftables leaves alone", held(Table.of(NAME, (
+        chain("one", (*to(C), Dnat(D)), base=PREROUTING),)), network=ruled(service(C))),
+        "a", VIP, taker="c", seen=A),
+    Flow("a chain before NAT sees the address asked for", held(Table.of("ip early", (
+        chain("c", (*to(VIP), DROP), base=Base("filter", "prerouting", -110), table="ip early"),)), network=SHOP),
+        "a", VIP, ending=DROPPED),
+    Flow("a chain after NAT does not", held(Table.of("ip late", (
+        chain("c", (*to(VIP), DROP), base=Base("filter", "prerouting", -90), table="ip late"),)), network=SHOP),
+        "a", VIP, taker="c", seen=A),
+    Flow("translated is a status", held(Table.of("ip late", (
+        chain("c", (Match((Field.CT_STATUS,), Flags(("dnat",))), DROP), base=FORWARD, table="ip late"),)),
+        network=SHOP), "a", VIP, ending=DROPPED),
+    Flow("masquerade", held(Table.of(NAME, (chain("c", Masquerade(), base=Base("nat", "postrouting", 100)),))),
+         "a", C, taker="c", seen=M1),
+    Flow("masquerade by a mark that another chain set", held(Table.of(NAME, (
+        chain("marks", (Match((Field.IP_SADDR,), A), SetMark(((Bits.OR, 0x4000),))),
+              base=Base("filter", "prerouting", -150)),
+        chain("masq", (Masked(0x4000, 0, invert=True), SetMark(((Bits.XOR, 0x4000),)), Masquerade(True)),
+              base=Base("nat", "postrouting", 100))))), "a", C, taker="c", seen=M1),
+    Flow("without the mark the source stays", held(Table.of(NAME, (
+        chain("masq", (Masked(0x4000, 0, invert=True), Masquerade()), base=Base("nat", "postrouting", 100)),))),
+        "a", C, taker="c", seen=A),
+    Flow("snat", held(Table.of(NAME, (chain("c", Snat("172.18.0.11"), base=Base("nat", "postrouting", 100)),))),
+         "a", C, taker="c", seen="172.18.0.11"),
+    Flow("redirect", translating((*to(C, 81), Redirect(10250))), "a", C, 81, taker="m1", seen=A),
+    Flow("DNAT of what the machine sends itself", held(Table.of(NAME, (
+        chain("c", (*to(VIP), Dnat(C)), base=Base("nat", "output", -100)),))), "m1", VIP, taker="c", seen=M1),
+    Flow("DNAT of IPv6", held(Table.of("ip6 lab", (chain("c", (*to(VIP6), Dnat(C6, 80)), base=PREROUTING,
+                                                         table="ip6 lab"),))), "a", VIP6, taker="c", seen=A6),
+    Flow("what is not tracked is not translated", held(
+        Table.of(NAME, (chain("raw", NoTrack(), base=Base("filter", "prerouting", -300)),
+                        chain("nat", (*to(C), Dnat(D)), base=PREROUTING)))), "a", C, taker="c", seen=A),
+    Flow("a chain of type nat by itself has no connections to be asked about", translating(DROP), "a", C, taker="c",
+         seen=A),
+    Flow("it is asked where another rule looks at connections", translating((NEW, DROP)), "a", C, ending=DROPPED),
+    Flow("marks of connections", held(Table.of(NAME, (
+        chain("one", (NEW, SetMark(((Bits.OR, 7),), None, Field.CT_MARK)), base=Base("filter", "prerouting", -150)),
+        chain("two", (Match((Field.CT_MARK,), 7), Match((Field.CT_DIRECTION,), "reply"), DROP), base=FORWARD)))),
+        "a", C, ending=SILENT, taker="c", seen=A, says="dropped"),
 )  # fmt: skip
+
+
+@each(TRANSLATIONS)
 def test_translations(flow: Flow) -> None:
     """Chains of type nat are asked for first packets, in turn, until one has decided."""
     check(flow)
@@ -331,8 +343,8 @@ def test_translations(flow: Flow) -> None:
 
 def marking(*tables: Table, patches: tuple[Patch, ...] = ()) -> Network:
     """The network where m1 marks what it sends to c, and a routing rule throws away what has the mark."""
-    rule = RoutingRule(100, "away", mark=5)
-    hole = Route("10.244.2.0/24", "", type=RouteType.BLACKHOLE, table="away")
+    rule = RoutingRule(100, "100", mark=5)
+    hole = Route("10.244.2.0/24", "", type=RouteType.BLACKHOLE, table="100")
     return add(ruled(*patches), "m1", rules=(rule,), routes=(hole,), nftables=tables)
 
 
@@ -346,24 +358,27 @@ def set_five(kind: str, more: Statement | None = None) -> Table:
 FIVE = rule("x", "OUTPUT", *aimed(C), to=netfilter.SetMark(5))
 
 
-@each(
-    [
-        Flow("type route", marking(set_five("route")), "m1", C, ending=DROPPED, says="lost without a word"),
-        Flow("type filter", marking(set_five("filter")), "m1", C, taker="c", seen=M1),
-        Flow("type nat", marking(set_five("nat")), "m1", C, taker="c", seen=M1),
-        Flow("type nat that translates too", marking(set_five("nat", Dnat(D))), "m1", C, ending=DROPPED),
-        *(
-            Flow(f"table {table} of iptables", marking(patches=(
-                Patch(table, last=(msgspec.structs.replace(FIVE, table=table),)),)), "m1", C,
-                **({"ending": DROPPED} if table == "mangle" else {"taker": "c", "seen": M1}))
-            for table in ("mangle", "filter", "nat")
-        ),
-    ]
+MARKS = (
+    Flow("type route", marking(set_five("route")), "m1", C, ending=DROPPED, says="lost without a word"),
+    Flow("type filter", marking(set_five("filter")), "m1", C, taker="c", seen=M1),
+    Flow("type nat", marking(set_five("nat")), "m1", C, taker="c", seen=M1),
+    Flow("type nat that translates too", marking(set_five("nat", Dnat(D))), "m1", C, ending=DROPPED),
+    *(
+        Flow(f"table {table} of iptables", marking(patches=(
+            Patch(table, last=(msgspec.structs.replace(FIVE, table=table),)),)), "m1", C,
+            **({"ending": DROPPED} if table == "mangle" else {"taker": "c", "seen": M1}))
+        for table in ("mangle", "filter", "nat")
+    ),
 )  # fmt: skip
+
+
+@each(MARKS)
 def test_a_mark_chooses_another_route_only_where_routes_are_chosen(flow: Flow) -> None:
     """In OUTPUT: chains of type route, table mangle, and a new destination (`ip_route_me_harder`)."""
     check(flow)
 
+
+FLOWS = (*MATCHES, *VERDICTS, *TRANSLATIONS, *MARKS)
 
 BALANCED = translating(
     (*to(VIP), Dnat(by=Choice(Numgen(3), Among(tuple(Element((n,), (to, 80)) for n, to in enumerate((B, C, D)))))))

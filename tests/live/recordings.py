@@ -14,6 +14,7 @@ from k8snetlab.compile.underlay import client, led_through
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.netfilter import Netfilter
 from k8snetlab.live import Probe
+from k8snetlab.live.kernel_trace import uncounted
 from k8snetlab.trace import Client
 from tests.live.questions import addresses
 
@@ -81,28 +82,38 @@ def sticky(cluster: Cluster) -> set[str]:
     return {service.key for service in cluster.objects.services if str(service.spec.session_affinity) == "ClientIP"}
 
 
-def restore(lab: live.Lab, folder: Path, nodes: Sequence[str]) -> None:
-    """The recorded rules instead of those that were compiled; everything else stays."""
-    hosts = (msgspec.structs.replace(lab.network[name], netfilter=Netfilter()) for name in nodes)
+def restore(lab: live.Lab, folder: Path, nodes: Sequence[str], mode: str) -> None:
+    """The rules that were recorded in a proxy mode instead of those that were compiled; everything else stays."""
+    hosts = (msgspec.structs.replace(lab.network[name], netfilter=Netfilter(), nftables=()) for name in nodes)
     lab.apply(lab.network.replacing(*hosts))
     for name in nodes:
-        for family in ("iptables", "ip6tables"):
-            rules = (folder / f"{name}.{family}").read_text(encoding="utf-8")
-            assert lab.run(name, f"{family}-restore", text=rules).status == 0
-            held = lab.run(name, f"{family}-save").out
-            assert appended(held) == appended(rules)
+        for ending, restoring, saving in DUMPS[mode]:
+            rules = (folder / f"{name}.{ending}").read_text(encoding="utf-8")
+            assert lab.run(name, *restoring.split(), text=rules).status == 0
+            assert as_rules(lab.run(name, *saving.split()).out) == as_rules(rules)
 
 
-def appended(rules: str) -> list[str]:
-    """The rules of a dump, as they stand there."""
-    return [line for line in rules.splitlines() if line.startswith("-A ")]
+DUMPS = {
+    "iptables": [(each, f"{each}-restore", f"{each}-save") for each in ("iptables", "ip6tables")],
+    "nftables": [("nft", "nft -f -", "nft list ruleset")],
+}
+"""The dumps of a mode: how a file ends, what reads it, and what would write it."""
 
 
-def answers(network: Network, often: Mapping[Probe, int], folder: Path, nodes: Sequence[str], rules: Rules) -> Answers:
+def as_rules(dump: str) -> list[str]:
+    """The rules of a dump of iptables, or all that one of nftables holds, without what was counted."""
+    lines = [" ".join(uncounted(line).split()) for line in dump.splitlines()]
+    appended = [line for line in lines if line.startswith("-A ")]
+    return appended or [line for line in lines if line]
+
+
+def answers(
+    network: Network, often: Mapping[Probe, int], folder: Path, nodes: Sequence[str], mode: str, rules: Rules
+) -> Answers:
     """What the kernel answers under these rules, each probe put so often."""
     with live.Lab(network) as lab:
         if rules is Rules.RECORDED:
-            restore(lab, folder, nodes)
+            restore(lab, folder, nodes, mode)
         return asked(lab, often)
 
 

@@ -14,7 +14,7 @@ from k8snetlab.trace import Client
 from tests.live import recordings
 from tests.live.questions import pods
 from tests.live.recordings import Answers, Rules, Seen
-from tests.test_golden_probes import VERDICTS, golden, machine
+from tests.test_golden_probes import MODES, VERDICTS, golden, machine
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden"
 NODES = ("n1", "n2", "n3")
@@ -24,15 +24,16 @@ MANY = 150
 
 
 @cache
-def network() -> Network:
+def network(mode: str) -> Network:
     """The golden cluster with the client who asked it from outside."""
-    return recordings.with_client(golden(), golden().network, ["172.18.0.100"], "n1")[0]
+    return recordings.with_client(golden(mode), golden(mode).network, ["172.18.0.100"], "n1")[0]
 
 
-def recorded() -> dict[Probe, Seen]:
+@cache
+def recorded(mode: str) -> Mapping[Probe, Seen]:
     """What real connections did in the golden cluster."""
     found: dict[Probe, Seen] = {}
-    for key, (verdict, answer) in json.loads((FOLDER / "probe-iptables.json").read_text()).items():
+    for key, (verdict, answer) in json.loads((FOLDER / f"probe-{mode}.json").read_text()).items():
         source, address, port = key.split()
         name, peer, _ = answer.split() if answer else ("", "", "")
         pod = f"default/{name.removeprefix('fl-')}" if name else ""
@@ -43,55 +44,59 @@ def recorded() -> dict[Probe, Seen]:
 
 
 @cache
-def questions() -> Mapping[Probe, str]:
+def questions(mode: str) -> Mapping[Probe, str]:
     """Every pod, every node and the client ask for every Service; and what was asked when the cluster was real."""
-    sources = [*(host.name for host in pods(golden())), *NODES, "external:172.18.0.100"]
-    services = {probe: key for key, probe in recordings.services(golden(), network(), sources)}
-    return {**dict.fromkeys(recorded(), ""), **services}
+    sources = [*(host.name for host in pods(golden(mode))), *NODES, "external:172.18.0.100"]
+    services = {probe: key for key, probe in recordings.services(golden(mode), network(mode), sources)}
+    return {**dict.fromkeys(recorded(mode), ""), **services}
 
 
 @cache
-def walked() -> Answers:
+def walked(mode: str) -> Answers:
     """What the walk says of all of them."""
-    return recordings.said(network(), list(questions()))
+    return recordings.said(network(mode), list(questions(mode)))
 
 
 @cache
-def answers(rules: Rules) -> Answers:
+def answers(mode: str, rules: Rules) -> Answers:
     """What the kernel does: all questions, and those that were recorded more often."""
-    often = {**dict.fromkeys(questions(), TRIES), **dict.fromkeys(recorded(), MANY)}
-    return recordings.answers(network(), often, FOLDER, NODES, rules)
+    often = {**dict.fromkeys(questions(mode), TRIES), **dict.fromkeys(recorded(mode), MANY)}
+    return recordings.answers(network(mode), often, FOLDER, NODES, mode, rules)
 
 
+MODE = pytest.mark.parametrize("mode", MODES)
 RULES = pytest.mark.parametrize("rules", Rules)
 
 
+@MODE
 @RULES
-def test_the_kernel_does_what_real_connections_did(kernel: None, rules: Rules) -> None:
+def test_the_kernel_does_what_real_connections_did(kernel: None, mode: str, rules: Rules) -> None:
     """Verdict, backend and source of every recorded probe; with affinity another backend may have been the first."""
-    for probe, (client, backend, source) in recorded().items():
-        seen = answers(rules)[probe]
+    for probe, (client, backend, source) in recorded(mode).items():
+        seen = answers(mode, rules)[probe]
         assert {told for told, _, _ in seen} == {client}, probe
-        assert (client, backend, source) in (walked() if _is_sticky(probe) else answers(rules))[probe], probe
+        assert (client, backend, source) in (walked(mode) if _is_sticky(mode, probe) else answers(mode, rules))[probe]
 
 
-def _is_sticky(probe: Probe) -> bool:
-    return questions()[probe] in recordings.sticky(golden())
+def _is_sticky(mode: str, probe: Probe) -> bool:
+    return questions(mode)[probe] in recordings.sticky(golden(mode))
 
 
+@MODE
 @RULES
-def test_the_kernel_does_what_the_walk_says(kernel: None, rules: Rules) -> None:
+def test_the_kernel_does_what_the_walk_says(kernel: None, mode: str, rules: Rules) -> None:
     """Every port of every Service, asked by everybody: nothing happens that the walk does not say."""
-    wrong = recordings.surprises(walked(), answers(rules))
+    wrong = recordings.surprises(walked(mode), answers(mode, rules))
     assert not wrong, "\n".join(wrong[:20])
 
 
+@MODE
 @RULES
-def test_every_backend_that_the_walk_says_is_chosen(kernel: None, rules: Rules) -> None:
+def test_every_backend_that_the_walk_says_is_chosen(kernel: None, mode: str, rules: Rules) -> None:
     """What the walk says may happen does happen to somebody, if one asks often; affinity chooses only once."""
-    affine = recordings.sticky(golden())
-    probes = [probe for probe, key in questions().items() if key not in affine]
-    assert backends(answers(rules), probes) == backends(walked(), probes)
+    affine = recordings.sticky(golden(mode))
+    probes = [probe for probe, key in questions(mode).items() if key not in affine]
+    assert backends(answers(mode, rules), probes) == backends(walked(mode), probes)
 
 
 def backends(answers: Answers, probes: Sequence[Probe]) -> dict[tuple[str, int, str], set[tuple[Client, str]]]:
@@ -102,9 +107,10 @@ def backends(answers: Answers, probes: Sequence[Probe]) -> dict[tuple[str, int, 
     return dict(found)
 
 
-def test_the_questions_have_every_kind_of_answer(kernel: None) -> None:
+@MODE
+def test_the_questions_have_every_kind_of_answer(kernel: None, mode: str) -> None:
     """Opened, refused and unanswered; by TCP and UDP; in IPv4 and IPv6."""
-    told = {client for seen in walked().values() for client, _, _ in seen}
+    told = {client for seen in walked(mode).values() for client, _, _ in seen}
     assert {Client.OPEN, Client.REFUSED, Client.TIMEOUT} <= told
-    assert {probe.protocol for probe in questions()} == {"TCP", "UDP"}
-    assert {":" in probe.address for probe in questions()} == {True, False}
+    assert {probe.protocol for probe in questions(mode)} == {"TCP", "UDP"}
+    assert {":" in probe.address for probe in questions(mode)} == {True, False}

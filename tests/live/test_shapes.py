@@ -15,10 +15,10 @@ from tests.live import recordings
 from tests.services.shapes import ROWS, Row
 from tests.services.test_flows import OUTSIDE, address, cluster, sender
 
-MODES = ("iptables", "ebpf")
+MODES = ("iptables", "nftables", "ebpf")
 """The modes whose rules, or programs, the lab can give the kernel."""
 
-NEEDS = {"ebpf": ("socket load balancing by eBPF", "packet load balancing by eBPF")}
+NEEDS = {"nftables": ("nftables",), "ebpf": ("socket load balancing by eBPF", "packet load balancing by eBPF")}
 """What a mode needs beside a lab."""
 
 TRIES = 6

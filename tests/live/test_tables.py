@@ -9,15 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 from k8snetlab import live
 from k8snetlab.errors import CannotDo
 from k8snetlab.live import Compared, Probe
-from tests.linux import test_bridge, test_filter, test_ipset, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel
+from tests.linux import (
+    test_bridge,
+    test_filter,
+    test_ipset,
+    test_ipv6,
+    test_mtu,
+    test_nat,
+    test_nftables,
+    test_routing,
+    test_tunnel,
+)
 from tests.linux.lab import Flow
 
 ALWAYS = (test_bridge, test_filter, test_ipv6, test_mtu, test_nat, test_routing, test_tunnel)
+SOMETIMES = {"ipset": test_ipset, "nft": test_nftables}
 TABLES = {
     module.__name__.rpartition("test_")[2]: module.FLOWS
-    for module in (*ALWAYS, *((test_ipset,) if shutil.which("ipset") else ()))
+    for module in (*ALWAYS, *(module for program, module in SOMETIMES.items() if shutil.which(program)))
 }
-"""The tables by name; sets can be tried where the program is that makes them."""
+"""The tables by name; sets, and rules of nftables, can be tried where the programs are that make them."""
 
 
 def asked(flow: Flow) -> bool:

@@ -15,11 +15,12 @@ What sets it apart from iptables:
   are: ten thousand Services are one rule. Keys may be several fields at once (`ip daddr . meta l4proto . th dport`).
 - A dynamic set is filled by the packets themselves, and forgets after its time-out.
 
-NAT is conntrack's, once a connection: chains of type nat are asked for first packets only, one after the other by
-their priorities, until one has decided; then the connection is bound, if to nothing. All of them run where conntrack
-translates (−100, and 100 for sources), whatever priority they state. Of two base chains with the same priority the
-newer runs first; here that is the later table, and nftables before iptables. A mark set in OUTPUT chooses another route
-if the chain is of type route (or iptables' mangle), not if it is of type filter.
+NAT is conntrack's, once a connection: chains of type nat are asked for first packets only, one after the other by their
+priorities, until one has decided; then the connection is bound, if to nothing. They do not track connections by
+themselves: some rule of the machine must translate, or look at a connection. All of them run where conntrack translates
+(−100, and 100 for sources), whatever priority they state. Of two base chains with the same priority the newer runs
+first; here that is the later table, and nftables before iptables. A mark set in OUTPUT chooses another route if the
+chain is of type route (or iptables' mangle), not if it is of type filter.
 
 Values print as `nft list ruleset` (1.0.6) does, elements in its order.
 

@@ -224,8 +224,7 @@ class Table(msgspec.Struct, frozen=True, dict=True):
 
 
 def _tracks(chain: Chain) -> bool:
-    nat = chain.base is not None and chain.base.type == "nat"
-    return nat or any(rule.looks_at_connections for rule in chain.rules)
+    return any(rule.looks_at_connections for rule in chain.rules)
 
 
 class Entrance(msgspec.Struct, frozen=True):
