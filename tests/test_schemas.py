@@ -124,6 +124,10 @@ def test_the_errors_of_an_input_are_valid() -> None:
 CHANGE = {"host": "node-1", "kind": "route", "how": "changed", "text": "default via ::1", "before": "default via ::2"}
 CAPABILITY = {"capability": "captures", "present": False, "reason": "tcpdump is not in PATH", "package": "tcpdump"}
 CHECK = {"rule": "pod-to-pod", "title": "…", "holds": True, "evidence": "6 packets", "failures": []}
+STANDING = {
+    "section": "2_1", "title": "Pod to pod", "exercises": 1, "of_exercises": 3, "questions": 0, "of_questions": 5,
+    "predictions": 2,
+}  # fmt: skip
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {
         "kind": "Show",
@@ -134,6 +138,7 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"kind": "Diff", "different": True, "changes": [CHANGE]},
     {"kind": "Doctor", "capabilities": [CAPABILITY]},
     {"kind": "Contract", "holds": True, "checks": [CHECK]},
+    {"kind": "Progress", "file": "progress.json", "lessons": [STANDING]},
 )
 
 

@@ -17,6 +17,7 @@ standard error too, so that what comes out of standard output is the answer and 
 | `prove`     | the same on the real kernel, compared                                        |
 | `doctor`    | what this machine can do                                                     |
 | `lab`       | the course in JupyterLab                                                     |
+| `progress`  | how much of it is done                                                       |
 
 Not modelled: a cluster that is asked over the network. Take a dump: `kubectl get pods,svc,… -A -o yaml`.
 """
@@ -146,6 +147,17 @@ def examine_the_machine(
         output.document("Doctor", {"capabilities": [each.as_dict() for each in found]})
     else:
         print_table(found)
+
+
+@app.command("progress", epilog=_examples("k8snetlab progress", "k8snetlab progress --reset"))
+def tell_the_progress(
+    as_: Annotated[Format, typer.Option("--output", "-o", help="Text for people, JSON for programs.")] = Format.TEXT,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget what was done, and begin anew.")] = False,
+) -> None:
+    """Say how far you are through the course: exercises, questions and predictions of each notebook."""
+    from k8snetlab.cli.progress import progressed
+
+    progressed(as_, reset=reset)
 
 
 app.command(

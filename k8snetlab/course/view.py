@@ -76,16 +76,13 @@ def progress_view(progress: Progress, lessons: Any) -> Any:
 
 
 def _table(progress: Progress, lessons: Any) -> str:
+    from k8snetlab.course.standing import standings
+
     rows = []
-    for lesson in lessons:
-        exercises = len(progress.of(lesson.number, "exercise"))
-        questions = len(progress.of(lesson.number, "question"))
-        predictions = len(progress.of(lesson.number, "prediction"))
-        whole = len(lesson.exercises) + len(lesson.questions)
-        grade = Grade.RIGHT if exercises + questions >= whole else Grade.UNANSWERED
+    for each in standings(progress, lessons):
         text = (
-            f"<b>{lesson.number}</b> {escape(lesson.title)}: {exercises} of {len(lesson.exercises)} exercises, "
-            f"{questions} of {len(lesson.questions)} questions, {predictions} predictions made"
+            f"<b>{each.section}</b> {escape(each.title)}: {each.exercises} of {each.of_exercises} exercises, "
+            f"{each.questions} of {each.of_questions} questions, {each.predictions} predictions made"
         )
-        rows.append(barred(text, COLOURS[grade]))
+        rows.append(barred(text, COLOURS[Grade.RIGHT if each.complete else Grade.UNANSWERED]))
     return "".join(rows)
