@@ -20,6 +20,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 
 import msgspec
@@ -196,7 +197,9 @@ _STATE = msgspec.json.Encoder(order="sorted")
 
 
 def fingerprint(network: Network) -> str:
-    """What a state is known by: the SHA-256 of everything that every machine holds."""
+    """What a state is known by: the SHA-256 of everything that every machine holds. What a machine has not says nothing,
+    so that evidence stays true when the lab learns of more that machines may have.
+    """
     digest = sha256()
     for name in sorted(network):
         host = network[name]
@@ -207,5 +210,24 @@ def fingerprint(network: Network) -> str:
             rules += [bpf_lb_list(host.ebpf), *(each.text for each in host.ebpf.attached)]
         # What is built piece by piece is all there as text.
         plain = msgspec.structs.replace(host, netfilter=Netfilter(), nftables=(), ebpf=None)
-        digest.update(_STATE.encode((plain, rules)))
+        digest.update(_STATE.encode((_stated(plain), rules)))
     return digest.hexdigest()
+
+
+def _stated(value: object) -> object:
+    """A value without the fields that say nothing: those that are as they are unless somebody says otherwise."""
+    if isinstance(value, msgspec.Struct):
+        held = ((name, getattr(value, name), usual) for name, usual in _fields(type(value)))
+        return {name: _stated(each) for name, each, usual in held if each != usual}
+    if isinstance(value, tuple):
+        return [_stated(each) for each in value]
+    return value
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, object], ...]:
+    """The fields of a value, each with what it is unless said."""
+    return tuple(
+        (each.name, each.default_factory() if each.default_factory is not msgspec.NODEFAULT else each.default)
+        for each in msgspec.structs.fields(kind)
+    )
