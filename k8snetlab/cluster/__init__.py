@@ -16,6 +16,7 @@ Not modelled: time. What needs it (connections that stay, affinity) lives in `Cl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import LabError, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
+from k8snetlab.linux.counting import counting
 from k8snetlab.linux.host import Entry, Host, Network
 from k8snetlab.services.churn import Ledger, started
 from k8snetlab.services.slices import MOST_ENDPOINTS
@@ -147,6 +149,15 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         """Connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`."""
         question = asked(self.terrain, source, where_of(url), via=via, of=family)
         return curl(self.terrain, question, self.options.seed if seed is None else seed)
+
+    def compared(self, source: str, target: str, *, seed: int | None = None, via: str | None = None) -> Counter[str]:
+        """How many rules each machine compares with a packet and with its answer, one after the other, as the kernel
+        does; the arguments are those of `trace`.
+        """
+        tally: Counter[str] = Counter()
+        watched = [counting(host, tally) for host in self.network.values() if host.filters[4] or host.filters[6]]
+        self.with_hosts(*watched).trace(source, target, seed=seed, via=via)
+        return tally
 
     def session(self, *, seed: int = 0, now: float = 0.0) -> Session:
         """A place where connections, affinity and time live."""
