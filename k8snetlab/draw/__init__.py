@@ -10,9 +10,11 @@ is a leaf; matplotlib and networkx are met here only.
 | `trace`         | who did what, in which order?                                 | `ladder`   |
 | `headers`       | what is on the wire, header by header?                        | `headers`  |
 | `outcomes`      | who may take the packet, and how likely?                      | `outcomes` |
+| `nobody`        | why was no packet sent?                                       | `outcomes` |
 | `plan`          | which addresses are whose, and do any overlap?                | `plan`     |
 | `ledger`        | what did controllers write about pods that came and went?     | `ledger`   |
 | `growth`        | and how does that grow with the number of pods?               | `ledger`   |
+| `curves`        | does it grow with the number of things, or not?               | `curves`   |
 | `graph`, `path` | the same as networkx graphs                                   | `graphs`   |
 
 Every picture is given on light or dark paper (`theme`), and says in sentences what is to be seen (`Drawing.alt`). An
@@ -21,13 +23,17 @@ Every picture is given on light or dark paper (`theme`), and says in sentences w
 Not modelled: motion. Guide sections 1.1 to 2.2, and 5.1.
 """
 
+from k8snetlab.draw.curves import curves
 from k8snetlab.draw.drawing import Drawing, Easel
 from k8snetlab.draw.graphs import graph, path
 from k8snetlab.draw.headers import headers
 from k8snetlab.draw.ladder import trace
 from k8snetlab.draw.ledger import growth, ledger
-from k8snetlab.draw.outcomes import outcomes
+from k8snetlab.draw.outcomes import nobody, outcomes
 from k8snetlab.draw.plan import plan
 from k8snetlab.draw.topology import topology
 
-__all__ = ["Drawing", "Easel", "graph", "growth", "headers", "ledger", "outcomes", "path", "plan", "topology", "trace"]
+__all__ = [
+    "Drawing", "Easel", "curves", "graph", "growth", "headers", "ledger", "nobody", "outcomes", "path", "plan",
+    "topology", "trace",
+]  # fmt: skip

@@ -9,13 +9,13 @@ Not modelled: how often each was taken in reality. Guide section 2.2.
 from __future__ import annotations
 
 from k8snetlab.draw.drawing import Drawing
-from k8snetlab.draw.lettering import fitted, width
+from k8snetlab.draw.lettering import fitted, width, wrapped
 from k8snetlab.draw.marks import Box, Label, Mark, cross, sheet
 from k8snetlab.draw.theme import Role, theme_of
 from k8snetlab.trace import Client, Outcome, Trace
 from k8snetlab.trace.table import chance, endpoint
 
-__all__ = ["outcomes"]
+__all__ = ["nobody", "outcomes"]
 
 MARGIN, NAMES, BARS, SAID = 16, 250, 290, 250
 PITCH, TALL = 40, 20
@@ -40,6 +40,21 @@ def outcomes(trace: Trace, *, theme: str = "light") -> Drawing:
         alt.append(_said(outcome))
     wide, tall = MARGIN + NAMES + BARS + SAID + MARGIN, MARGIN + 30 + len(trace.outcomes) * PITCH + 8
     return Drawing(wide, tall, (sheet(marks),), (), tuple(alt), theme)
+
+
+def nobody(asked: str, why: str, *, theme: str = "light") -> Drawing:
+    """A question that ended before any packet was sent: who asked for what, and why there is nobody to send it to.
+
+    Raises `UnknownName` for a theme that does not exist.
+    """
+    theme_of(theme)
+    wide = MARGIN + NAMES + BARS + SAID + MARGIN
+    title = Label(MARGIN, MARGIN + 8, fitted(asked, wide - 2 * MARGIN, 12, "bold"), Role.INK, 12, "left", "bold")
+    lines = wrapped(why, wide - 2 * MARGIN - 30, 10)
+    marks: list[Mark] = [title, *cross(MARGIN + 8, MARGIN + 44, 6)]
+    marks += [Label(MARGIN + 28, MARGIN + 44 + 15 * at, line, Role.INK, 10) for at, line in enumerate(lines)]
+    alt = (f"{asked}: no packet was sent.", why)
+    return Drawing(wide, MARGIN + 44 + 15 * len(lines) + MARGIN, (sheet(marks),), (), alt, theme)
 
 
 def _bar(outcome: Outcome, y: float) -> list[Mark]:

@@ -7,7 +7,7 @@ from k8snetlab.address import AddressPlan, Prefix, Range
 from k8snetlab.draw.headers import rows
 from k8snetlab.draw.lettering import fitted, width, wrapped
 from k8snetlab.draw.theme import Role
-from k8snetlab.errors import UnknownName
+from k8snetlab.errors import BadOption, UnknownName
 from k8snetlab.linux.host import Network
 from k8snetlab.trace import Trace
 from tests.draw import small
@@ -203,3 +203,44 @@ def test_a_wrapped_text_says_when_it_is_cut() -> None:
     assert len(found) == 2
     assert found[1].endswith("…")
     assert all(width(line) <= 90 for line in found)
+
+
+# Curves
+
+
+def test_curves_name_their_last_values_and_say_all_of_them() -> None:
+    """At the right end stands the name with its value, and the text alternative has every point."""
+    drawing = draw.curves({"a": {10: 40, 1000: 4000}, "b": {10: 9, 1000: 9}}, title="rules", across="Services")
+    assert {"a: 4,000", "b: 9", "Services"} <= set(labels(drawing))
+    assert drawing.alt == (
+        "rules, by the number of Services.",
+        "a: 40 at 10, 4,000 at 1,000.",
+        "b: 9 at 10, 9 at 1,000.",
+    )
+
+
+def test_a_curve_of_zero_lies_on_the_ground() -> None:
+    """Zero has no logarithm, and a line of its own."""
+    drawing = draw.curves({"a": {1: 10, 10: 100}, "none": {1: 0, 10: 0}}, title="rules", across="Services")
+    assert "0" in labels(drawing)
+
+
+def test_the_names_of_equal_curves_do_not_hide_each_other() -> None:
+    """Two curves at the same height have their names one over the other."""
+    drawing = draw.curves({"a": {1: 10, 10: 10}, "b": {1: 10, 10: 10}}, title="rules", across="Services")
+    heights = [label.y for sheet in drawing.ground for label in sheet.labels if label.text in ("a: 10", "b: 10")]
+    assert abs(heights[0] - heights[1]) >= 12
+
+
+@pytest.mark.parametrize("of", [{}, {"a": {1: -1}}, {str(at): {1: 1} for at in range(9)}])
+def test_curves_that_cannot_be_drawn_are_refused(of: dict[str, dict[int, int]]) -> None:
+    """Nothing, less than nothing, and more curves than anybody tells apart."""
+    with pytest.raises(BadOption, match="curves"):
+        draw.curves(of, title="rules", across="Services")
+
+
+def test_a_question_without_a_packet_has_a_picture() -> None:
+    """It says who asked, and why nothing was sent."""
+    drawing = draw.nobody("a pod → web", "the name has no address")
+    assert {"a pod → web", "the name has no address"} <= set(labels(drawing))
+    assert crosses(drawing) >= 1
