@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from k8snetlab import contract
@@ -10,9 +12,10 @@ from k8snetlab.explore.contract import NETWORKS as CONTRACT_NETWORKS
 from k8snetlab.explore.contract import NOTHING, ContractModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
 from k8snetlab.explore.pod_to_pod import NETWORKS, PodToPodModel, wire
-from k8snetlab.explore.service import SERVICE_TYPES, ServiceModel
+from k8snetlab.explore.service import POLICIES, SERVICE_TYPES, ServiceModel
 from k8snetlab.explore.slices import CHURNS, SlicesModel
 from k8snetlab.explore.walk import EVERYTHING, MATTERS, WalkModel
+from k8snetlab.services import MODES
 from k8snetlab.trace import Action, Client
 
 CLIENT, WEB = "default/client", "svc/default/web:80"
@@ -209,11 +212,18 @@ def services() -> ServiceModel:
     return ServiceModel(example("service-three-backends"))
 
 
+USUAL_SERVICE: dict[str, Any] = {
+    "kind": "ClusterIP", "proxy": "iptables", "external": "Cluster", "internal": "Cluster", "affinity": "None",
+    "source": "a pod", "ready": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("proxy", MODES)
 @pytest.mark.parametrize("kind", SERVICE_TYPES)
 @pytest.mark.parametrize("ready", [1, 2, 3])
-def test_every_ready_pod_is_equally_likely_for_a_pod(services: ServiceModel, kind: str, ready: int) -> None:
-    """A pod that asks for the ClusterIP reaches each of the ready pods, whatever the type."""
-    outcomes = services.trace(kind=kind, source="a pod", ready=ready).outcomes
+def test_every_ready_pod_is_equally_likely_for_a_pod(services: ServiceModel, kind: str, proxy: str, ready: int) -> None:
+    """A pod that asks inside of the cluster reaches each of the ready pods, whatever the type and the mode."""
+    outcomes = services.trace(kind=kind, source="a pod", ready=ready, proxy=proxy).outcomes
     assert [round(outcome.probability, 6) for outcome in outcomes] == [round(1 / ready, 6)] * ready
 
 
@@ -225,23 +235,94 @@ def test_a_service_without_ready_pods_refuses(services: ServiceModel, kind: str,
     assert client is (Client.TIMEOUT if (kind, source) == ("ClusterIP", "outside") else Client.REFUSED)
 
 
-def test_policy_local_keeps_the_source(services: ServiceModel) -> None:
-    """From outside the pod sees the client with policy Local, and an address of the node without."""
-    seen = {
-        kind: services.trace(kind=kind, source="outside", ready=3).source_seen
-        for kind in ("NodePort", "NodePort, policy Local")
-    }
+@pytest.mark.parametrize("proxy", MODES)
+@pytest.mark.parametrize("kind", ["NodePort", "LoadBalancer"])
+def test_policy_local_keeps_the_source(services: ServiceModel, kind: str, proxy: str) -> None:
+    """From outside the pod sees the client with policy Local; without, at least pods on other nodes do not."""
     client = services.cluster.network["external"].link("eth0").addresses[0].ip
-    assert seen["NodePort, policy Local"] == client
-    assert seen["NodePort"] != client
+    seen = {
+        policy: {
+            outcome.source_seen
+            for outcome in services.trace(kind=kind, source="outside", ready=3, proxy=proxy, external=policy).outcomes
+        }
+        for policy in POLICIES
+    }
+    assert seen["Local"] == {client}
+    assert seen["Cluster"] - {client}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "client"),
+    [("iptables", Client.TIMEOUT), ("nftables", Client.TIMEOUT), ("ebpf", Client.REFUSED)],
+)
+def test_a_node_without_a_pod_takes_nothing_under_policy_local(
+    services: ServiceModel, proxy: str, client: Client
+) -> None:
+    """Who is led to node-3, while only the pod on node-1 is ready, is dropped; eBPF refuses."""
+    trace = services.trace(kind="NodePort", source="outside, led to node-3", ready=1, proxy=proxy, external="Local")
+    assert trace.client is client
+
+
+def test_the_policy_for_the_inside_is_the_nodes_own(services: ServiceModel) -> None:
+    """With internalTrafficPolicy Local the client reaches the pod of its node alone."""
+    trace = services.trace(kind="ClusterIP", source="a pod", ready=3, internal="Local")
+    assert [outcome.backend.pod for outcome in trace.outcomes if outcome.backend is not None] == ["web-1"]
+
+
+@pytest.mark.parametrize("proxy", MODES)
+def test_affinity_shows_in_connections_one_after_the_other(services: ServiceModel, proxy: str) -> None:
+    """Six connections end at one pod with affinity, and at more of them without."""
+    with_, without = (
+        services.visits(**{**USUAL_SERVICE, "proxy": proxy, "affinity": affinity}) for affinity in ("ClientIP", "None")
+    )
+    assert len(set(with_)) == 1 < len(set(without))
+
+
+def test_a_headless_service_needs_no_rule(services: ServiceModel) -> None:
+    """The client has a pod's own address from the beginning, and no rule of the Service is met."""
+    view = services.view(**{**USUAL_SERVICE, "kind": "headless"})
+    assert "No rule matched" in view.text
+    assert "name for its ready pods" in view.text
+
+
+def test_a_name_without_an_address_is_said_and_not_raised(services: ServiceModel) -> None:
+    """A headless Service without a ready pod has nothing that one could send to."""
+    view = services.view(**{**USUAL_SERVICE, "kind": "headless", "ready": 0})
+    assert "its name has no address" in view.text
+    assert "no packet was sent" in view.picture.text
+
+
+def test_an_external_name_leads_to_the_service_behind_it(services: ServiceModel) -> None:
+    """The rules that decide are those of another Service."""
+    view = services.view(**{**USUAL_SERVICE, "kind": "ExternalName"})
+    assert "default/web-itself:http" in view.text
+
+
+def test_what_a_type_has_no_use_for_is_named(services: ServiceModel) -> None:
+    """A ClusterIP has no policy for the outside: the API server would refuse one."""
+    view = services.view(**{**USUAL_SERVICE, "external": "Local"})
+    assert "Of no use for this type: externalTrafficPolicy." in view.text
 
 
 def test_the_deciding_rules_name_the_service(services: ServiceModel) -> None:
     """Rules that other things need stay out of the text."""
-    text = services.view(kind="ClusterIP", source="a pod", ready=3).text
+    text = services.view(**USUAL_SERVICE).text
     rules = [line for line in text.splitlines() if line.strip().startswith(("nat", "filter"))]
     assert len(rules) == 3
     assert all("default/web" in line for line in rules)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("nftables", "10.96.49.66 . tcp . 80 is in @service-ips"),
+        ("ipvs", "IPVS sends it to a real server"),
+        ("ebpf", "before any packet exists"),
+    ],
+)
+def test_each_mode_says_what_it_looked_up(services: ServiceModel, proxy: str, words: str) -> None:
+    """What stands in a map or among virtual servers is told, and on which machine it was found."""
+    assert words in services.view(**{**USUAL_SERVICE, "proxy": proxy}).text
 
 
 @pytest.fixture(scope="module")
