@@ -1,14 +1,16 @@
-"""2.2 Services: the dice, a selector, and who is seen."""
+"""2.2 Services: the dice, a selector, who is seen, and the nearest pod."""
 
 from __future__ import annotations
 
 from functools import cache
 
+from k8snetlab.api import TrafficPolicy
 from k8snetlab.cluster import Cluster, example
 from k8snetlab.course.exercise import Exercise, Mistake
 from k8snetlab.course.lesson import Lesson
 from k8snetlab.course.quiz import Choice, Question
 from k8snetlab.errors import LabError
+from k8snetlab.services import MODES
 from k8snetlab.trace import Action, Client, Trace
 
 __all__ = ["LESSON"]
@@ -255,6 +257,149 @@ def _seen(cluster: Cluster) -> str:
     return ", ".join(sorted({outcome.source_seen for outcome in trace.outcomes})) if trace is not None else "nobody"
 
 
+# The nearest pod
+
+
+_NEAR = """
+apiVersion: v1
+kind: Service
+metadata: {{name: open}}
+spec:
+  type: NodePort
+  selector: {{app: {app}}}
+  {said}
+  ports: [{{name: http, port: 80, targetPort: http, nodePort: 30081}}]
+"""
+
+
+def _near_service(said: str, app: str = "web") -> Cluster:
+    return gate().applied(_NEAR.format(said=said, app=app))
+
+
+def _reached(cluster: Cluster, who: str) -> frozenset[str]:
+    """The pods that may get a connection of a pod to the cluster address of open; nothing if one does not succeed."""
+    try:
+        outcomes = cluster.trace(f"default/{who}", "svc/default/open:80").outcomes
+    except LabError:
+        return frozenset()
+    taken = {outcome.backend.pod for outcome in outcomes if outcome.backend and outcome.client is Client.OPEN}
+    return frozenset(taken) if all(outcome.client is Client.OPEN for outcome in outcomes) else frozenset()
+
+
+def _stays(cluster: Cluster) -> bool:
+    """Whether each pod behind the Service reaches itself alone: it is the only one on its node."""
+    return all(_reached(cluster, pod) == {pod} for pod in ("web-1", "web-2"))
+
+
+STAYING = Exercise(
+    name="staying",
+    wants=Cluster,
+    wanted="a cluster, such as gate.applied(…) gives,",
+    right=lambda answer: (
+        answer.options.proxy == gate().options.proxy
+        and _stays(answer)
+        and _reached(answer, "client") == {"web-1", "web-2"}
+    ),
+    praise=lambda answer: (
+        "Each node's rules name its own pod where there is one, and all of them elsewhere: a wish, and no condition."
+    ),
+    mistakes=(
+        Mistake(
+            "another mode",
+            lambda answer: answer.options.proxy != gate().options.proxy,
+            lambda answer: (
+                f"The proxy mode has become {answer.options.proxy}. Modes differ in such things, so keep the one that "
+                "was there, and say in the Service what you want."
+            ),
+            lambda: gate().changed(proxy="ipvs"),
+        ),
+        Mistake(
+            "nobody for web-1",
+            lambda answer: not _reached(answer, "web-1"),
+            lambda answer: (
+                "web-1 reaches nobody at the cluster address of open. Are name, selector and port as they were?"
+            ),
+            lambda: _near_service("internalTrafficPolicy: Cluster", app="open"),
+        ),
+        Mistake(
+            "nobody for the client",
+            lambda answer: not _reached(answer, "client"),
+            lambda answer: (
+                "web-1 and web-2 stay at home, but the client on node-3, where there is no such pod, gets nothing at "
+                "all. What you said is a condition; what is wanted is a preference."
+            ),
+            lambda: _near_service("internalTrafficPolicy: Local"),
+        ),
+        Mistake(
+            "the policy for the outside",
+            lambda answer: _outward(answer) is TrafficPolicy.LOCAL,
+            lambda answer: (
+                "externalTrafficPolicy is about who comes from outside, by node ports. Pods that ask at the cluster "
+                "address still go to "
+                f"{' and '.join(sorted(_reached(answer, 'web-1')))} alike."
+            ),
+            lambda: _near_service("externalTrafficPolicy: Local"),
+        ),
+        Mistake(
+            "the zone",
+            lambda answer: not _stays(answer),
+            lambda answer: (
+                f"web-1 may still be sent to {' or '.join(sorted(_reached(answer, 'web-1')))}. These nodes have no "
+                "zones; and a zone would be wider than a node."
+            ),
+            lambda: _near_service("trafficDistribution: PreferSameZone"),
+        ),
+    ),
+    otherwise="The client on node-3 should be able to reach both pods.",
+    solution=lambda: _near_service("trafficDistribution: PreferSameNode"),
+)
+
+
+def _outward(cluster: Cluster) -> TrafficPolicy | None:
+    found = next((service for service in cluster.objects.services if service.key == "default/open"), None)
+    return found.spec.external_traffic_policy if found is not None else None
+
+
+# The proofs of the quiz
+
+
+def _pending() -> bool:
+    service = lab().patched("Service", "default/web", {"spec": {"type": "LoadBalancer"}}).objects.service("default/web")
+    return not service.load_balancer
+
+
+def _at_the_socket() -> bool:
+    """In ebpf mode the first frame carries a backend's address, in the others the Service's."""
+    sent = {}
+    for mode in MODES:
+        trace = lab().changed(proxy=mode).trace(CLIENT, "svc/default/web:80")
+        first = next(step for step in trace.steps if step.action is Action.TRANSMIT)
+        sent[mode] = first.packet.ip.dst == trace.request.address
+    return sent == {"iptables": True, "nftables": True, "ipvs": True, "ebpf": False}
+
+
+def _nearest() -> bool:
+    near = lab().patched("Service", "default/web", {"spec": {"internalTrafficPolicy": "Local"}})
+    gone = near.patched("Pod", "default/web-1", {"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
+    return gone.trace(CLIENT, "svc/default/web:80").client is Client.TIMEOUT
+
+
+def _every_rule() -> bool:
+    """A connection that is for no Service is compared with a rule for each of them, in iptables mode only."""
+    spec = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}
+    named = ({"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"s-{at}"}, "spec": spec} for at in range(50))
+    many = lab().applied(*named)
+    grown = {
+        mode: _compared(many.changed(proxy=mode)) - _compared(lab().changed(proxy=mode))
+        for mode in ("iptables", "nftables")
+    }
+    return grown == {"iptables": 50, "nftables": 0}
+
+
+def _compared(cluster: Cluster) -> int:
+    return cluster.compared(CLIENT, "default/web-1:8080")["node-1"]
+
+
 def _hairpin() -> bool:
     loop = lab().trace("default/web-1", "svc/default/web:80")
     return any(o.backend is not None and o.backend.pod == "web-1" and o.client is Client.OPEN for o in loop.outcomes)
@@ -337,6 +482,60 @@ QUESTIONS = (
         ),
         proof=_hairpin,
     ),
+    Question(
+        "pending",
+        "In a cluster on bare metal a Service of type LoadBalancer stays `<pending>`. What is missing?",
+        (
+            Choice(
+                "somebody who gives it an address and brings packets to nodes",
+                "Yes: Kubernetes leaves that to a cloud or to MetalLB. Its node port works already.",
+                right=True,
+            ),
+            Choice("ready pods", "It would have its address without any; only nobody would answer there."),
+            Choice("kube-proxy in nftables mode", "Every mode writes rules for such an address, once there is one."),
+        ),
+        proof=_pending,
+    ),
+    Question(
+        "near",
+        "internalTrafficPolicy is Local, and the only pod of the client's node is not ready. Another node has two.",
+        (
+            Choice("the connection goes to another node", "That is what `trafficDistribution` would do: a preference."),
+            Choice("it is refused", "Refused means that there is no ready endpoint anywhere."),
+            Choice(
+                "it times out", "Yes: its packets are dropped. Local is a condition, and has no plan B.", right=True
+            ),
+        ),
+        proof=_nearest,
+    ),
+    Question(
+        "socket",
+        "In a client pod, tcpdump shows connections to pod addresses only, although the program calls Services. Why?",
+        (
+            Choice(
+                "an eBPF program at the socket replaces the address before there is a packet",
+                "Yes: so does Cilium's replacement of kube-proxy. The program itself notices nothing.",
+                right=True,
+            ),
+            Choice("kube-proxy has translated them", "It does so on the node, after the packet has left the pod."),
+            Choice("DNS gave pod addresses", "It would for a headless Service; an ordinary one has its own address."),
+        ),
+        proof=_at_the_socket,
+    ),
+    Question(
+        "compared",
+        "Which connection is compared with most rules in iptables mode?",
+        (
+            Choice("one to the largest Service", "Its endpoints are throws of dice; there may be many, but not most."),
+            Choice(
+                "one that is for no Service at all",
+                "Yes: it passes the rule of every Service before it is clear that none is meant.",
+                right=True,
+            ),
+            Choice("one that exists already", "Conntrack knows it: the table nat is not asked."),
+        ),
+        proof=_every_rule,
+    ),
 )
 
-LESSON = Lesson("2_2", "Services", (DICE, ORDERS, SEEING), QUESTIONS)
+LESSON = Lesson("2_2", "Services", (DICE, ORDERS, SEEING, STAYING), QUESTIONS)

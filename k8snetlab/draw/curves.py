@@ -73,7 +73,7 @@ def curves(of: Mapping[str, Mapping[int, int]], *, title: str, across: str, them
 
     marks: list[Mark] = [
         Label(MARGIN, MARGIN + 8, fitted(title, WIDE - 2 * MARGIN, 12, "bold"), Role.INK, 12, "left", "bold"),
-        Label(WIDE - RIGHT + 14, zero + 18, across, Role.FAINT, 9.5),
+        Label(WIDE - RIGHT + 34, zero + 18, across, Role.FAINT, 9.5),
     ]
     ticks = [(10**power, up.at(10**power)) for power in range(top + 1)]
     for value, y in [*ticks, *([(0, float(zero))] if 0 in every else [])]:

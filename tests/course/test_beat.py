@@ -15,6 +15,9 @@ SOURCES = sorted((Path(__file__).resolve().parent.parent.parent / "notebooks" / 
 LONGEST = 5
 """Lines of code in a cell; manifests inside of a cell are text."""
 
+MOST = {"2_2": 60}
+"""Cells of the notebooks that need an hour; others have 45 at most."""
+
 
 class Cell(NamedTuple):
     """One cell of a source: its first line, which says what it is, and its text."""
@@ -89,9 +92,9 @@ def test_a_learner_predicts_explores_and_solves(source: Path) -> None:
 
 
 def test_cells_are_few_and_short(source: Path) -> None:
-    """25 to 45 cells, and no more than five lines of code in one."""
+    """25 to 45 cells, or to 60 where there is an hour for them, and no more than five lines of code in one."""
     found = list(cells(source))
-    assert 25 <= len(found) <= 45
+    assert 25 <= len(found) <= MOST.get(source.stem[:3], 45)
     assert [
         cell.text for cell in found if cell.is_code and len(cell.lines) > LONGEST and "solution:" not in cell.text
     ] == []
