@@ -75,7 +75,10 @@ RECORDS: Mapping[str, Record] = {
     "same-node-other-node-without-neighbour": Record(lambda: _lacking("neighbour"), ONE_WAY),
     "same-node-other-node-without-route": Record(lambda: _lacking("route"), ONE_WAY),
     "service-three-backends": Record(lambda: k8s.example("service-three-backends"), BALANCED),
+    "service-three-backends-nftables": Record(lambda: k8s.example("service-three-backends", proxy="nftables"), BALANCED),
+    "service-three-backends-ebpf": Record(lambda: k8s.example("service-three-backends", proxy="ebpf"), BALANCED),
     "service-node-ports": Record(lambda: k8s.example("service-node-ports"), DOORS),
+    "service-node-ports-nftables": Record(lambda: k8s.example("service-node-ports", proxy="nftables"), DOORS),
     "services-that-do-not-work": Record(lambda: k8s.example("services-that-do-not-work"), SICK),
 }
 """What is recorded, by file name."""

@@ -498,7 +498,7 @@ QUESTIONS = (
     ),
     Question(
         "near",
-        "internalTrafficPolicy is Local, and the only pod of the client's node is not ready. Another node has two.",
+        "internalTrafficPolicy is Local, and the only pod on the client's node is not ready; others are. What now?",
         (
             Choice("the connection goes to another node", "That is what `trafficDistribution` would do: a preference."),
             Choice("it is refused", "Refused means that there is no ready endpoint anywhere."),
