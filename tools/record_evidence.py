@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,8 +76,10 @@ RECORDS: Mapping[str, Record] = {
     "same-node-other-node-without-neighbour": Record(lambda: _lacking("neighbour"), ONE_WAY),
     "same-node-other-node-without-route": Record(lambda: _lacking("route"), ONE_WAY),
     "service-three-backends": Record(lambda: k8s.example("service-three-backends"), BALANCED),
-    "service-three-backends-nftables": Record(lambda: k8s.example("service-three-backends", proxy="nftables"), BALANCED),
-    "service-three-backends-ebpf": Record(lambda: k8s.example("service-three-backends", proxy="ebpf"), BALANCED),
+    **{
+        f"service-three-backends-{mode}": Record(partial(k8s.example, "service-three-backends", proxy=mode), BALANCED)
+        for mode in ("nftables", "ebpf")
+    },
     "service-node-ports": Record(lambda: k8s.example("service-node-ports"), DOORS),
     "service-node-ports-nftables": Record(lambda: k8s.example("service-node-ports", proxy="nftables"), DOORS),
     "services-that-do-not-work": Record(lambda: k8s.example("services-that-do-not-work"), SICK),

@@ -243,7 +243,7 @@ for cluster in (near, leaving, ill):
 
 # %%
 tools = {"iptables": "iptables", "nftables": "nft", "ipvs": "ipvs", "ebpf": "bpf"}
-modes = {mode: lab.changed(proxy=mode) for mode in tools}
+modes, doors = ({mode: cluster.changed(proxy=mode) for mode in tools} for cluster in (lab, gate))
 for mode, tool in tools.items():
     lines = [line.strip() for line in modes[mode].node("node-1").show(tool).splitlines()]
     print(mode, *(each for each in lines if trace.request.address in each or itself.backend.ip in each), sep="\n  ")
@@ -278,12 +278,11 @@ guess.reveal("a pod's" if walks["ebpf"].steps[0].packet.innermost.ip.dst != trac
 # works for whoever is on the node. Who comes from outside has made his packet already; for him another program does it
 # at the node's network card.
 #
-# For a packet to a ready Service all four come to the same end. At the edges they differ. Three questions: a pod asks for
-# a port that the Service does not have; a node asks for a node port at 127.0.0.1; somebody outside asks `node-3` for
-# `local`, which has no pod there.
+# For a packet to a ready Service all four come to the same end. At the edges they differ. Three questions: a pod asks
+# for a port that the Service does not have; a node asks for a node port at 127.0.0.1; somebody outside asks `node-3`
+# for `local`, which has no pod there.
 
 # %%
-doors = {mode: gate.changed(proxy=mode) for mode in modes}
 edges = [("default/client", "svc/default/open:8080"), ("node/node-1", "127.0.0.1:30081"),
          ("external", "node/node-3:30082")]
 told = {mode: [str(cluster.trace(*edge).client) for edge in edges] for mode, cluster in doors.items()}
@@ -330,11 +329,11 @@ k8s.draw.curves(rules, title="Rules of node-1 that a new connection between pods
 
 # %% [markdown]
 # Every new connection of every pod passes the rules of all Services, until one of them matches or, as here, none. (Only
-# its first packet: conntrack knows the rest.) The other modes look up, and a lookup among a thousand entries costs about
-# as much as among ten. (The seven rules that are left in `ebpf` mode are flannel's.)
+# its first packet: conntrack knows the rest.) The other modes look up, and a lookup among a thousand entries costs
+# about as much as among ten. (The seven rules that are left in `ebpf` mode are flannel's.)
 #
-# What a node *holds* grows in every mode. And when one pod of `web` fails, something has to be changed on each node. How
-# many lines?
+# What a node *holds* grows in every mode. And when one pod of `web` fails, something has to be changed on each node.
+# How many lines?
 
 # %%
 held = {mode: {n: cluster.node("node-1").counts().entries for n, cluster in sizes.items()}
@@ -407,9 +406,8 @@ print(sick.trace("default/client", "svc/default/reviews:80").reason)
 # %%
 proofs = {mode: k8s.live.evidence(modes[mode]) for mode in ("iptables", "nftables", "ebpf")}
 outside = {mode: k8s.live.evidence(doors[mode]) for mode in ("iptables", "nftables")}
-met = [proof.between("default/web-2", "svc/default/web:80") for proof in proofs.values()]
-led = [proof.between("external", "node/node-3:30082") for proof in outside.values()]
-print(proofs["iptables"], *met, *led, sep="\n\n")
+print(proofs["iptables"], *(each.between("default/web-2", "svc/default/web:80") for each in proofs.values()), sep="\n\n")
+print(*(each.between("external", "node/node-3:30082") for each in outside.values()), sep="\n\n")
 assert all(proof.agrees for proof in (*proofs.values(), *outside.values(), k8s.live.evidence(sick)))
 
 # %% [markdown]
