@@ -406,8 +406,8 @@ print(sick.trace("default/client", "svc/default/reviews:80").reason)
 # %%
 proofs = {mode: k8s.live.evidence(modes[mode]) for mode in ("iptables", "nftables", "ebpf")}
 outside = {mode: k8s.live.evidence(doors[mode]) for mode in ("iptables", "nftables")}
-print(proofs["iptables"], *(each.between("default/web-2", "svc/default/web:80") for each in proofs.values()), sep="\n\n")
-print(*(each.between("external", "node/node-3:30082") for each in outside.values()), sep="\n\n")
+print(proofs["iptables"], *(one.between("default/web-2", "svc/default/web:80") for one in proofs.values()), sep="\n\n")
+print(*(one.between("external", "node/node-3:30082") for one in outside.values()), sep="\n\n")
 assert all(proof.agrees for proof in (*proofs.values(), *outside.values(), k8s.live.evidence(sick)))
 
 # %% [markdown]
