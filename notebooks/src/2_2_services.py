@@ -208,11 +208,10 @@ for what in ("all:80", "all:8080", "alias:80"):
 
 # %%
 time = k8s.example("service-session-affinity").session(seed=4)
-for name in ("anywhere", "sticky"):
-    print(f"{name:<9}", *(time.trace("default/client", f"svc/default/{name}:80").backend.pod for _ in range(8)))
-for pause in (599, 599, 601):
+print("anywhere:", *(time.trace("default/client", "svc/default/anywhere:80").backend.pod for _ in range(8)))
+for pause in (0, 1, 10, 599, 599, 601):
     time.advance(pause)
-    print(f"after {pause} s:", time.trace("default/client", "svc/default/sticky:80").backend.pod)
+    print(f"sticky, {pause} s later:", time.trace("default/client", "svc/default/sticky:80").backend.pod)
 
 # %% [markdown]
 # Each connection begins the ten minutes anew; a longer pause ends them. Behind a NodePort with policy `Cluster` it
@@ -401,7 +400,9 @@ print(sick.trace("default/client", "svc/default/reviews:80").reason)
 # and `proof.machine` names the kernel. IPVS is missing: that kernel was built without it. With `K8SNETLAB_LIVE=1` set,
 # this cell does it again on your machine, if it is Linux (`k8snetlab doctor` says what it needs).
 #
-# Where dice decide, a question was put many times, and whatever happened has to be among what the walk says.
+# Where dice decide, a question was put many times, and whatever happened has to be among what the walk says. Below are
+# all questions in iptables mode; then what `web-2` met at its own Service in iptables, nftables and `ebpf` mode; then
+# somebody outside who asks `node-3` for `local`.
 
 # %%
 proofs = {mode: k8s.live.evidence(modes[mode]) for mode in ("iptables", "nftables", "ebpf")}
