@@ -178,6 +178,7 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
         "bpf": _frontends(host),
         "ipset": {line: line for held in host.ipsets for line in held.lines},
         "ipvs": dict(_virtual_servers(host)),
+        "wg": {peer.text: peer.text for peer in host.wireguard},
     }
 
 

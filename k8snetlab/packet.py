@@ -9,7 +9,8 @@ Field names are those of the RFCs, save that IPv6's *hop limit* is called `ttl` 
 both. Every header knows its `length` in bytes.
 
 Not modelled: wrong checksums, IP options, IPv6 extension headers other than fragments, TCP options other than MSS,
-sequence numbers beyond the handshake. Guide section 2.1; RFC 791, 8200, 9293, 768, 792, 4443, 826, 7348.
+sequence numbers beyond the handshake. Guide section 2.1; RFC 791, 8200, 9293, 768, 792, 4443, 826, 7348; WireGuard's
+paper, section 5.4.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "IPv6",
     "Packet",
     "Ports",
+    "WireGuard",
 ]
 
 
@@ -210,7 +212,26 @@ class VXLAN(msgspec.Struct, frozen=True):
         return f"VXLAN vni {self.vni}"
 
 
-Header: TypeAlias = Ethernet | ARP | IPv4 | IPv6 | TCP | UDP | SCTP | ICMP | VXLAN
+class WireGuard(msgspec.Struct, frozen=True):
+    """A data message of WireGuard, after a UDP header: 16 bytes in front of an IP packet, `padding` and a tag of 16
+    bytes behind it. All that follows is encrypted: who is not one of the two ends sees its length only. `receiver` is
+    the number of the session at the receiver.
+    """
+
+    layer: ClassVar[str] = "wireguard"
+    receiver: int
+    padding: int = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire, those behind the packet too."""
+        return 32 + self.padding
+
+    def __str__(self) -> str:
+        return f"WireGuard session {self.receiver:08x}"
+
+
+Header: TypeAlias = Ethernet | ARP | IPv4 | IPv6 | TCP | UDP | SCTP | ICMP | VXLAN | WireGuard
 IPHeader: TypeAlias = IPv4 | IPv6
 Ports: TypeAlias = TCP | UDP | SCTP | ICMP
 

@@ -17,6 +17,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "flannel": {"cni": "flannel"},
     "flannel-directrouting": {"cni": "flannel", "cni_options": {"directrouting": "on"}},
     "flannel-host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
+    "flannel-wireguard": {"cni": "flannel", "cni_options": {"backend": "wireguard"}},
     "cloud": {"cni": "cloud"},
 }
 """Every way between two nodes."""

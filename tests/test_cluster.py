@@ -210,14 +210,22 @@ def test_a_machine_can_be_put_in_the_place_of_another() -> None:
 # Looking
 
 
-OF_MODE = {"bpf": "ebpf", "ipsets": "ipvs", "ipvs": "ipvs", "nft": "nftables"}
-"""The kinds of state that only one proxy mode has."""
+WIREGUARD = {"cni_options": {"backend": "wireguard"}}
+ONLY_WITH: dict[str, dict[str, Any]] = {
+    "bpf": {"proxy": "ebpf"},
+    "ipsets": {"proxy": "ipvs"},
+    "ipvs": {"proxy": "ipvs"},
+    "nft": {"proxy": "nftables"},
+    "wg": WIREGUARD,
+    "wgconf": WIREGUARD,
+}
+"""The kinds of state that only one proxy mode or backend has."""
 
 
 @pytest.mark.parametrize("what", SHOWN)
 def test_every_kind_of_state_is_printed(what: str) -> None:
-    """Of a node with both families each kind has something to show, in the mode that has it."""
-    shop = bookshop(families="dual-stack").changed(proxy=OF_MODE.get(what, "iptables"))
+    """Of a node with both families each kind has something to show, with the options that bring it."""
+    shop = bookshop(families="dual-stack").changed(**ONLY_WITH.get(what, {}))
     assert shop.node("node-1").show(what).strip()
 
 

@@ -16,6 +16,7 @@ ACROSS_ROUTERS = {
     "flannel": True,
     "flannel-directrouting": True,
     "flannel-host-gw": False,
+    "flannel-wireguard": True,
     "bridge": False,
     "cloud": True,
 }

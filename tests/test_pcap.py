@@ -9,7 +9,7 @@ import dpkt
 import pytest
 
 from k8snetlab.errors import BadOption
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, WireGuard
 from k8snetlab.wire import encode, frame, internet_checksum, pcap
 from tests.handmade import network, traced
 
@@ -19,6 +19,7 @@ V6, BACK_V6 = ("fd00:10:244:1::2", "fd00:10:244:2::3"), ("fd00:10:244:2::3", "fd
 REFUSED_4 = ICMP("port-unreachable", about=Packet((IPv4(*V4, "UDP"), UDP(40000, 5000))))
 REFUSED_6 = ICMP("port-unreachable", about=Packet((IPv6(*V6, "UDP"), UDP(40000, 5000))))
 TUNNEL = (CABLE, IPv4("172.18.0.2", "172.18.0.3", "UDP", df=False), UDP(50000, 8472), VXLAN(1))
+SEALED = (CABLE, IPv4("172.18.0.2", "172.18.0.3", "UDP", df=False), UDP(51820, 51820), WireGuard(0x01020304, 12))
 
 PACKETS: dict[str, Packet] = {
     "TCP over IPv4": Packet((CABLE, IPv4(*V4, "TCP"), TCP(40000, 80, mss=1410))),
@@ -33,6 +34,7 @@ PACKETS: dict[str, Packet] = {
     "ICMPv6 error": Packet((CABLE, IPv6(*BACK_V6, "ICMPv6"), REFUSED_6)),
     "VXLAN": Packet((*TUNNEL, CABLE, IPv4(*V4, "TCP"), TCP(40000, 80))),
     "VXLAN with IPv6 inside": Packet((*TUNNEL, CABLE, IPv6(*V6, "TCP"), TCP(40000, 80))),
+    "WireGuard": Packet((*SEALED, IPv4(*V4, "UDP"), UDP(40000, 5000)), b"secret question"),
     "ARP": Packet((CABLE, ARP("reply", CABLE.src, V4[0], CABLE.dst, V4[1]))),
     "neighbour solicitation": Packet((CABLE, ARP("request", CABLE.src, V6[0], "00:00:00:00:00:00", V6[1]))),
     "neighbour advertisement": Packet((CABLE, ARP("reply", CABLE.src, V6[0], CABLE.dst, V6[1]))),
@@ -97,6 +99,16 @@ def test_a_frame_inside_vxlan_is_the_frame_itself() -> None:
     """The bytes after the VXLAN header are those of the frame before it was wrapped."""
     whole = PACKETS["VXLAN"]
     assert encode(whole)[14 + 20 + 8 + 8 :] == encode(whole.popped(4))
+
+
+def test_nobody_reads_what_is_inside_wireguard() -> None:
+    """Type and session stand in front; neither addresses nor payload of the inner packet are on the wire."""
+    octets = encode(PACKETS["WireGuard"])
+    message = octets[14 + 20 + 8 :]
+    assert message[:8] == bytes([4, 0, 0, 0, 4, 3, 2, 1])
+    assert b"secret" not in octets
+    assert bytes([10, 244, 1, 2]) not in octets
+    assert len(message) == 16 + 28 + len(b"secret question") + 12 + 16
 
 
 def test_a_packet_on_the_loopback_device_gets_a_frame_of_zeros() -> None:
@@ -188,3 +200,10 @@ def test_tcpdump_reads_the_capture_of_a_trace(tmp_path: Path) -> None:
     assert printed.count("10.244.1.2.40000 > 10.244.2.4.8080: Flags [S]") == 2
     assert printed.count("10.96.3.4.80 > 10.244.1.2.40000: Flags [S.]") == 1
     assert "incorrect" not in printed
+
+
+def test_tcpdump_sees_udp_and_nothing_else_of_wireguard(tmp_path: Path) -> None:
+    """From port to port, and how long it is."""
+    printed = tcpdump(pcap([(0, frame(PACKETS["WireGuard"]))]), tmp_path)
+    assert "172.18.0.2.51820 > 172.18.0.3.51820: [udp sum ok] UDP, length 87" in printed
+    assert "10.244" not in printed

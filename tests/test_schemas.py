@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from k8snetlab import schemas
 from k8snetlab.errors import ManifestError, Problem, UnknownName
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPv4, IPv6, Packet
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPv4, IPv6, Packet, WireGuard
 from k8snetlab.trace import Action, Client, Outcome, Request, Step, Trace, Verdict
 from tests.handmade import LOSING, mac, network, traced
 
@@ -67,6 +67,7 @@ HEADERS: tuple[Header, ...] = (
     UDP(4000, 53),
     SCTP(4000, 3868),
     VXLAN(1),
+    WireGuard(2**32 - 1, 15),
     ICMP("echo-request"),
     ICMP("fragmentation-needed", 1450, 0, ABOUT),
 )

@@ -197,6 +197,24 @@ def ipvs(host: Host) -> Iterator[Row]:
             }
 
 
+def wg(host: Host) -> Iterator[Row]:
+    """A row for each peer of each WireGuard device, and one without for a device that has none."""
+    for link in host.links:
+        own = link.wireguard
+        if own is None:
+            continue
+        held = [peer for peer in host.wireguard if peer.device == link.name]
+        for peer in held or (None,):
+            yield {
+                "device": link.name,
+                "public_key": own.public,
+                "port": own.port,
+                "peer": peer.public if peer else None,
+                "endpoint": peer.place if peer else None,
+                "allowed_ips": list(peer.allowed) if peer else [],
+            }
+
+
 def nft(host: Host) -> Iterator[Row]:
     """A row for each element of sets and maps, and for each rule, table by table. `name` is that of the set or chain;
     `number` counts in it.
@@ -244,6 +262,8 @@ OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
     "bpf": bpf,
     "ipsets": ipsets,
     "ipvs": ipvs,
+    "wg": wg,
+    "wgconf": wg,
     "sysctls": sysctls,
 }
 """The rows of every kind of state that `Machine.show` prints."""

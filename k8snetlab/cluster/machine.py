@@ -53,6 +53,8 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
     "bpf": lambda host: bpf_lb_list(host.ebpf),
     "ipsets": text.ipset_save,
     "ipvs": text.ipvsadm,
+    "wg": text.wg,
+    "wgconf": text.wg_conf,
     "sysctls": lambda host: "\n".join(f"{key} = {value}" for key, value in sorted(host.sysctls.items())),
 }
 """What a machine can show, and how."""

@@ -14,9 +14,16 @@ whenever a node comes or goes. Where the packet crosses from node to node there 
 - `host-gw`: host routes only, the full MTU, and no way to a node of another subnet: the kernel refuses a gateway that
   is not on the cable, flanneld logs an error, and the route is missing.
 
+- `wireguard`: a device `flannel-wg` on each node (UDP port 51820), with one peer for each other node: its public key,
+  its pod CIDR as the allowed IPs, its underlay address as the endpoint. One route, for the whole pod network, leads
+  into the device (a node's own pods are closer, on the bridge), and the peers' allowed IPs do what routes do elsewhere;
+  what comes from a peer must come from its pod CIDR. On the wire nothing can be read. 60 bytes are added and padding;
+  flannel takes 80 off the MTU, which is right for IPv6 outside. Nodes may stand in different subnets.
+
 With two families there is a second device, `flannel-v6.1`. flannel reckons with 50 bytes for it too, although an IPv6
 outer header makes it 70; the kernel knows better and makes that device 70 smaller than the underlay. So a pod, whose
-MTU follows flannel's sum, may send IPv6 packets that its node answers with Packet Too Big.
+MTU follows flannel's sum, may send IPv6 packets that its node answers with Packet Too Big. With WireGuard it is
+`flannel-wg-v6`, port 51821 (mode `separate`), and the sum is right.
 
 Netfilter: chain FLANNEL-POSTRTG (nat) masquerades what leaves the pod network and what enters it from outside, except
 what kube-proxy has marked, what stays inside, and what comes from outside to pods of this very node. Chain FLANNEL-FWD
@@ -25,14 +32,17 @@ Both jumps are appended, so kube-proxy's, which are inserted, come first. Networ
 and have no effect.
 
 The MAC of a tunnel device is random in reality and published in the node's annotation
-`flannel.alpha.coreos.com/backend-data`; it is read from there, and hashed from the node's name where there is none.
+`flannel.alpha.coreos.com/backend-data`; it is read from there, and hashed from the node's name where there is none. So
+is a node's public key (both devices have the same); of a key that was read the private half is not known.
 
-Not modelled: backends wireguard, ipip and udp, nftables mode (`EnableNFTables`), the annotation `public-ip-overwrite`,
-`--ip-masq=false`, leases that expire, the file subnet.env. Guide sections 2.1 and 3.1; flannel v0.27, RFC 7348.
+Not modelled: backends ipip and udp, WireGuard's modes auto, ipv4 and ipv6, its preshared key and keepalive, nftables
+mode (`EnableNFTables`), the annotation `public-ip-overwrite`, `--ip-masq=false`, leases that expire, the file
+subnet.env. Guide sections 2.1 and 3.1; flannel v0.27, RFC 7348, `wg(8)`.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
@@ -61,13 +71,12 @@ from k8snetlab.linux.netfilter import (
     Target,
 )
 from k8snetlab.linux.route import Route, connected
+from k8snetlab.linux.wireguard import Wireguard, WireguardPeer, private_key, public_key
 
 __all__ = ["Backend", "Flannel"]
 
 VNI = 1
 PORT = 8472
-OVERHEAD = 50
-"""What flannel takes off the underlay's MTU: outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14."""
 
 HEADROOM: Mapping[int, int] = {4: 50, 6: 70}
 """What the kernel takes off at least when it makes a tunnel device: an outer IPv6 header has 40 bytes."""
@@ -78,6 +87,9 @@ ANNOTATION: Mapping[int, str] = {
     6: "flannel.alpha.coreos.com/backend-v6-data",
 }
 
+WG_DEVICE: Mapping[int, str] = {4: "flannel-wg", 6: "flannel-wg-v6"}
+WG_PORT: Mapping[int, int] = {4: 51820, 6: 51821}
+
 KUBE_PROXY_MARK = Mark(0x4000, 0x4000)
 """What kube-proxy wants masqueraded; its own chain does that."""
 
@@ -87,6 +99,13 @@ class Backend(StrEnum):
 
     VXLAN = "vxlan"
     HOST_GW = "host-gw"
+    WIREGUARD = "wireguard"
+
+
+OVERHEAD: Mapping[Backend, int] = {Backend.VXLAN: 50, Backend.HOST_GW: 0, Backend.WIREGUARD: 80}
+"""What flannel takes off the underlay's MTU, whichever family is outside. VXLAN: outer IPv4 20, UDP 8, VXLAN 8, inner
+Ethernet 14; WireGuard: outer IPv6 40, UDP 8, header 16, tag 16.
+"""
 
 
 class Flannel(msgspec.Struct, frozen=True):
@@ -111,22 +130,24 @@ class Flannel(msgspec.Struct, frozen=True):
         value = chosen(cls.name, cls.options, options)
         backend, direct = Backend(value["backend"]), value["directrouting"] == "on"
         if direct and backend is not Backend.VXLAN:
-            message = f"directrouting belongs to backend vxlan; {backend} has no tunnel to avoid"
+            message = f"directrouting belongs to backend vxlan, and the backend is {backend}"
             raise BadOption(Problem(message, object=f"CNI {cls.name}", field="directrouting"))
         return cls(backend, direct, value["hairpin"] == "on", mtu_of(cls.name, value["mtu"]))
 
     @property
     def overhead(self) -> int:
-        """Bytes that flannel reckons with between nodes: 50 for VXLAN, 0 for host routes."""
-        return OVERHEAD if self.backend is Backend.VXLAN else 0
+        """Bytes that flannel reckons with between nodes: 50 for VXLAN, 80 for WireGuard, 0 for host routes."""
+        return OVERHEAD[self.backend]
 
     @property
     def summary(self) -> str:
         """What it does, in one sentence."""
         if self.backend is Backend.HOST_GW:
             return "a bridge on each node, host routes to the nodes of the same subnet, no encapsulation"
+        if self.backend is Backend.WIREGUARD:
+            return "a bridge on each node and WireGuard between the nodes: encrypted, 60 bytes a packet and padding"
         within = ", plain routes inside a subnet" if self.direct_routing else ""
-        return f"a bridge on each node and a VXLAN tunnel between the nodes, {OVERHEAD} bytes a packet{within}"
+        return f"a bridge on each node and a VXLAN tunnel between the nodes, {self.overhead} bytes a packet{within}"
 
     def pod_mtu(self, machine: Machine) -> int:
         """The MTU of the pods' devices: the option's, or the underlay's less what the tunnel needs."""
@@ -134,7 +155,7 @@ class Flannel(msgspec.Struct, frozen=True):
 
     def node(self, plan: Plan, machine: Machine, workloads: Sequence[Workload]) -> Part:
         """The bridge with its ports, the tunnel devices, the way to every other node, and flannel's own chains."""
-        overlay = Part() if self.backend is Backend.HOST_GW else self._overlay(plan, machine)
+        overlay = self._between(plan, machine)
         wired = self._wiring(plan, machine).node(machine, workloads)
         direct = host_routes(plan, machine) if self.backend is Backend.HOST_GW or self.direct_routing else ()
         return Part(
@@ -142,6 +163,7 @@ class Flannel(msgspec.Struct, frozen=True):
             routes=(*wired.routes, *direct, *overlay.routes),
             neighbours=overlay.neighbours,
             fdb=overlay.fdb,
+            wireguard=overlay.wireguard,
             sysctls=forwarding(machine),
             patches=tuple(_patches(plan, machine)),
         )
@@ -153,6 +175,16 @@ class Flannel(msgspec.Struct, frozen=True):
     def _wiring(self, plan: Plan, machine: Machine) -> Wiring:
         tunnels = 0 if self.backend is Backend.HOST_GW else sum(1 for _ in _ends(plan, machine))
         return Wiring(self.pod_mtu(machine), self.hairpin, routes=plan.pod_cidrs, index=FIRST_INDEX + tunnels)
+
+    def _between(self, plan: Plan, machine: Machine) -> Part:
+        """What leads to the other nodes beside host routes."""
+        match self.backend:
+            case Backend.HOST_GW:
+                return Part()
+            case Backend.VXLAN:
+                return self._overlay(plan, machine)
+            case Backend.WIREGUARD:
+                return _encrypted(plan, machine)
 
     def _overlay(self, plan: Plan, machine: Machine) -> Part:
         """The tunnel devices, and three entries for every other machine that is reached through them."""
@@ -191,6 +223,32 @@ def _ends(plan: Plan, machine: Machine) -> Iterator[_End]:
             yield _End(of, pods, outer.ip)
 
 
+def _encrypted(plan: Plan, machine: Machine) -> Part:
+    """The WireGuard devices, one route into each, and a peer for every other machine."""
+    links: list[Link] = []
+    routes: list[Route] = []
+    peers: list[WireguardPeer] = []
+    for own in _ends(plan, machine):
+        device, port, address = WG_DEVICE[own.family], WG_PORT[own.family], own.pods.network
+        links.append(
+            Link(
+                device,
+                FIRST_INDEX + len(links),
+                LinkKind.WIREGUARD,
+                mtu=machine.mtu - OVERHEAD[Backend.WIREGUARD],
+                addresses=(Address(address, own.pods.bits),),
+                wireguard=key_pair(machine, own.family, port),
+            )
+        )
+        if own.family == 6:
+            routes.append(connected(Prefix.of(address), device, address))
+        routes.append(Route(str(plan.pod_cidr(own.family)), device, scope="link", family=own.family))
+        for remote in plan.others(machine, own.family):
+            public = key_pair(remote.machine, own.family, port).public
+            peers.append(WireguardPeer(device, public, (str(remote.pods),), remote.via, port))
+    return Part(links=tuple(links), routes=tuple(routes), wireguard=tuple(peers))
+
+
 def _tunnel(own: _End, machine: Machine, index: int) -> Link:
     """The tunnel device. Its address stands alone (/32), so that no route to a whole network comes with it; the node
     itself uses it to speak to pods elsewhere.
@@ -206,10 +264,11 @@ def _tunnel(own: _End, machine: Machine, index: int) -> Link:
     )
 
 
-class _BackendData(msgspec.Struct, frozen=True, rename={"mac": "VtepMAC"}):
+class _BackendData(msgspec.Struct, frozen=True, rename={"mac": "VtepMAC", "key": "PublicKey"}):
     """What a node publishes of its tunnel device."""
 
     mac: str = ""
+    key: str = ""
 
 
 def tunnel_mac(machine: Machine, of: int) -> str:
@@ -217,16 +276,42 @@ def tunnel_mac(machine: Machine, of: int) -> str:
 
     Raises `BadOption` for an annotation that is no JSON of the expected shape.
     """
-    derived = derived_mac(f"{machine.name} {DEVICE[of]}")
+    return _published(machine, of).mac.lower() or derived_mac(f"{machine.name} {DEVICE[of]}")
+
+
+def key_pair(machine: Machine, of: int, port: int) -> Wireguard:
+    """The keys of a machine's WireGuard devices: as its annotation says, or derived from its name. Raises `BadOption`
+    like `tunnel_mac`, and for a key that is none.
+    """
+    published = _published(machine, of).key
+    if published:
+        if not _is_key(published):
+            field = f"metadata.annotations[{ANNOTATION[of]}]"
+            message = f"{published!r} is no WireGuard key: 32 bytes in base64"
+            raise BadOption(Problem(message, object=f"Node {machine.name}", field=field))
+        return Wireguard(published, port)
+    private = private_key(machine.name)
+    return Wireguard(public_key(private), port, private)
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(b64decode(text, validate=True)) == 32
+    except ValueError:
+        return False
+
+
+def _published(machine: Machine, of: int) -> _BackendData:
+    """What the machine's annotation says of its tunnel of that family."""
     published = machine.annotations.get(ANNOTATION[of])
     if published is None:
-        return derived
+        return _BackendData()
     try:
         data = msgspec.json.decode(published, type=_BackendData | None)
     except msgspec.DecodeError as error:
         field = f"metadata.annotations[{ANNOTATION[of]}]"
         raise BadOption(Problem(str(error), object=f"Node {machine.name}", field=field)) from None
-    return (data.mac.lower() if data else "") or derived
+    return data or _BackendData()
 
 
 def _patches(plan: Plan, machine: Machine) -> Iterator[Patch]:

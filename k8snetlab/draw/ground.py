@@ -440,7 +440,7 @@ def _devices(host: Host) -> dict[str, list[Link]]:
             found["bridge"].append(link)
         elif link.kind is LinkKind.NIC:
             found["card"].append(link)
-        elif link.kind is LinkKind.VXLAN:
+        elif link.kind in (LinkKind.VXLAN, LinkKind.WIREGUARD):
             found["tunnel"].append(link)
     return found
 

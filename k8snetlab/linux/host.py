@@ -45,12 +45,13 @@ from k8snetlab.linux.netfilter import (
 )
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
+from k8snetlab.linux.wireguard import WireguardPeer, WireguardPeers
 
 __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
 Entry: TypeAlias = (
     Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | nft.Rule | nft.Held | Listener | Attachment
-    | Frontend | VirtualServer | Destination | IpSetEntry
+    | Frontend | VirtualServer | Destination | IpSetEntry | WireguardPeer
 )  # fmt: skip
 """Anything that can be taken out of a Host."""
 
@@ -84,6 +85,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     ipsets: tuple[IpSet, ...] = ()
     ipvs: tuple[VirtualServer, ...] = ()
     nftables: tuple[nft.Table, ...] = ()
+    wireguard: tuple[WireguardPeer, ...] = ()
 
     def link(self, name: str) -> Link:
         """The device of that name. Raises `UnknownName`."""
@@ -273,12 +275,26 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def tunnels(self) -> Mapping[tuple[int, int], tuple[Link, ...]]:
-        """The tunnel devices that are up, by the family and the UDP port of the socket they hold."""
+        """The tunnel devices that are up, by the family and the UDP port of the socket they hold. A WireGuard device
+        holds one of each family.
+        """
         found: dict[tuple[int, int], list[Link]] = {}
         for link in self.links:
             if link.vxlan is not None and link.up:
                 found.setdefault((family(link.vxlan.local), link.vxlan.port), []).append(link)
+            elif link.wireguard is not None and link.up:
+                for of in (4, 6):
+                    found.setdefault((of, link.wireguard.port), []).append(link)
         return {key: tuple(links) for key, links in found.items()}
+
+    @cached_property
+    def peers(self) -> Mapping[str, WireguardPeers]:
+        """The peers of each WireGuard device, by its name."""
+        return {
+            link.name: WireguardPeers(link.wireguard, (peer for peer in self.wireguard if peer.device == link.name))
+            for link in self.links
+            if link.wireguard is not None
+        }
 
     def sysctl(self, key: str) -> int:
         """A kernel setting, e.g. `net.ipv4.ip_forward`. A Host that does not state it is misbuilt: `LabError`."""
@@ -289,9 +305,9 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
     def without(self, entry: Entry, family: int = 0) -> Host:
         """The same machine with one route, rule, set element, neighbour, FDB entry, link, listener, responder, eBPF
-        program or frontend, virtual or real server, or entry of a set less. A bridge that goes sets its ports free. A
-        netfilter rule may stand alike in the tables of both families: it goes from those of `family`, if that is given,
-        else from the first that have it. Raises `UnknownName`.
+        program or frontend, virtual or real server, entry of a set, or WireGuard peer less. A bridge that goes sets its
+        ports free. A netfilter rule may stand alike in the tables of both families: it goes from those of `family`, if
+        that is given, else from the first that have it. Raises `UnknownName`.
         """
         if isinstance(entry, nft.Rule | nft.Held):
             if entry.table not in (table.name for table in self.nftables):
@@ -366,7 +382,7 @@ def _freed(port: Link, gone: Link) -> Link:
 
 _FIELDS: Mapping[type, str] = {
     Link: "links", Route: "routes", RoutingRule: "rules", Neighbour: "neighbours", FdbEntry: "fdb",
-    Listener: "listeners", Responder: "responders", VirtualServer: "ipvs",
+    Listener: "listeners", Responder: "responders", VirtualServer: "ipvs", WireguardPeer: "wireguard",
 }  # fmt: skip
 
 
@@ -393,6 +409,7 @@ class Part(msgspec.Struct, frozen=True):
     ipsets: tuple[IpSet, ...] = ()
     ipvs: tuple[VirtualServer, ...] = ()
     nftables: tuple[nft.Table, ...] = ()
+    wireguard: tuple[WireguardPeer, ...] = ()
 
 
 def assembled(name: str, kind: str, *parts: Part) -> Host:
@@ -428,6 +445,7 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         ipsets=tuple(held for part in parts for held in part.ipsets),
         ipvs=tuple(virtual for part in parts for virtual in part.ipvs),
         nftables=own,
+        wireguard=tuple(peer for part in parts for peer in part.wireguard),
     )
 
 

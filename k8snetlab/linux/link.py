@@ -7,7 +7,8 @@ a *dummy* leads nowhere, and is there to hold addresses.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
 machine) and of a bridge (MAC → port). Who asks for the MAC of an address is answered by the machine that has it, or by
-a program that listens for such questions on some device of another machine (`Responder`).
+a program that listens for such questions on some device of another machine (`Responder`). A *wireguard* device has
+peers instead, and no use for MACs: see `wireguard`.
 
 Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1;
 `ip-link(8)`, `bridge(8)`, RFC 7348.
@@ -20,6 +21,7 @@ from enum import StrEnum
 import msgspec
 
 from k8snetlab.address import Prefix, family
+from k8snetlab.linux.wireguard import Wireguard
 
 __all__ = ["Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Responder", "Vxlan", "loopback"]
 
@@ -33,6 +35,7 @@ class LinkKind(StrEnum):
     BRIDGE = "bridge"
     VXLAN = "vxlan"
     DUMMY = "dummy"
+    WIREGUARD = "wireguard"
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -90,6 +93,7 @@ class Link(msgspec.Struct, frozen=True):
     vxlan: Vxlan | None = None
     hairpin: bool = False
     peer_index: int = 0
+    wireguard: Wireguard | None = None
 
 
 class Neighbour(msgspec.Struct, frozen=True):

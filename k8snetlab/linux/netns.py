@@ -60,7 +60,22 @@ from k8snetlab.linux.netfilter import (
 from k8snetlab.linux.route import NextHop, Route, RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
-from k8snetlab.packet import ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, Ports
+from k8snetlab.linux.wireguard import padding, session
+from k8snetlab.packet import (
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    VXLAN,
+    Ethernet,
+    Header,
+    IPHeader,
+    IPv4,
+    IPv6,
+    Packet,
+    Ports,
+    WireGuard,
+)
 from k8snetlab.trace import Action, Step
 from k8snetlab.trace.step import RuleText
 
@@ -377,7 +392,12 @@ class Namespace:
         if not (yield from self._hook("INPUT", skb)):
             return
         ends = self.host.tunnels.get((skb.version, skb.dport), ()) if skb.protocol == "UDP" else ()
-        yield from self._decapsulate(ends, skb) if ends else self._deliver(skb)
+        if not ends:
+            yield from self._deliver(skb)
+        elif ends[0].wireguard is not None:
+            yield from self._decrypt(ends[0], skb)
+        else:
+            yield from self._decapsulate(ends, skb)
 
     def _decapsulate(self, ends: tuple[Link, ...], skb: Skb) -> Steps:
         """Tunnel devices hold the port, whatever address the packet came to; its network identifier says which."""
@@ -402,6 +422,28 @@ class Namespace:
             self.world.later(self._ip_receive(inner))
         else:
             yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
+
+    def _decrypt(self, link: Link, skb: Skb) -> Steps:
+        """A WireGuard device gets a message: from a peer, and with a source that this peer may send from, or not at
+        all.
+        """
+        headers = skb.packet.headers
+        message = headers[2] if len(headers) > 2 else None
+        peer = self.host.peers[link.name].sender(message.receiver) if isinstance(message, WireGuard) else None
+        if peer is None:
+            why = f"{link.name} has no peer with whom it could have agreed on this session; nobody is told"
+            yield Step(self.name, link.name, Action.DROP, skb.packet, why)
+            return
+        packet = skb.packet.popped(3)
+        source = packet.ip.src
+        if self.host.peers[link.name].behind(source) is not peer:
+            why = f"{source} is not among the allowed IPs of the peer that sent it, {', '.join(peer.allowed)}"
+            yield Step(self.name, link.name, Action.DROP, packet, f"{why}; nobody is told")
+            return
+        less = skb.packet.length - packet.length
+        why = f"{link.name} decrypts what its peer {peer.name} sent: {less} bytes less"
+        yield Step(self.name, link.name, Action.DECAPSULATE, packet, why)
+        self.world.later(self._ip_receive(Skb(packet, link.name)))
 
     def _deliver(self, skb: Skb) -> Steps:
         ports = skb.packet.headers[1]
@@ -620,6 +662,9 @@ class Namespace:
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, packet, f"{link.name} is down")
             return
+        if link.wireguard is not None:
+            yield from self._encrypt(link, mtu=route.mtu or link.mtu, skb=skb, packet=packet)
+            return
         hop = route.via or skb.dst
         mac = yield from self._neighbour(link, hop, skb.src)
         if mac is None:
@@ -724,6 +769,34 @@ class Namespace:
         why = f"{ethernet.dst} is on {remote}: {more} bytes more"
         yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why)
         self.world.later(self._output(skb, f"{link.name} sends the frame to {remote} in UDP"))
+
+    def _encrypt(self, link: Link, mtu: int, skb: Skb, packet: Packet) -> Steps:
+        """A packet leaves by a WireGuard device: encrypted for the peer that its destination is behind. Marks do not
+        go along, unlike through VXLAN.
+        """
+        own, dst = link.wireguard, packet.ip.dst
+        peer = self.host.peers[link.name].behind(dst)
+        if own is None or peer is None:
+            why = f"{link.name} has no peer that {dst} is behind (required key not available)"
+            yield Step(self.name, link.name, Action.UNREACHABLE, packet, why)
+            if not packet.ip.offset:
+                yield from self._answer_error(skb, "host-unreachable")
+            return
+        route = self.host.find(peer.endpoint)
+        source = self.source_for(peer.endpoint)
+        if route is None or not source or route.device == link.name:
+            what = "leads into the device itself: a circle" if route is not None and source else "is missing"
+            why = f"the route to the peer at {peer.place} {what}, and nobody is told"
+            yield Step(self.name, link.name, Action.LOST, packet, why)
+            return
+        message = WireGuard(session(own.public, peer.public), padding(packet.length, mtu))
+        six = ":" in peer.endpoint
+        ip = IPv6(source, peer.endpoint, "UDP", df=False) if six else IPv4(source, peer.endpoint, "UDP", df=False)
+        outer = packet.pushed(ip, UDP(own.port, peer.port), message)
+        more = outer.length - packet.length
+        why = f"{dst} is behind peer {peer.name} at {peer.place}: encrypted for it, {more} bytes more"
+        yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why)
+        self.world.later(self._output(Skb(outer), f"{link.name} sends it to {peer.endpoint} in UDP"))
 
     # Netfilter and conntrack
 

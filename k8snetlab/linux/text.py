@@ -28,6 +28,7 @@ from k8snetlab.linux.ipvs import Destination, Director, RealServer, VirtualServe
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
+from k8snetlab.linux.wireguard import WireguardPeer, wg_show, wg_showconf
 from k8snetlab.trace.table import endpoint
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "ipvsadm_connections",
     "ipvsadm_save",
     "nft_list_ruleset",
+    "wg",
+    "wg_conf",
 ]
 
 
@@ -92,12 +95,18 @@ def _first_line(link: Link, mode: str) -> str:
     )
 
 
-_FLAGS = {LinkKind.LOOPBACK: "LOOPBACK", LinkKind.DUMMY: "BROADCAST,NOARP"}
+_FLAGS = {
+    LinkKind.LOOPBACK: "LOOPBACK",
+    LinkKind.DUMMY: "BROADCAST,NOARP",
+    LinkKind.WIREGUARD: "POINTOPOINT,NOARP",
+}
 
 
 def _second_line(link: Link, netns: dict[str, int]) -> str:
     if link.kind is LinkKind.LOOPBACK:
         return f"    link/loopback {link.mac} brd 00:00:00:00:00:00"
+    if link.kind is LinkKind.WIREGUARD:
+        return "    link/none"
     other = f" link-netnsid {netns[link.peer.host]}" if link.kind is LinkKind.VETH and link.peer else ""
     return f"    link/ether {link.mac} brd ff:ff:ff:ff:ff:ff{other}"
 
@@ -119,7 +128,7 @@ def _qdisc(link: Link) -> str:
 def _state(link: Link) -> str:
     if not link.up:
         return "DOWN"
-    return "UNKNOWN" if link.kind in (LinkKind.LOOPBACK, LinkKind.VXLAN) else "UP"
+    return "UNKNOWN" if link.kind in (LinkKind.LOOPBACK, LinkKind.VXLAN, LinkKind.WIREGUARD) else "UP"
 
 
 def _address(address: Address, link: Link) -> str:
@@ -139,7 +148,7 @@ def _kind(link: Link) -> Iterator[str]:
         of = link.vxlan
         learning = "" if of.learning else "nolearning "
         yield f"vxlan id {of.vni} local {of.local} dev {of.device} srcport 0 0 dstport {of.port} {learning}ttl auto"
-    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY):
+    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY, LinkKind.WIREGUARD):
         yield str(link.kind)
     if link.master:
         yield f"bridge_slave state forwarding hairpin {'on' if link.hairpin else 'off'}"
@@ -283,6 +292,25 @@ def _fdb(entry: FdbEntry, host: Host) -> str:
     return f"{entry.mac} dev {entry.device} dst {entry.dst} self permanent"
 
 
+# wg
+
+
+def wg(host: Host) -> str:
+    """`wg show`: every WireGuard device with its peers."""
+    devices = ((link, link.wireguard) for link in host.links if link.wireguard is not None)
+    return "\n".join(wg_show(link.name, own, _peers_of(host, link)) for link, own in devices)
+
+
+def wg_conf(host: Host) -> str:
+    """`wg showconf` of every WireGuard device, each under a comment with its name."""
+    devices = ((link, link.wireguard) for link in host.links if link.wireguard is not None)
+    return "\n".join(f"# {link.name}\n{wg_showconf(own, _peers_of(host, link))}" for link, own in devices)
+
+
+def _peers_of(host: Host, link: Link) -> tuple[WireguardPeer, ...]:
+    return tuple(peer for peer in host.wireguard if peer.device == link.name)
+
+
 # One entry
 
 
@@ -313,6 +341,8 @@ def entry_line(entry: Entry) -> str:
             return f"{entry.program or 'a program'} answers for {entry.address} on {entry.device}"
         case VirtualServer() | Destination():
             return entry.text
+        case WireguardPeer():
+            return entry.text
         case IpSetEntry():
             return f"add {entry.set} {entry.entry}"
         case _:
@@ -324,6 +354,7 @@ def _link(link: Link) -> str:
         f"{link.name} {link.kind} {link.mac} mtu {link.mtu} {'up' if link.up else 'down'}",
         f"master {link.master}{' hairpin' if link.hairpin else ''}" if link.master else "",
         f"vni {link.vxlan.vni} local {link.vxlan.local} port {link.vxlan.port}" if link.vxlan else "",
+        f"key {link.wireguard.public} port {link.wireguard.port}" if link.wireguard else "",
         f"to {link.peer.host} {link.peer.link}" if link.peer else "",
     )
     return " ".join(part for part in parts if part)

@@ -30,7 +30,7 @@ from k8snetlab.linux.netns import PASSING, Namespace, Steps
 from k8snetlab.linux.route import RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, IPv4, IPv6, Packet, Ports
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, IPv4, IPv6, Packet, Ports, WireGuard
 from k8snetlab.trace import FATES, Action, Client, Step, Verdict
 
 __all__ = ["Arrival", "Exchange", "World", "every", "exchange"]
@@ -376,7 +376,7 @@ def _ending(
         where = f"{lost.where}: {lost.why}" if lost is not None else "nothing came back"
         return Verdict.TIMEOUT, Client.TIMEOUT, f"the answer is lost: {where}"
     if last is not None and last.action is Action.UNREACHABLE and (last.where, last.device) == (client, ""):
-        tunnelled = any(isinstance(header, VXLAN) for header in last.packet.headers)
+        tunnelled = any(isinstance(header, VXLAN | WireGuard) for header in last.packet.headers)
         return fate, Client.TIMEOUT if tunnelled else Client.UNREACHABLE, reason
     return fate, Client.TIMEOUT, reason
 

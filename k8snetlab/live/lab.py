@@ -81,6 +81,10 @@ class Lab:
         if balancing:
             message = "a lab makes no virtual servers: IPVS is in few kernels, and was never tried"
             raise CannotDo(Problem(message, object=", ".join(balancing[:3]), field="ipvs"))
+        encrypting = [host.name for host in self.network.values() if host.peers]
+        if encrypting:
+            message = "a lab makes no WireGuard devices: no kernel it was tried on has them, so the walk alone does"
+            raise CannotDo(Problem(message, object=", ".join(encrypting[:3]), field="wireguard"))
         for field, (program, package) in PROGRAMS.items():
             if any(getattr(host, field) for host in self.network.values()) and shutil.which(program) is None:
                 raise CannotDo(Problem(f"there is no program {program}: install the package {package}", field=field))

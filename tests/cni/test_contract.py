@@ -17,9 +17,10 @@ CHOICES: list[tuple[str, dict[str, str]]] = [
     ("flannel", {}),
     ("flannel", {"directrouting": "on"}),
     ("flannel", {"backend": "host-gw"}),
+    ("flannel", {"backend": "wireguard"}),
     ("cloud", {}),
 ]
-NAMES = ["bridge", "vxlan", "directrouting", "host-gw", "cloud"]
+NAMES = ["bridge", "vxlan", "directrouting", "host-gw", "wireguard", "cloud"]
 
 
 @pytest.mark.parametrize("of", [4, 6])

@@ -12,12 +12,14 @@ from k8snetlab.errors import BadOption
 from k8snetlab.linux.link import Vxlan
 from k8snetlab.linux.text import bridge_fdb, ip_link_details, ip_neigh, ip_route, iptables_save
 from k8snetlab.linux.walk import World, exchange
+from k8snetlab.linux.wireguard import public_key
 from k8snetlab.trace import Action, Client
 from tests.cni.example import machine, network, node, plan, pod, workloads
 
 VXLAN = cni.named("flannel")
 DIRECT = cni.named("flannel", {"directrouting": "on"})
 HOST_GW = cni.named("flannel", {"backend": "host-gw"})
+WIREGUARD = cni.named("flannel", {"backend": "wireguard"})
 
 
 def test_the_routes_of_a_node_are_those_of_a_real_one() -> None:
@@ -147,10 +149,11 @@ def test_the_ipv6_tunnel_is_smaller_than_the_pods_believe() -> None:
         (VXLAN, 1500, 1450),
         (DIRECT, 1500, 1450),
         (HOST_GW, 1500, 1500),
+        (WIREGUARD, 1500, 1420),
         (VXLAN, 9000, 8950),
         (cni.named("flannel", {"mtu": "1500"}), 1500, 1500),
     ],
-    ids=["vxlan", "directrouting", "host-gw", "jumbo", "stated"],
+    ids=["vxlan", "directrouting", "host-gw", "wireguard", "jumbo", "stated"],
 )
 def test_the_mtu_of_pods_follows_from_the_backend(plugin: cni.Cni, underlay: int, pods: int) -> None:
     """Direct routing does not raise it: some pod may be behind the tunnel. A stated one is taken, right or wrong."""
@@ -241,3 +244,64 @@ def test_a_client_outside_sees_the_node() -> None:
     world = World(network(VXLAN, plan()), Random(1))
     found = exchange(world, "default/web-0", "172.18.0.1", 80)
     assert any(step.action is Action.SNAT and step.packet.ip.src == "172.18.0.11" for step in found.steps)
+
+
+def keyed(number: int, public: str, *, families: tuple[int, ...] = (4,)) -> cni.Machine:
+    """A machine that published a key."""
+    published = {"flannel.alpha.coreos.com/backend-data": f'{{"PublicKey":"{public}"}}'}
+    return msgspec.structs.replace(machine(number, families=families), annotations=published)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 9])
+def test_with_wireguard_one_route_does_for_all_nodes(nodes: int) -> None:
+    """A node more is a peer more: no route, no neighbour, no forwarding entry."""
+    machines = [machine(number) for number in range(1, nodes + 1)]
+    host = node(WIREGUARD, plan(*machines), machines[0], count=9)
+    assert "10.244.0.0/16 dev flannel-wg scope link\n" in ip_route(host)
+    assert not any(route.via and route.prefix != "default" for route in host.routes)
+    assert (len(host.wireguard), len(host.neighbours), len(host.fdb)) == (nodes - 1, 0, 0)
+    assert {peer.allowed for peer in host.wireguard} == {(f"10.244.{at}.0/24",) for at in range(2, nodes + 1)}
+
+
+def test_the_wireguard_device_has_a_lone_address_and_the_pods_mtu() -> None:
+    """80 bytes less than the underlay, though an IPv4 outer header takes 60."""
+    link = node(WIREGUARD, plan(), machine(1)).link("flannel-wg")
+    assert (link.mtu, [str(address) for address in link.addresses]) == (1420, ["10.244.1.0/32"])
+    assert link.wireguard is not None
+    assert link.wireguard.port == 51820
+
+
+def test_two_families_have_a_wireguard_device_each_and_one_key() -> None:
+    """Mode separate: ports 51820 and 51821."""
+    one, two = machine(1, families=(4, 6)), machine(2, families=(4, 6))
+    host = node(WIREGUARD, plan(one, two), one)
+    devices = {link.name: link.wireguard for link in host.links if link.wireguard}
+    assert {name: own.port for name, own in devices.items()} == {"flannel-wg": 51820, "flannel-wg-v6": 51821}
+    assert len({own.public for own in devices.values()}) == 1
+    assert [peer.place for peer in host.wireguard] == ["172.18.0.12:51820", "[fd00:18::12]:51821"]
+    assert "fd00:10:244::/56 dev flannel-wg-v6 metric 1024 pref medium\n" in ip_route(host, 6)
+
+
+def test_each_node_knows_the_key_that_the_other_has() -> None:
+    """The same derivation on both sides."""
+    own = node(WIREGUARD, plan(), machine(2)).link("flannel-wg").wireguard
+    assert own is not None
+    peers = {peer.endpoint: peer.public for peer in node(WIREGUARD, plan(), machine(1)).wireguard}
+    assert peers["172.18.0.12"] == own.public
+    assert public_key(own.private) == own.public
+
+
+def test_a_published_key_is_taken() -> None:
+    """And then nobody but the node knows the private one."""
+    key = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+    own = node(WIREGUARD, plan(keyed(2, key)), keyed(2, key)).link("flannel-wg").wireguard
+    assert own is not None
+    assert (own.public, own.private) == (key, "")
+    assert [peer.public for peer in node(WIREGUARD, plan(machine(1), keyed(2, key)), machine(1)).wireguard] == [key]
+
+
+@pytest.mark.parametrize("key", ["short", "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTm==", "ключ"])
+def test_a_published_key_that_is_none_names_the_node(key: str) -> None:
+    """32 bytes in base64, or an error."""
+    with pytest.raises(BadOption, match=r"Node node2: metadata.annotations\[.*\]: .* is no WireGuard key"):
+        node(WIREGUARD, plan(machine(1), keyed(2, key)), machine(1))

@@ -148,3 +148,10 @@ def test_virtual_servers_are_not_made(kernel: None) -> None:
     """The lab says so before it builds anything."""
     with pytest.raises(CannotDo, match="makes no virtual servers"), live.Lab(example("bookshop", proxy="ipvs")):
         pass
+
+
+def test_wireguard_devices_are_not_made(kernel: None) -> None:
+    """The lab says so before it builds anything, and names the nodes."""
+    shop = example("bookshop", cni_options={"backend": "wireguard"})
+    with pytest.raises(CannotDo, match="node-1, node-2, node-3: wireguard: a lab makes no WireGuard"), live.Lab(shop):
+        pass
