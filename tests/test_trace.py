@@ -7,7 +7,7 @@ from io import BytesIO
 import dpkt
 import pytest
 
-from k8snetlab.cluster import Cluster
+from k8snetlab.cluster import Cluster, example
 from k8snetlab.errors import UnknownName
 from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, Ethernet, IPv4, IPv6, Packet
 from k8snetlab.trace import Action, Client, Outcome, Request, Step, Trace, Verdict
@@ -414,3 +414,10 @@ def test_an_ipv6_question_goes_to_the_group_of_the_address() -> None:
     trace = Trace(request, Verdict.TIMEOUT, Client.TIMEOUT, "", (step,), (), None, "", tuple)
     [(_, question), _] = frames(trace.pcap("node-1"))
     assert question.dst.hex(":") == "33:33:ff:00:00:02"
+
+
+def test_a_diagram_notes_what_was_done_at_the_socket() -> None:
+    """In ebpf mode the first note is about the client, before any frame."""
+    trace = example("service-three-backends", proxy="ebpf").trace("default/client", "svc/default/web:80")
+    notes = [line for line in trace.mermaid().splitlines() if "Note over" in line or "->>" in line]
+    assert "before any packet exists" in notes[0]

@@ -72,7 +72,7 @@ class Spot(NamedTuple):
     y: float
     column: str
     inside: float = 0.0
-    """For a chip: where a second number stands, beside the first."""
+    """For a chip: where a second number stands, beside the first; for a bar: where notes begin, beside its name."""
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -333,7 +333,7 @@ class _Plan:
                     else (MARGIN + GUTTER / 2, right - GUTTER / 2)
                 )
                 spans[name] = left, end
-                self.spots[name, STACK] = Spot("bar", (left + end) / 2, y, name)
+                self.spots[name, STACK] = Spot("bar", (left + end) / 2, y, name, left + CHIP + 14)
                 self.front.append(Box(left, y - BAR / 2, end - left, BAR, Role.DEVICE, Role.FRAME, 6, 1.2))
                 self.front.append(Label(left + 12, y - 7, name, Role.INK, 10, "left", "bold"))
                 said = self.address_range(name)

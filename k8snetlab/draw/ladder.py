@@ -80,8 +80,8 @@ def _words(steps: Sequence[Step], at: int) -> list[str]:
         case Action.TRANSMIT:
             outer, *inner = reversed(brief(step.packet))
             return [outer, *(f"inside {words}" for words in inner)]
-        case Action.DNAT | Action.SNAT | Action.CONNTRACK:
-            return changes(steps[at - 1].packet if at else None, step.packet)
+        case Action.DNAT | Action.SNAT | Action.CONNTRACK:  # at a socket there is no packet before
+            return changes(steps[at - 1].packet, step.packet) if at else [step.why]
         case Action.ENCAPSULATE:
             return [f"{step.packet.length - step.packet.innermost.length} bytes of headers more"]
         case action if action in _TOLD or action in FATES:

@@ -4,7 +4,7 @@ The picture of a cluster, and the path of a trace over it. The path is read from
 machine and a device, and so a place in the picture; a place is numbered when the packet comes there. The request is a
 solid line with numbers in discs, the reply a dashed one with numbers in squares, each in a lane of its own. A cross
 marks where something was lost. A Service stands above the machines, dashed, since its address is on no interface; a
-dashed line leads to the machine whose rules rewrote it.
+dashed line leads to the machine whose rules rewrote it, or to the pod whose socket was led elsewhere.
 
 Not modelled: time. Guide sections 2.1 and 2.2.
 """
@@ -35,6 +35,7 @@ from k8snetlab.draw.marks import Box, Label, Line, Mark, Point, Sheet, arrowhead
 from k8snetlab.draw.theme import Role, theme_of
 from k8snetlab.draw.visits import TRANSLATIONS, Visit, visits
 from k8snetlab.linux.host import Network
+from k8snetlab.packet import SCTP, TCP, UDP, IPv4, IPv6
 from k8snetlab.trace import FATES, Action, Step, Trace
 from k8snetlab.trace.prose import changes
 from k8snetlab.trace.table import endpoint
@@ -150,12 +151,16 @@ class _Path:
     def service(self, name: str) -> None:
         """The Service above the machine whose rules rewrite its address, or refuse it."""
         request = self.trace.request
-        ruling = next((step for step in self.trace.steps if step.action is Action.DNAT), self.trace.steps[-1])
+        ruling = self.ruling()
         home = self.plan.spots.get((ruling.where, STACK), _NOWHERE).column
         owned = any(request.address in self.network[host].owned for host in self.network)
         address = endpoint(request.address, request.port)
         where_is = "an address of a machine" if owned else "on no interface"
         self.alt.append(f"The Service {name.removeprefix('svc/')} has the address {address}, {where_is}.")
+        first = self.trace.steps[0]
+        if first.action is Action.DNAT:  # before any packet was made
+            where_is = f"→ {_destination(first)} at the socket"
+            self.alt.append(f"On {first.where}: {first.why}.")
         if home not in self.plan.frames:
             return
         frame, y = self.plan.frames[home], MARGIN + TITLE + SERVICE / 2 - 5
@@ -163,28 +168,40 @@ class _Path:
         self.under.append(Box(frame.x, y - 18, frame.width, 36, Role.PAPER, Role.SERVICE, 6, 1.4, RULED))
         self.under.append(Label(frame.x + 10, y - 7.5, fitted(name, room, 9.5, "bold"), Role.INK, 9.5, "left", "bold"))
         self.under.append(Label(frame.x + 10, y + 7.5, fitted(f"{address}  {where_is}", room, 8.5), Role.FAINT, 8.5))
-        if ruling in self.steps and ruling.where == home:
-            x, level = frame.x - 9, self.plan.spots[home, STACK].y
-            points = ((frame.x, y), (x, y), (x, level), (frame.x + PAD, level))
+        if ruling in self.steps and (ruling.where == home or ruling.rule is not None):
+            inner = self.plan.frames[ruling.where]
+            level = self.plan.spots[home, STACK].y if ruling.where == home else inner.y + inner.height / 2
+            x, end = frame.x - 9, frame.x + PAD if ruling.where == home else inner.x
+            points = ((frame.x, y), (x, y), (x, level), (end, level))
             self.under.append(Line(points, Role.SERVICE, 1.4, RULED))
-            self.under.append(arrowhead((frame.x + PAD, level), (1, 0), Role.SERVICE))
+            self.under.append(arrowhead((end, level), (1, 0), Role.SERVICE))
+
+    def ruling(self) -> Step:
+        """The step that rewrote the Service's address, or ended its packet: the first that happened in a column."""
+        rewriting = (step for step in self.trace.steps if step.action is Action.DNAT)
+        columns = self.plan.frames
+        inside = (step for step in rewriting if self.plan.spots.get((step.where, STACK), _NOWHERE).column in columns)
+        return next(inside, self.trace.steps[-1])
 
     def translations(self) -> None:
         """What the kernel of a machine rewrote, written into its row."""
         notes: dict[str, list[str]] = {}
         for before, step in pairwise(self.steps):
-            if step.action in TRANSLATIONS and self.plan.spots.get((step.where, STACK), _NOWHERE).kind == "row":
+            if step.action in TRANSLATIONS and self.plan.spots.get((step.where, STACK), _NOWHERE).kind in _NOTED:
                 for change in changes(before.packet, step.packet):
                     note = f"{_NAMES[step.action]} → {change.rpartition(' → ')[2]}"
                     held = notes.setdefault(step.where, [])
                     if note not in held:
                         held.append(note)
         for where, held in notes.items():
-            frame, y = self.plan.frames[where], self.plan.spots[where, STACK].y
+            spot = self.plan.spots[where, STACK]
+            x, y = (
+                (self.plan.frames[where].x + PAD + 8, spot.y + 1) if spot.kind == "row" else (spot.inside, spot.y - 7)
+            )
             for line, note in enumerate(held[:2]):
                 text = note if line == 0 or len(held) == 2 else f"{note} …"
-                words = fitted(text, 150, 8.5, "bold")
-                self.under.append(Label(frame.x + PAD + 8, y + 1 + 13.5 * line, words, Role.INK, 8.5, "left", "bold"))
+                words = fitted(text, 150 if spot.kind == "row" else 240, 8.5, "bold")
+                self.under.append(Label(x, y + 13.5 * line, words, Role.INK, 8.5, "left", "bold"))
             self.alt.append(f"On {where}: {'; '.join(held)}.")
 
     def ends(self) -> None:
@@ -254,6 +271,18 @@ class _Path:
 
 
 _NOWHERE = Spot("nowhere", 0, 0, "")
+_NOTED = ("row", "bar")
+"""Kinds of spots with room for what was rewritten there."""
+
+
+def _destination(step: Step) -> str:
+    """Where the packet is for, with its port."""
+    for ip, inside in pairwise(step.packet.headers):
+        if isinstance(ip, IPv4 | IPv6) and isinstance(inside, TCP | UDP | SCTP):
+            return endpoint(ip.dst, inside.dport)
+    return ""
+
+
 _NAMES: Mapping[Action, str] = {Action.DNAT: "DNAT", Action.SNAT: "SNAT", Action.CONNTRACK: "conntrack"}
 
 

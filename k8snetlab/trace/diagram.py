@@ -40,7 +40,9 @@ def _lines(steps: Sequence[Step], at: int, names: dict[str, str], arrow: str) ->
             packet = " inside ".join(reversed(brief(step.packet)))
             yield f"{here}{arrow if there else LOST}{names.get(there, here)}: {_safe(packet)}"
         case Action.DNAT | Action.SNAT | Action.CONNTRACK:
-            for change in changes(steps[at - 1].packet if at else None, step.packet):
+            for change in (
+                changes(steps[at - 1].packet, step.packet) if at else [step.why]
+            ):  # at a socket: no packet yet
                 yield f"Note over {here}: {_safe(f'{step.action} {change}{rule}')}"
         case Action.ENCAPSULATE:
             more = step.packet.length - step.packet.innermost.length

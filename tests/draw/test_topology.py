@@ -5,6 +5,7 @@ from itertools import combinations, pairwise, product
 import pytest
 
 from k8snetlab import draw
+from k8snetlab.cluster import Cluster, example
 from k8snetlab.draw.ground import STACK, ground
 from k8snetlab.draw.marks import Box, Label, Line
 from k8snetlab.draw.theme import Role
@@ -277,3 +278,54 @@ def test_labels_have_room(network: Network, across: Trace) -> None:
         long = width(label.text, label.size, label.weight)
         left = label.x - {"left": 0.0, "center": 0.5, "right": 1.0}[label.align] * long
         assert 0 <= left <= left + long <= drawing.width, label
+
+
+# Modes
+
+
+@pytest.fixture(scope="module")
+def backends() -> Cluster:
+    """Three backends, and a client beside one of them."""
+    return example("service-three-backends")
+
+
+def drawn(cluster: Cluster, source: str = "default/client", target: str = "svc/default/web:80") -> draw.Drawing:
+    """The picture of a trace in a cluster."""
+    return draw.topology(cluster, cluster.trace(source, target))
+
+
+def test_a_socket_that_is_led_elsewhere_is_shown_at_its_pod(backends: Cluster) -> None:
+    """In ebpf mode the Service's box says where the socket was led, and its line ends at the client's pod."""
+    drawing = drawn(backends.changed(proxy="ebpf"))
+    assert any("at the socket" in label.text for sheet in drawing.over for label in sheet.labels)
+    assert any(sentence.startswith("On default/client: cil_sock4_connect") for sentence in drawing.alt)
+    ruled = [
+        line for sheet in drawing.over for line in sheet.lines if line.role is Role.SERVICE and len(line.points) > 2
+    ]
+    frames = [box for sheet in drawing.ground for box in sheet.boxes]
+    (x, y) = ruled[0].points[-1]
+    assert [box for box in frames if box.x == x and box.y <= y <= box.y + box.height]
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+def test_a_mode_of_the_node_is_shown_at_the_node(backends: Cluster, mode: str) -> None:
+    """Whatever rewrites on the node stands in the node's row."""
+    drawing = drawn(backends.changed(proxy=mode))
+    assert any(sentence.startswith("On node-1: DNAT → 10.244.") for sentence in drawing.alt)
+    assert not any("at the socket" in label.text for sheet in drawing.over for label in sheet.labels)
+
+
+def test_a_load_balancer_says_what_it_rewrote(backends: Cluster) -> None:
+    """A load balancer that opens its own connection has its notes in its bar; the Service stands above the node."""
+    exposed = backends.patched("Service", "default/web", {"spec": {"type": "LoadBalancer"}})
+    drawing = drawn(exposed.changed(load_balancer="proxy"), "external")
+    texts = [label.text for sheet in drawing.over for label in sheet.labels]
+    assert "svc/default/web:80" in texts
+    assert any(sentence.startswith("On load-balancer: DNAT → 172.18.0.") for sentence in drawing.alt)
+
+
+def test_a_ladder_begins_at_the_socket(backends: Cluster) -> None:
+    """What a program did before there was a packet is the first rung."""
+    cluster = backends.changed(proxy="ebpf")
+    drawing = draw.trace(cluster.trace("default/client", "svc/default/web:80"))
+    assert "before any packet exists" in drawing.alt[1]
