@@ -197,8 +197,8 @@ _STATE = msgspec.json.Encoder(order="sorted")
 
 
 def fingerprint(network: Network) -> str:
-    """What a state is known by: the SHA-256 of everything that every machine holds. What a machine has not says nothing,
-    so that evidence stays true when the lab learns of more that machines may have.
+    """What a state is known by: the SHA-256 of everything that every machine holds. What a machine has not says
+    nothing, so that evidence stays true when the lab learns of more that machines may have.
     """
     digest = sha256()
     for name in sorted(network):
