@@ -66,11 +66,11 @@ spec: {ipFamilyPolicy: RequireDualStack, selector: {app: nobody}, ports: [{port:
 """
 
 
-def shop(cni: str, **options: str) -> Cluster:
+def shop(cni: str, proxy: str = "iptables", /, **options: str) -> Cluster:
     """A web server on node-1 and one on node-2, a client on node-1; a Service of both servers (node port 30080), two of
-    the first alone (30082, and 30081 for its own node only), and one of nobody.
+    the first alone (30082, and 30081 for its own node only), and one of nobody. `options` are the CNI's.
     """
-    return Cluster.load(SHOP, cni=cni, cni_options=options, **DUAL_STACK)
+    return Cluster.load(SHOP, cni=cni, cni_options=options, proxy=proxy, **DUAL_STACK)
 
 
 def service(cluster: Cluster, name: str, version: int = 4) -> str:

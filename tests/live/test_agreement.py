@@ -7,14 +7,19 @@ from k8snetlab.cluster import Cluster, example
 from tests.live.questions import everybody, pod_pairs, services
 from tests.live.shop import shop
 
-CNIS: list[tuple[str, dict[str, str]]] = [
-    ("flannel", {}),
-    ("flannel", {"backend": "host-gw"}),
-    ("bridge", {}),
-    ("cloud", {}),
-    ("cloud", {"source-dest-check": "on"}),
+CASES: list[tuple[str, str, dict[str, str]]] = [
+    ("flannel", "iptables", {}),
+    ("flannel", "iptables", {"backend": "host-gw"}),
+    ("bridge", "iptables", {}),
+    ("cloud", "iptables", {}),
+    ("cloud", "iptables", {"source-dest-check": "on"}),
+    ("flannel", "nftables", {}),
+    ("bridge", "nftables", {}),
 ]
-NAMES = ["flannel", "flannel host-gw", "bridge", "cloud", "cloud with the provider's check"]
+NAMES = [
+    "flannel", "flannel host-gw", "bridge", "cloud", "cloud with the provider's check", "flannel nftables",
+    "bridge nftables",
+]  # fmt: skip
 
 
 def disagreements(cluster: Cluster, probes: list[live.Probe]) -> list[str]:
@@ -24,21 +29,23 @@ def disagreements(cluster: Cluster, probes: list[live.Probe]) -> list[str]:
     return [str(each) for each in live.compare(cluster.network, probes, sights) if not each.agrees]
 
 
-@pytest.mark.parametrize(("cni", "options"), CNIS, ids=NAMES)
-def test_the_bookshop_is_on_the_kernel_as_in_the_walk(kernel: None, cni: str, options: dict[str, str]) -> None:
+@pytest.mark.parametrize(("cni", "proxy", "options"), CASES, ids=NAMES)
+def test_the_bookshop_is_on_the_kernel_as_in_the_walk(
+    kernel: None, cni: str, proxy: str, options: dict[str, str]
+) -> None:
     """All pods to all pods, and every Service from pods, nodes and outside: every probe ends as the walk says."""
-    bookshop = example("bookshop", cni=cni, cni_options=options)
+    bookshop = example("bookshop", cni=cni, proxy=proxy, cni_options=options)
     probes = [*pod_pairs(bookshop), *services(bookshop, everybody(bookshop, some=4))]
     wrong = disagreements(bookshop, probes)
     assert not wrong, "\n".join(wrong[:20])
 
 
-@pytest.mark.parametrize(("cni", "options"), CNIS, ids=NAMES)
+@pytest.mark.parametrize(("cni", "proxy", "options"), CASES, ids=NAMES)
 def test_a_cluster_of_both_families_is_on_the_kernel_as_in_the_walk(
-    kernel: None, cni: str, options: dict[str, str]
+    kernel: None, cni: str, proxy: str, options: dict[str, str]
 ) -> None:
     """The same in IPv4 and IPv6: pods, Services and node ports."""
-    cluster = shop(cni, **options)
+    cluster = shop(cni, proxy, **options)
     probes = [*pod_pairs(cluster), *services(cluster, everybody(cluster, some=4))]
     assert {":" in probe.address for probe in probes} == {True, False}
     wrong = disagreements(cluster, probes)

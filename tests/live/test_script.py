@@ -5,13 +5,15 @@ import pytest
 
 from k8snetlab.address import Prefix
 from k8snetlab.errors import CannotDo
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.host import DEFAULT_RULES, Host, Network
 from k8snetlab.linux.ipset import IpSet, SetType
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Peer, Responder, Vxlan, loopback
 from k8snetlab.linux.netfilter import ACCEPT, Destination, Nfacct, Patch, Rule, tables
 from k8snetlab.linux.netfilter import Netfilter as Rules
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule, multipath
-from k8snetlab.live.script import bare, cables, namespace, script
+from k8snetlab.linux.text import nft_list_ruleset
+from k8snetlab.live.script import bare, cables, forgotten, namespace, script
 
 A = Link(
     "eth0", 2, LinkKind.NIC, "02:00:00:00:00:0a", peer=Peer("shop/b", "eth0"), addresses=(Address("192.0.2.1", 24),)
@@ -217,6 +219,41 @@ def test_a_lost_rule_restores_its_tables() -> None:
     assert script(whole, host()).iptables == (
         "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
     )
+
+
+def of_nftables(name: str, *rules: nft.Statement) -> nft.Table:
+    """A table with one chain, and a set that packets fill."""
+    seen = nft.Set("seen", ("ipv4_addr",), elements=(nft.Element(("192.0.2.9",)),), flags=("dynamic",), size=9)
+    chain = nft.Chain("forward", tuple(nft.Rule(name, "forward", (each,)) for each in rules))
+    return nft.Table.of(name, [chain], [seen])
+
+
+def test_tables_of_nftables_are_replaced_in_one_step() -> None:
+    """All are made anew in their order, because of chains with one priority the newest runs first."""
+    one, two = of_nftables("ip one", nft.DROP), of_nftables("ip two", nft.DROP)
+    whole = host(nftables=(one, two))
+    assert script(bare(whole), whole).nft == nft_list_ruleset((one, two))
+    fewer = host(nftables=(of_nftables("ip one"), two))
+    assert script(whole, fewer).nft == f"delete table ip one\ndelete table ip two\n{nft_list_ruleset(fewer.nftables)}"
+    assert script(whole, host()).nft == "delete table ip one\ndelete table ip two\n"
+
+
+def test_tables_of_nftables_follow_those_of_iptables() -> None:
+    """A changed rule of iptables makes its chains the newest: nftables' tables are made again after them."""
+    rule = Rule("filter", "FORWARD", (), ACCEPT)
+    table = of_nftables("ip one", nft.DROP)
+    whole = host(netfilter=Rules(tables(4, [Patch("filter", last=(rule,))])), nftables=(table,))
+    assert script(whole, whole).nft == ""
+    assert script(whole, whole.without(rule)).nft == f"delete table ip one\n{nft_list_ruleset((table,))}"
+
+
+def test_dynamic_sets_forget_what_packets_put_there() -> None:
+    """They hold again what they are configured with."""
+    assert forgotten(host()) == ""
+    assert lines(forgotten(host(nftables=(of_nftables("ip one"),)))) == [
+        "flush set ip one seen",
+        "add element ip one seen { 192.0.2.9 }",
+    ]
 
 
 def test_other_devices_need_another_lab() -> None:
