@@ -12,8 +12,8 @@ of a machine's rules, nftables' tables are made again after those of iptables, i
 Hosts are applied as they are. What the kernel would add by itself is refused (routes that come with an address,
 router advertisements), and what is added are settings that keep a lab quick and quiet, and change no path: no rate
 limit and no delay for ICMP and ARP answers, an unanswered ARP request given up after a fraction of a second instead
-of three, no duplicate address detection, no ICMP redirects (`QUIET`, `QUIET_DEVICE`). The IPv6 link-local addresses
-stay: without one a router cannot ask for its neighbours.
+of three, no second SYN-ACK to a client who did not hear the first, no duplicate address detection, no ICMP redirects
+(`QUIET`, `QUIET_DEVICE`). The IPv6 link-local addresses stay: without one a router cannot ask for its neighbours.
 
 Three things the kernel does not let one say as a Host says it: a gateway that no stated route covers is added with
 `onlink`; routes over a device that is down are left out, for there are none; a device whose cable ends nowhere has its
@@ -44,6 +44,7 @@ __all__ = ["Script", "bare", "cables", "forgotten", "namespace", "quiet", "quiet
 QUIET: Mapping[str, str] = {
     "ipv4/icmp_ratelimit": "0",
     "ipv4/icmp_ratemask": "0",
+    "ipv4/tcp_synack_retries": "0",
     "ipv6/icmp/ratelimit": "0",
     "ipv6/icmp/ratemask": "",
     "ipv4/conf/all/accept_redirects": "0",

@@ -34,6 +34,9 @@ CNIS: tuple[tuple[str, dict[str, str]], ...] = (
     ("cloud", {}),
     ("cloud", {"source-dest-check": "on"}),
 )
+PROXIES = ("iptables", "iptables", "nftables")
+"""The proxy modes, each as often as it stands here."""
+
 NODES = ("172.18.0.0/16", "172.18.1.0/24,172.18.2.0/24")
 EVERY = 9
 """Of so many seeds one has a cluster of both families."""
@@ -103,7 +106,7 @@ def running(shop: Cluster) -> Case:
     held = shop.objects
     own = (each for each in held.of(api.EndpointSlice) if each.metadata.name == "kubernetes")
     objects = (*held.nodes, *held.pods, *held.services, *own)
-    said = {name: getattr(shop.options, name) for name in ("cni", "node_cidr", "pod_cidr", "service_cidr")}
+    said = {name: getattr(shop.options, name) for name in ("cni", "proxy", "node_cidr", "pod_cidr", "service_cidr")}
     options = {**said, "cni_options": dict(shop.options.cni_options)}
     return Case(tuple(map(api.to_dict, objects)), options)
 
@@ -112,12 +115,13 @@ def running(shop: Cluster) -> Case:
 
 
 def cluster(rng: random.Random, networks: Mapping[str, str]) -> Cluster:
-    """A cluster of one to four nodes, a few pods and Services, by one of the CNIs."""
+    """A cluster of one to four nodes, a few pods and Services, by one of the CNIs and one of the proxy modes."""
     cni, options = rng.choice(CNIS)
+    proxy = rng.choice(PROXIES)
     count = rng.randint(1, 4)
     families = {"ipFamilyPolicy": "RequireDualStack"} if networks == DUAL_STACK else {}
     objects = [*_pods(rng, count), *_services(rng, families)]
-    return Cluster.load(*objects, cni=cni, cni_options=options, nodes=count, **networks)
+    return Cluster.load(*objects, cni=cni, cni_options=options, proxy=proxy, nodes=count, **networks)
 
 
 def _pods(rng: random.Random, nodes: int) -> Iterator[Mapping[str, object]]:

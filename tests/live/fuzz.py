@@ -135,6 +135,7 @@ class Topic(StrEnum):
     """What is counted."""
 
     ROUNDS = "rounds"
+    PROXIES = "proxy modes"
     PROBES = "probes"
     VERDICTS = "verdicts"
     FLIPPED = "sysctls flipped"
@@ -153,6 +154,7 @@ def figures(played: Iterable[Round]) -> Figures:
     for each in played:
         counted.update(happened(each.case))
         counted[Topic.ROUNDS, "dual-stack" if dual(each.seed) else "IPv4"] += 1
+        counted[Topic.PROXIES, str(each.case.options["proxy"])] += 1
         counted[Topic.PROBES, ""] += len(each.compared)
         counted[Topic.AGAIN, ""] += each.again
         counted[Topic.DISAGREEMENTS, ""] += bool(each.wrong)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from k8snetlab.errors import UnknownName
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux import text
 from k8snetlab.linux.host import Host, Network, families, sysctls
 from k8snetlab.linux.link import FdbEntry, Link, LinkKind, Neighbour
@@ -40,6 +41,7 @@ class Loss(StrEnum):
     FDB_ENTRY = "FDB entry"
     RULE = "rule"
     JUMP = "jump"
+    ELEMENT = "set element"
 
 
 class Flipped(msgspec.Struct, frozen=True):
@@ -65,10 +67,12 @@ class Flipped(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """An entry less: a route, neighbour, FDB entry, or a rule of the tables of one family."""
+    """An entry less: a route, neighbour, FDB entry, a rule of iptables of one family, a rule of nftables, or an element
+    of its sets and maps.
+    """
 
     host: str
-    entry: Route | Neighbour | FdbEntry | Rule
+    entry: Route | Neighbour | FdbEntry | Rule | nft.Rule | nft.Held
     family: int = 0
 
     def after(self, network: Network) -> Network:
@@ -89,6 +93,10 @@ class Lost(msgspec.Struct, frozen=True):
                 return Loss.FDB_ENTRY
             case Rule(chain=chain, target=Jump()) if chain.isupper() and "-" not in chain:
                 return Loss.JUMP
+            case nft.Held():
+                return Loss.ELEMENT
+            case nft.Rule(statements=(*_, nft.Verdict(kind=nft.VerdictKind.JUMP))):
+                return Loss.JUMP
             case _:
                 return Loss.RULE
 
@@ -106,6 +114,8 @@ class Lost(msgspec.Struct, frozen=True):
                 return f"{entry.mac} dev {entry.device} dst {entry.dst}"
             case Rule() as rule:
                 return f"{'ip6tables' if self.family == 6 else 'iptables'} -t {rule.table} {rule.text}"
+            case nft.Rule() | nft.Held() as native:
+                return text.entry_line(native)
 
 
 class Hairpin(msgspec.Struct, frozen=True):
@@ -269,7 +279,8 @@ def _breaking(rng: random.Random, hosts: Hosts) -> Happening:
 
 def _lost(rng: random.Random, hosts: Hosts) -> Happening:
     """An entry less, each kind of entry as often; routes are lost by everybody."""
-    kind = rng.choice(list(Loss))
+    native = any(host.nftables for host in hosts)
+    kind = rng.choice([each for each in Loss if native or each is not Loss.ELEMENT])
     everybody = ("machine", "machine", "machine", "container", "router", "client")
     host = _any(rng, hosts, *(everybody if kind is Loss.ROUTE else ("machine",)))
     entries = [lost for lost in _entries(host) if lost.kind is kind]
@@ -282,6 +293,10 @@ def _entries(host: Host) -> Iterator[Lost]:
     for of in (4, 6):
         rules = (rule for table in host.netfilter.of(of).values() for rule in table.rules)
         yield from (Lost(host.name, rule, of) for rule in rules)
+    for table in host.nftables:
+        yield from (Lost(host.name, rule) for rule in table.rules)
+        sets = ((each.name, element) for each in table.sets.values() for element in each.elements)
+        yield from (Lost(host.name, nft.Held(table.name, name, element)) for name, element in sets)
 
 
 def _rerouted(rng: random.Random, hosts: Hosts) -> Happening:

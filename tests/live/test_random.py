@@ -31,6 +31,7 @@ def test_whatever_happens_the_walk_and_the_kernel_agree(
     rounds, ends = fuzz.of(Topic.ROUNDS, counted), fuzz.of(Topic.VERDICTS, counted)
     assert rounds["IPv4"] >= 300
     assert rounds["dual-stack"] >= 30
+    assert fuzz.of(Topic.PROXIES, counted)["nftables"] >= 90
     assert ends[Client.OPEN] <= 0.8 * sum(ends.values())
     wrong = [each for each in played if each.wrong]
     assert not wrong, "\n\n".join([*map(str, wrong), fuzz.report(wrong[0])])
