@@ -64,6 +64,10 @@ SICK = tuple(("default/client", f"svc/default/{name}:80") for name in ("orders",
 RECORDS: Mapping[str, Record] = {
     "bookshop-flannel-vxlan": Record(lambda: k8s.example("bookshop"), SHOP),
     "bookshop-flannel-host-gw": Record(lambda: k8s.example("bookshop", cni_options={"backend": "host-gw"}), SHOP),
+    "bookshop-flannel-vxlan-nftables": Record(lambda: k8s.example("bookshop", proxy="nftables"), SHOP),
+    "bookshop-dual-stack-flannel-vxlan-nftables": Record(
+        lambda: k8s.example("bookshop", proxy="nftables", **BOTH), SHOP
+    ),
     "bookshop-bridge": Record(lambda: k8s.example("bookshop", cni="bridge"), SHOP),
     "bookshop-dual-stack-flannel-vxlan": Record(lambda: k8s.example("bookshop", **BOTH), SHOP),
     "bookshop-dual-stack-flannel-host-gw": Record(
