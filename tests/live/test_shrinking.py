@@ -124,7 +124,7 @@ def test_a_kernel_that_does_something_else_is_reported(kernel: None) -> None:
     found = fuzz.Round(7, 3, case, fuzz.disagreements(case, without_route), 0)
     head, ends, walk, rules, *manifests = fuzz.report(found, without_route).split("\n\n")
     assert head == "seed 7, round 3: make fuzz SEED=7 ROUNDS=8"
-    assert ends.startswith("cni bridge; as compiled\n")
+    assert ends.startswith("cni bridge, proxy iptables; as compiled\n")
     assert ends.endswith("; the kernel: UNREACHABLE (ENETUNREACH)")
     assert walk.startswith("The walk\ndefault/one\n")
     assert "the walk and the kernel differ (0)" in rules
