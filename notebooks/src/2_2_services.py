@@ -150,18 +150,20 @@ guess.reveal(sum(each.address == address for node in l2.objects.nodes for each i
 # An address can only be at one MAC, so one node gets all of the traffic, and another takes over when it dies. The other
 # ways spread it. With BGP every node tells the router "by me", and the router spreads connections over them. A cloud's
 # load balancer may pass packets on as they are, or end the connection and open one of its own, to a node port
-# (`proxy`). Whom do the pods see?
+# (`proxy`). Whom do the pods see? Here are all sources that some pod may see, for both Services; and the outcomes of
+# one of these lines.
 
 # %%
 for way, cluster in ways.items():
     for name in ("open", "local"):
         outcomes = cluster.trace("external", f"svc/default/{name}:80").outcomes
-        print(f"{way:<12}{name:<6}", *sorted({f"{each.backend.pod} sees {each.source_seen}" for each in outcomes}))
+        print(f"{way:<12}{name:<6}", *sorted({each.source_seen for each in outcomes}))
 k8s.draw.outcomes(ways["metallb-bgp"].trace("external", "svc/default/open:80"))
 
 # %% [markdown]
-# With policy `Cluster` it is always some address of a node. With `Local` the client is seen, except behind the proxy,
-# which is the client now. (It may tell the pod whom it spoke for, in an HTTP header or by the PROXY protocol.)
+# With policy `Cluster` it is always some address of the node that took the packet. With `Local` the client is seen,
+# except behind the proxy, which is the client now. (It may tell the pod whom it spoke for, in an HTTP header or by the
+# PROXY protocol.)
 #
 # How does the load balancer know which nodes have a pod of `local`? Such a Service has a `healthCheckNodePort`, where
 # kube-proxy answers on every node: 200 if there is a local endpoint, 503 if not. Compare the two routes below. And it
@@ -233,6 +235,7 @@ for cluster in (near, leaving, ill):
 # %% [markdown]
 # While nobody else is there, new connections still go to a pod that is leaving; so a rolling update need not lose any.
 # But a local pod that is not ready is no reason to look elsewhere: two pods are ready, and the client waits in vain.
+# The policy is a condition. If you only mean a preference, there is another field; exercise 4 asks for it.
 #
 # # Part three: four modes for one packet
 #
@@ -250,11 +253,13 @@ for mode, tool in tools.items():
 # %% [markdown]
 # - **iptables**: a rule for every Service, and for every endpoint of it. (Only those that name the Service's address or
 #   `web-1` are printed, here and below.)
-# - **nftables**: a dozen rules, the same in every cluster. They look the destination up in the map `service-ips`, which
-#   leads to one rule that draws one of all endpoints. General availability came with 1.33.
+# - **nftables**: some twenty rules, alike in every cluster. They look the destination up in the map `service-ips` (the
+#   third line), which leads to one rule that draws one of all endpoints (the fourth). The other lines are sets: pods
+#   that may reach themselves, and addresses of Services. Generally available since 1.33.
 # - **ipvs**: a *virtual server* with real servers, in a part of the kernel made for that; the Service's address lies on
 #   a dummy device of every node. Deprecated since 1.35: do not begin with it.
-# - **ebpf**: Cilium without kube-proxy. No rule at all; small programs look the address up in a map.
+# - **ebpf**: Cilium without kube-proxy. No rule at all; small programs look the address up in a map. Slot 0 is the
+#   Service, the others are its endpoints.
 #
 # ## Predict: what does tcpdump see?
 #
@@ -517,6 +522,7 @@ lesson.quiz()
 # **Version notes.** kube-proxy's nftables mode is generally available since 1.33, its layout here is that of 1.36; IPVS
 # mode is deprecated since 1.35. LoadBalancer is not for clouds alone: MetalLB and others do it anywhere. The Endpoints
 # API is deprecated since 1.33, EndpointSlices took its place (section 5.1). `PreferSameNode` and `PreferSameZone` took
-# the place of `PreferClose`. Terminating endpoints are a last resort since 1.26 (stable in 1.28).
+# the place of `PreferClose`. Terminating endpoints are a last resort since 1.26 (stable in 1.28). SCTP is treated as
+# TCP by kube-proxy in every mode; Cilium must be told to, and then balances it packet by packet.
 #
 # **Next:** 2.3, how the client found the Service's address.
