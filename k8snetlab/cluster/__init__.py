@@ -28,10 +28,12 @@ from k8snetlab import api, cni, controllers
 from k8snetlab.address import AddressPlan
 from k8snetlab.api.patch import Patch
 from k8snetlab.cluster import requests
+from k8snetlab.cluster.attachments import Attachments
 from k8snetlab.cluster.examples import example_path, examples_folder
 from k8snetlab.cluster.machine import SHOWN, Machine
 from k8snetlab.cluster.options import Options, chosen, plan_of
 from k8snetlab.cluster.requests import Answer, Asked, Change
+from k8snetlab.cni.protocol import Conversation
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import LabError, UnknownName
@@ -184,6 +186,14 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def node(self, name: str) -> Machine:
         """A node. Raises `UnknownName`."""
         return self.host(self.objects.node(name).name)
+
+    def cni_call(self, name: str, command: str = "ADD") -> Conversation:
+        """What the container runtime says to the CNI's plugins, and what they answer: `ADD`, `CHECK` or `DEL` for a
+        pod (`NAMESPACE/NAME`), `GC` or `STATUS` for a node. CHECK compares the machines as they are with what ADD
+        made. Raises `UnknownName`, `BadOption` for a pod that no plugin is called for, and `CannotDo` for a command
+        that the CNI's configuration does not have.
+        """
+        return Attachments(self.layout, self.plugin, self.compiled, self.network).asked(name, command)
 
     @cached_property
     def plan(self) -> AddressPlan:

@@ -13,8 +13,9 @@ function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it wr
 
 To add one: a module with a class that fulfils `Cni`, and its line in `VARIANTS`.
 
-Not modelled: the CNI's own calls (ADD, DEL, CHECK, their results and errors), chained plugins, several networks in
-one pod. Guide sections 2.1 and 3.1; CNI specification 1.1.0.
+The calls themselves (ADD, CHECK, DEL, GC, with their JSON) are in `protocol`, read off the machines that were compiled.
+
+Not modelled: several networks in one pod. Guide sections 2.1 and 3.1; CNI specification 1.1.0.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import Protocol, runtime_checkable
 from k8snetlab.cni.bridge import Bridge
 from k8snetlab.cni.cloud import Cloud
 from k8snetlab.cni.flannel import Flannel
-from k8snetlab.cni.plan import Machine, Option, Plan, Remote, Workload
+from k8snetlab.cni.plan import Machine, NetworkList, Option, Plan, Plugin, Remote, Workload
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
 __all__ = [
-    "VARIANTS", "Bridge", "Cloud", "Cni", "Flannel", "Machine", "Option", "Plan", "Remote", "Routing", "Workload",
-    "named", "told_to_router",
+    "VARIANTS", "Bridge", "Cloud", "Cni", "Configured", "Flannel", "Machine", "NetworkList", "Option", "Plan", "Plugin",
+    "Remote", "Routing", "Workload", "named", "told_to_router",
 ]  # fmt: skip
 
 
@@ -79,6 +80,17 @@ class Routing(Protocol):
         """What it writes there. Its routes name a gateway and no device: the router knows which of its own leads
         there.
         """
+        ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """A CNI whose pods are plugged in by plugins that a runtime calls: all real ones. What they are told is known of
+    those that say it here.
+    """
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime finds in its configuration on that machine."""
         ...
 
 

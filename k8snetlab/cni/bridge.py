@@ -20,8 +20,8 @@ masquerade a chain `CNI-…` a pod. State of a pod: lo, eth0, its connected rout
 pod is `0a:58` and its IPv4 address, as the plugin's earlier releases and OVN chose it (today's plugin takes what the
 kernel draws), so that it can be read in a capture; device names and other MACs are hashes.
 
-Not modelled: the results of ADD and the commands DEL, CHECK, GC and STATUS, `portmap` (hostPort) and `bandwidth`,
-VLANs of the bridge, promiscuous mode, nftables masquerading (`ipMasqBackend`). Guide section 2.1; the plugin's
+Not modelled: `portmap` (hostPort) and `bandwidth`, VLANs of the bridge, promiscuous mode, nftables masquerading
+(`ipMasqBackend`). Guide section 2.1; the plugin's
 documentation in containernetworking/plugins, CNI specification 1.1.0.
 """
 
@@ -30,13 +30,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256, sha512
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from k8snetlab.address import Prefix, family, number
 from k8snetlab.cni.ipam import block_of, gateway
-from k8snetlab.cni.plan import FIRST_INDEX, Machine, Option, Plan, Workload, chosen, derived_mac, number_of
+from k8snetlab.cni.plan import (
+    FIRST_INDEX,
+    Machine,
+    NetworkList,
+    Option,
+    Plan,
+    Plugin,
+    Workload,
+    chosen,
+    derived_mac,
+    number_of,
+)
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.link import Address, Link, LinkKind, Peer, loopback
 from k8snetlab.linux.netfilter import (
@@ -66,6 +77,13 @@ MULTICAST: Mapping[int, Prefix] = {4: Prefix.of("224.0.0.0/4"), 6: Prefix.of("ff
 
 HAIRPIN = Option("hairpin", ("on", "off"), "on", "whether a pod may reach itself through its own Service (hairpinMode)")
 MTU = Option("mtu", (), "", "the MTU of the pods' devices, if not the one that fits the underlay")
+
+
+NETWORK = "cbr0"
+"""The name of the network in the configuration, which stands in the comments of its rules."""
+
+VERSION = "1.1.0"
+"""The version of the contract that the configuration is written for."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -100,6 +118,25 @@ class Wiring(msgspec.Struct, frozen=True):
     masquerade: bool = False
     routes: tuple[Prefix, ...] = ()
     index: int = FIRST_INDEX
+
+    def configuration(self, machine: Machine) -> dict[str, Any]:
+        """What the plugin reads on its standard input, beside version and name of the network."""
+        ranges = [[{"subnet": str(block)}] for block in machine.pod_cidrs]
+        more = {"routes": [{"dst": str(prefix)} for prefix in self.routes]} if self.routes else {}
+        return {
+            "type": "bridge",
+            "bridge": BRIDGE,
+            "isGateway": True,
+            "isDefaultGateway": True,
+            "hairpinMode": self.hairpin,
+            "ipMasq": self.masquerade,
+            "mtu": self.mtu,
+            "ipam": {"type": "host-local", "ranges": ranges, **more},
+        }
+
+    def network(self, machine: Machine) -> NetworkList:
+        """A network of this plugin alone, as an administrator writes it."""
+        return NetworkList(VERSION, NETWORK, (Plugin(self.configuration(machine)),))
 
     def node(self, machine: Machine, workloads: Sequence[Workload]) -> Part:
         """What the plugin leaves on the node after it attached these pods; nothing at all when there are none."""
@@ -173,10 +210,6 @@ class Wiring(msgspec.Struct, frozen=True):
                         jumps.append(jump)
                         chains[chain.name] = chain
             yield Patch("nat", of, last=tuple(jumps), chains=chains)
-
-
-NETWORK = "cbr0"
-"""The name of the network in the configuration, which stands in the comments of its rules."""
 
 
 def _hidden(block: Prefix, address: str, workload: Workload) -> tuple[Rule, Chain]:
@@ -254,6 +287,10 @@ class Bridge(msgspec.Struct, frozen=True):
     def pod(self, plan: Plan, machine: Machine, workload: Workload) -> Part:
         """The pod's end of the cable."""
         return self._wiring(machine).pod(machine, workload)
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime is told on that machine."""
+        return self._wiring(machine).network(machine)
 
     def _wiring(self, machine: Machine) -> Wiring:
         return Wiring(self.pod_mtu(machine), self.hairpin, self.masquerade)

@@ -36,7 +36,7 @@ from typing import ClassVar
 import msgspec
 
 from k8snetlab.cni.bridge import HAIRPIN, MTU, Wiring, forwarding, mtu_of
-from k8snetlab.cni.plan import Machine, Option, Plan, Workload, chosen, number_of
+from k8snetlab.cni.plan import Machine, NetworkList, Option, Plan, Workload, chosen, number_of
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.netfilter import (
@@ -134,6 +134,10 @@ class Cloud(msgspec.Struct, frozen=True):
                 raise BadOption(Problem(message, object=f"CNI {self.name}", field="routes"))
             routes += entries
         return Part(routes=tuple(routes), patches=tuple(_check(plan)) if self.checked else ())
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime is told on that machine."""
+        return self._wiring(machine).network(machine)
 
     def _wiring(self, machine: Machine) -> Wiring:
         return Wiring(self.pod_mtu(machine), self.hairpin)

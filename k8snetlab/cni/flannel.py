@@ -36,8 +36,8 @@ The MAC of a tunnel device is random in reality and published in the node's anno
 is a node's public key (both devices have the same); of a key that was read the private half is not known.
 
 Not modelled: backends ipip and udp, WireGuard's modes auto, ipv4 and ipv6, its preshared key and keepalive, nftables
-mode (`EnableNFTables`), the annotation `public-ip-overwrite`, `--ip-masq=false`, leases that expire, the file
-subnet.env. Guide sections 2.1 and 3.1; flannel v0.27, RFC 7348, `wg(8)`.
+mode (`EnableNFTables`), the annotation `public-ip-overwrite`, `--ip-masq=false`, leases that expire. Guide sections 2.1
+and 3.1; flannel v0.27, RFC 7348, `wg(8)`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from k8snetlab.address import Prefix
-from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, Wiring, forwarding, host_routes, mtu_of
-from k8snetlab.cni.plan import FIRST_INDEX, Machine, Option, Plan, Workload, chosen, derived_mac
+from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, NETWORK, Wiring, forwarding, host_routes, mtu_of
+from k8snetlab.cni.ipam import gateway
+from k8snetlab.cni.plan import FIRST_INDEX, Machine, NetworkList, Option, Plan, Plugin, Workload, chosen, derived_mac
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Vxlan
@@ -86,6 +87,8 @@ ANNOTATION: Mapping[int, str] = {
     4: "flannel.alpha.coreos.com/backend-data",
     6: "flannel.alpha.coreos.com/backend-v6-data",
 }
+
+SUBNET_ENV = "/run/flannel/subnet.env"
 
 WG_DEVICE: Mapping[int, str] = {4: "flannel-wg", 6: "flannel-wg-v6"}
 WG_PORT: Mapping[int, int] = {4: 51820, 6: 51821}
@@ -171,6 +174,27 @@ class Flannel(msgspec.Struct, frozen=True):
     def pod(self, plan: Plan, machine: Machine, workload: Workload) -> Part:
         """The pod's end of the cable; beside the default route it has one for the whole pod network."""
         return self._wiring(plan, machine).pod(machine, workload)
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime is told on that machine: flannel's plugin hands the work over to `bridge`, then `portmap`
+        has its turn. The configuration is for version 0.3.1.
+        """
+        delegate = {"hairpinMode": self.hairpin, "isDefaultGateway": True, **({"mtu": self.mtu} if self.mtu else {})}
+        told = {"type": "flannel", "delegate": delegate}
+        handed = self._wiring(plan, machine).configuration(machine)
+        del handed["bridge"]  # left to the plugin's own default, which is cni0
+        flannel = Plugin(told, handed, {SUBNET_ENV: self.subnet_env(plan, machine)})
+        return NetworkList("0.3.1", NETWORK, (flannel, Plugin({"type": "portmap"})))
+
+    def subnet_env(self, plan: Plan, machine: Machine) -> str:
+        """What the daemon leaves for the plugin: networks, the machine's own block with its gateway, and the MTU."""
+        lines: list[str] = []
+        for of, prefix in ((4, "FLANNEL"), (6, "FLANNEL_IPV6")):
+            own = machine.pod_cidr(of)
+            if own is not None:
+                lines += (f"{prefix}_NETWORK={plan.pod_cidr(of)}", f"{prefix}_SUBNET={gateway(own)}/{own.length}")
+        lines += (f"FLANNEL_MTU={machine.mtu - self.overhead}", "FLANNEL_IPMASQ=true")
+        return "".join(f"{line}\n" for line in lines)
 
     def _wiring(self, plan: Plan, machine: Machine) -> Wiring:
         tunnels = 0 if self.backend is Backend.HOST_GW else sum(1 for _ in _ends(plan, machine))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,9 @@ from k8snetlab.address import Prefix, family
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.link import Address
 
-__all__ = ["Machine", "Option", "Plan", "Remote", "Workload", "chosen", "derived_mac", "number_of"]
+__all__ = [
+    "Machine", "NetworkList", "Option", "Plan", "Plugin", "Remote", "Workload", "chosen", "derived_mac", "number_of",
+]  # fmt: skip
 
 FIRST_INDEX = 3
 """The interface index of the first device that a CNI makes: 1 is `lo`, 2 the machine's own `eth0`."""
@@ -93,6 +95,26 @@ class Plan(msgspec.Struct, frozen=True):
             pods, via = other.pod_cidr(of), other.address(of)
             if pods is not None and via is not None and other.name != machine.name:
                 yield Remote(other, pods, via.ip)
+
+
+class Plugin(msgspec.Struct, frozen=True):
+    """One plugin of a network: its configuration (`type` is the program's name), which configuration it hands over to
+    another plugin, and which files it reads for that.
+    """
+
+    configuration: Mapping[str, Any]
+    delegate: Mapping[str, Any] | None = None
+    reads: Mapping[str, str] = {}
+
+
+class NetworkList(msgspec.Struct, frozen=True):
+    """What a runtime finds in `/etc/cni/net.d` on one node: the version of the contract, the network's name, and the
+    plugins that it calls in turn.
+    """
+
+    version: str
+    name: str
+    plugins: tuple[Plugin, ...]
 
 
 class Option(msgspec.Struct, frozen=True):

@@ -14,19 +14,19 @@ it.
 
 Compared: the bridge's addresses, MTU and state; of every port MTU, state and hairpin mode; of every pod addresses with
 broadcast and scope, MTU, state; the routes of bridge and pods with protocol, scope, source and metric; the rules that
-hide pods, word for word. Not compared, because they are drawn at random: the names, numbers and MACs of devices, and
-the link-local addresses that follow from MACs.
+hide pods, word for word; and what the plugin answered, with what `cni.protocol` reads off the compiled machines. Not
+compared, because they are drawn at random: the names, numbers and MACs of devices, and the link-local addresses that
+follow from MACs.
 
-Not here: chained plugins (`portmap`, `bandwidth`), `ptp`, the commands DEL and CHECK. CNI specification 1.0.0; Debian's
-package containernetworking-plugins.
+Not here: chained plugins (`portmap`, `bandwidth`), `ptp`, the command GC. CNI specification 1.0.0; Debian's package
+containernetworking-plugins.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,15 @@ from k8snetlab import cni
 from k8snetlab.address import number
 from k8snetlab.cluster import Cluster
 from k8snetlab.cni.bridge import BRIDGE, NETWORK, POD_DEVICE
+from k8snetlab.cni.protocol import Command, container_id, result
 from k8snetlab.compile import compiled
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Network, Part
 from k8snetlab.linux.link import loopback
-from k8snetlab.live.lab import Lab
+from k8snetlab.live.lab import Lab, Printed
 from k8snetlab.live.script import namespace
 
-__all__ = ["FOLDERS", "attach", "configuration", "folder", "unplugged", "wired"]
+__all__ = ["FOLDERS", "answered", "asked_again", "attach", "configuration", "folder", "undrawn", "unplugged", "wired"]
 
 FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 """Where plugins are: Debian's place, and everybody else's."""
@@ -98,39 +99,18 @@ def unplugged(cluster: Cluster) -> Network:
 
 
 def configuration(cluster: Cluster, node: str) -> dict[str, Any]:
-    """What a node's plugin is told: the network configuration that an administrator writes, or flannel. Raises
-    `CannotDo` for a CNI that does not use the plugin `bridge`.
+    """What a node's plugin `bridge` is told: the configuration that an administrator writes, or flannel's plugin, for
+    the version of the contract that this plugin speaks. Raises `CannotDo` for a CNI that does not use it.
     """
-    if cluster.options.cni not in _ROUTES:
-        raise CannotDo(f"{cluster.options.cni} does not use the plugin bridge; {', '.join(_ROUTES)} do")
-    machine = cluster.layout.machines[node]
-    options = {each.name: each.default for each in cluster.plugin.options} | dict(cluster.options.cni_options)
-    routes = _ROUTES[cluster.options.cni](cluster, machine)
-    return {
-        "cniVersion": VERSION,
-        "name": NETWORK,
-        "type": "bridge",
-        "bridge": BRIDGE,
-        "isGateway": True,
-        "isDefaultGateway": True,
-        "hairpinMode": options["hairpin"] == "on",
-        "ipMasq": cluster.options.cni == "bridge" and options["masquerade"] == "on",
-        "mtu": cluster.plugin.pod_mtu(machine),
-        "ipam": {
-            "type": "host-local",
-            "dataDir": f"/run/cni/{node}",
-            "ranges": [[{"subnet": str(block)}] for block in machine.pod_cidrs],
-            "routes": [{"dst": route} for route in routes],
-        },
-    }
-
-
-_ROUTES: Mapping[str, Callable[[Cluster, cni.Machine], list[str]]] = {
-    "bridge": lambda cluster, machine: [],
-    "cloud": lambda cluster, machine: [],
-    "flannel": lambda cluster, machine: [str(block) for block in cluster.layout.cni_plan.pod_cidrs],
-}
-"""The routes that pods get beside the default route, by CNI."""
+    plugin = cluster.plugin
+    if isinstance(plugin, cni.Configured):
+        network = plugin.network(cluster.layout.cni_plan, cluster.layout.machines[node])
+        for each in network.plugins:
+            told = each.delegate or each.configuration
+            if told["type"] == "bridge":
+                ipam = {**told["ipam"], "dataDir": f"/run/cni/{node}"}
+                return {"cniVersion": VERSION, "name": network.name, **told, "ipam": ipam}
+    raise CannotDo(f"{cluster.options.cni} does not use the plugin bridge")
 
 
 def folder() -> Path | None:
@@ -144,34 +124,71 @@ _WITH_PROC = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
 """A plugin looks itself up in /proc, which must be that of its own process namespace."""
 
 
-def attach(lab: Lab, cluster: Cluster) -> None:
-    """Let the plugin plug in every pod, on each node in the order of addresses. Raises `CannotDo` where the machine
-    has no plugins, or with what the plugin says.
+def attach(lab: Lab, cluster: Cluster) -> dict[str, Any]:
+    """Let the plugin plug in every pod, on each node in the order of addresses: what it answered, by pod. Raises
+    `CannotDo` where the machine has no plugins, or with what the plugin says.
     """
     where = folder()
     if where is None:
         places = " or ".join(FOLDERS)
         raise CannotDo(f"no plugins in {places}: Debian's package containernetworking-plugins brings them")
+    answers = {}
     for node, workloads in cluster.layout.workloads.items():
         told = json.dumps(configuration(cluster, node))
         for workload in sorted(workloads, key=lambda each: number(each.addresses[0])):
-            _add(lab, where, node, workload.name, told)
+            answers[workload.name] = _add(lab, where, node, workload.name, told)
+    return answers
 
 
-def _add(lab: Lab, where: Path, node: str, pod: str, told: str) -> None:
+def answered(cluster: Cluster, pod: str) -> dict[str, Any]:
+    """What the plugin should answer for a pod, as the machines that were compiled say it."""
+    node = cluster.objects.pod(pod).node_name
+    network = cni.NetworkList(VERSION, NETWORK, ())
+    return dict(result(network, cluster.network[node], cluster.network[pod]))
+
+
+def undrawn(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer without what is drawn: MACs, the name of the node's end, the path of the namespace."""
+    kept = [
+        {
+            "name": BRIDGE if each["name"] == BRIDGE else POD_DEVICE if each.get("sandbox") else "the node's end",
+            "inside": bool(each.get("sandbox")),
+        }
+        for each in answer["interfaces"]
+    ]
+    return {**answer, "interfaces": kept}
+
+
+def _add(lab: Lab, where: Path, node: str, pod: str, told: str) -> Any:
+    printed = _called(lab, where, node, pod, "ADD", told)
+    if printed.status:
+        said = printed.out.strip() or printed.err.strip()
+        raise CannotDo(Problem(f"the plugin bridge: {said}", object=pod))
+    return json.loads(printed.out)
+
+
+def asked_again(lab: Lab, cluster: Cluster, pod: str, command: Command, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plugin says to `CHECK` or `DEL` for a pod that it plugged in with that answer: its error, or nothing."""
+    where = folder()
+    if where is None:
+        raise CannotDo("there are no plugins")
+    node = cluster.objects.pod(pod).node_name
+    told = json.dumps({**configuration(cluster, node), "prevResult": answer})
+    printed = _called(lab, where, node, pod, command, told)
+    return dict(json.loads(printed.out)) if printed.status else {}
+
+
+def _called(lab: Lab, where: Path, node: str, pod: str, command: str, told: str) -> Printed:
     variables = {
-        "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": sha256(pod.encode()).hexdigest(),
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": container_id(pod),
         "CNI_NETNS": f"/run/netns/{namespace(pod)}",
         "CNI_IFNAME": POD_DEVICE,
         "CNI_PATH": str(where),
         "PATH": os.environ["PATH"],
     }
     words = (f"{name}={value}" for name, value in variables.items())
-    printed = lab.run(node, *_WITH_PROC, "env", *words, str(where / "bridge"), text=told)
-    if printed.status:
-        said = printed.out.strip() or printed.err.strip()
-        raise CannotDo(Problem(f"the plugin bridge: {said}", object=pod))
+    return lab.run(node, *_WITH_PROC, "env", *words, str(where / "bridge"), text=told)
 
 
 # What stands there

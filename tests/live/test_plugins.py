@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from k8snetlab import live
-from k8snetlab.cluster import Cluster, example
+from k8snetlab.cluster import Cluster, Options, example
+from k8snetlab.cni.protocol import Command
 from k8snetlab.errors import CannotDo
 from k8snetlab.live import plugins
 from tests.live.questions import everybody, pod_pairs, services
@@ -40,11 +41,15 @@ def shop(request: pytest.FixtureRequest) -> Cluster:
     return example("same-node-other-node", **CLUSTERS[request.param])
 
 
+ANSWERS: dict[Options, Mapping[str, Any]] = {}
+"""What the plugin answered when the lab was built, by the cluster's options."""
+
+
 @pytest.fixture(scope="module")
 def plugged(real: None, shop: Cluster) -> Iterator[live.Lab]:
     """A lab whose pods the real plugin plugged in."""
     with live.Lab(plugins.unplugged(shop)) as lab:
-        plugins.attach(lab, shop)
+        ANSWERS[shop.options] = plugins.attach(lab, shop)
         yield lab
 
 
@@ -56,6 +61,12 @@ def test_the_real_plugin_makes_what_is_compiled(plugged: live.Lab, shop: Cluster
         compiled = plugins.wired(lab, shop)
     assert plugins.wired(plugged, shop) == compiled
     assert any("a port, hairpin" in line for line in compiled)
+
+
+def test_the_real_plugin_answers_what_the_machines_say(plugged: live.Lab, shop: Cluster) -> None:
+    """Interfaces, addresses with gateways, routes in their order, DNS: the same JSON, but for what is drawn."""
+    for pod, answer in ANSWERS[shop.options].items():
+        assert plugins.undrawn(answer) == plugins.undrawn(plugins.answered(shop, pod))
 
 
 def test_packets_go_through_the_real_plugins_network_as_in_the_walk(plugged: live.Lab, shop: Cluster) -> None:
@@ -88,3 +99,27 @@ def test_what_a_plugin_refuses_is_said(real: None) -> None:
         plugins.attach(lab, shop)
         with pytest.raises(CannotDo, match=r"(?s)the plugin bridge: .*msg"):
             plugins.attach(lab, shop)
+
+
+def test_the_real_check_fails_where_ours_does(real: None) -> None:
+    """All is well after ADD; without the default route the plugin refuses, and so does the walk's."""
+    shop, pod = example("same-node-other-node", cni="bridge"), "default/here-a"
+    default = next(route for route in shop.network[pod].routes if route.prefix == "default")
+    with live.Lab(plugins.unplugged(shop)) as lab:
+        answer = plugins.attach(lab, shop)[pod]
+        assert plugins.asked_again(lab, shop, pod, Command.CHECK, answer) == {}
+        assert shop.cni_call(pod, "CHECK").succeeded
+        assert lab.run(pod, "ip", "route", "del", "default").status == 0
+        assert plugins.asked_again(lab, shop, pod, Command.CHECK, answer)["code"]
+    assert not shop.without(pod, default).cni_call(pod, "CHECK").succeeded
+
+
+def test_the_real_plugin_takes_the_cable_away_twice(real: None) -> None:
+    """DEL unplugs the pod, and a second DEL finds nothing and is content."""
+    shop, pod = example("same-node-other-node", cni="bridge"), "default/here-a"
+    with live.Lab(plugins.unplugged(shop)) as lab:
+        answer = plugins.attach(lab, shop)[pod]
+        assert "eth0" in lab.run(pod, "ip", "link").out
+        assert plugins.asked_again(lab, shop, pod, Command.DEL, answer) == {}
+        assert "eth0" not in lab.run(pod, "ip", "link").out
+        assert plugins.asked_again(lab, shop, pod, Command.DEL, answer) == {}
