@@ -10,8 +10,8 @@ real rules, real packets.
 or, everything at once, `live.prove(shop)`; `live.evidence(shop)` is such a proof from the records.
 
 Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `bridge` (iproute2), `iptables-restore`
-(iptables) and `conntrack`; it may be an ordinary user who asks, unless eBPF programs are to be loaded.
-`capabilities()` says what is missing and why.
+(iptables) and `conntrack`, and for machines with such rules `nft` (nftables) and `ipset`; it may be an ordinary user
+who asks, unless eBPF programs are to be loaded. `capabilities()` says what is missing and why.
 
 Read on: `script` (what is typed), `inside.agent` (who types it), `sockets` (what is told to eBPF programs), `lab`,
 `comparison`, `questions`, `proof`, `proving`, `records`; and `plugins`, for who wants to see real CNI plugins make the

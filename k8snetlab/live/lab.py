@@ -151,8 +151,8 @@ class Lab:
             self._lead()
 
     def forget(self) -> None:
-        """Let every machine forget learnt neighbours, connections, affinity, and what it knows about paths. Lists of
-        affinity belong to the machine's root: an ordinary user's lab keeps them.
+        """Let every machine forget learnt neighbours, connections, affinity, and what it knows about paths. The lists
+        of affinity that iptables has belong to the machine's root: an ordinary user's lab keeps them.
         """
         jobs: list[tuple[str, list[str], str]] = []
         lists: list[tuple[str, str, str]] = []
