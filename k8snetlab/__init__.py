@@ -25,7 +25,7 @@ from typing import Any
 
 from k8snetlab import contract
 from k8snetlab.address import AddressPlan, Prefix
-from k8snetlab.cluster import Cluster, Options, example
+from k8snetlab.cluster import Cluster, Options, example, networks
 from k8snetlab.errors import (
     AddressInUse,
     BadOption,
@@ -46,7 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "AddressInUse", "AddressPlan", "BadOption", "CannotDo", "Client", "Cluster", "LabError", "ManifestError",
     "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict",
-    "churn", "contract", "example",
+    "churn", "contract", "example", "networks",
 ]  # fmt: skip
 
 _LEAVES = ("course", "draw", "explore", "live")

@@ -1,0 +1,137 @@
+"""Pod networks side by side: every figure is measured, and is the one that real networks have."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+
+import pytest
+
+import k8snetlab as k8s
+from k8snetlab import cni, networks
+from k8snetlab.cluster.networks import Entries, Networks
+from k8snetlab.errors import BadOption, UnknownName
+
+MTUS = {"bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud": 1500}
+ON_THE_WIRE = {
+    "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud": 1042,
+}  # fmt: skip
+"""The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
+
+
+@cache
+def measured(family: int = 4) -> Networks:
+    """The table."""
+    return networks.table(family)
+
+
+@pytest.mark.parametrize(("name", "mtu"), MTUS.items())
+def test_pods_have_the_mtu_that_fits_an_underlay_of_1500(name: str, mtu: int) -> None:
+    """As their devices have it; flannel takes 80 off for WireGuard, whatever is outside."""
+    assert measured()[name].mtu == mtu
+
+
+@pytest.mark.parametrize(("name", "wire"), ON_THE_WIRE.items())
+def test_the_frame_between_nodes_is_as_long_as_its_headers_make_it(name: str, wire: int) -> None:
+    """VXLAN adds 50 bytes, WireGuard 60 and padding."""
+    assert measured()[name].wire == wire
+
+
+@pytest.mark.parametrize(("name", "added"), [("bridge", 0), ("flannel vxlan", 70), ("flannel wireguard", 80 + 8)])
+def test_an_outer_header_of_ipv6_is_20_bytes_longer(name: str, added: int) -> None:
+    """1,048 bytes of an IPv6 packet are padded by 8."""
+    assert measured(6)[name].encapsulation == added
+
+
+def test_only_wireguard_hides_what_is_inside() -> None:
+    """The bytes of the inner packet are searched for in those of the frame."""
+    assert [each.name for each in measured() if each.encrypted] == ["flannel wireguard"]
+
+
+def test_host_routes_end_at_a_router() -> None:
+    """Tunnels and a provider's route table do not."""
+    assert {each.name for each in measured() if not each.across} == {"bridge", "flannel host-gw"}
+
+
+def test_the_headers_are_those_on_the_wire() -> None:
+    """From the outermost inwards."""
+    assert measured()["flannel wireguard"].headers == ("Ethernet", "IPv4", "UDP", "WireGuard", "IPv4", "UDP")
+    assert measured()["cloud"].headers == ("Ethernet", "IPv4", "UDP")
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 9])
+@pytest.mark.parametrize(
+    ("plugin", "options", "each"),
+    [
+        ("flannel", {}, Entries(routes=1, neighbours=1, fdb=1)),
+        ("flannel", {"directrouting": "on"}, Entries(routes=1)),
+        ("flannel", {"backend": "host-gw"}, Entries(routes=1)),
+        ("bridge", {}, Entries(routes=1)),
+    ],
+    ids=["vxlan", "directrouting", "host-gw", "bridge"],
+)
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_node_holds_so_much_for_each_other_node(
+    plugin: str, options: dict[str, str], each: Entries, nodes: int, family: int
+) -> None:
+    """n-1 times what one other node costs."""
+    times = nodes - 1
+    expected = Entries(each.routes * times, each.neighbours * times, each.fdb * times)
+    assert networks.entries(plugin, nodes, family=family, **options) == expected
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 9])
+@pytest.mark.parametrize("family", [4, 6])
+def test_wireguard_has_one_route_and_a_peer_for_each_other_node(nodes: int, family: int) -> None:
+    """The peers' allowed IPs do what routes do elsewhere."""
+    held = networks.entries("flannel", nodes, family=family, backend="wireguard")
+    assert held == Entries(routes=1, peers=nodes - 1)
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 9])
+def test_a_cloud_has_an_entry_for_every_node_on_its_router(nodes: int) -> None:
+    """And nothing on the nodes."""
+    assert networks.entries("cloud", nodes) == Entries(router=nodes)
+
+
+def test_what_one_more_node_costs_is_a_difference() -> None:
+    """A route, a neighbour and a forwarding entry on every node, or one entry on the router."""
+    assert measured()["flannel vxlan"].one_more == Entries(routes=1, neighbours=1, fdb=1)
+    assert measured()["flannel wireguard"].one_more == Entries(peers=1)
+    assert measured()["cloud"].one_more == Entries(router=1)
+
+
+def test_every_cni_with_every_backend_has_a_row() -> None:
+    """A new one has its row without being named here."""
+    assert [each.name for each in measured()] == list(networks.ways())
+    assert {name.split()[0] for name in networks.ways()} == set(cni.VARIANTS)
+
+
+def test_growth_is_measured_and_drawn() -> None:
+    """Networks that grow alike share a curve; a provider's table ends where it is full."""
+    grown = networks.growth("routes", (2, 10, 60))
+    assert grown["bridge, flannel vxlan, flannel host-gw"] == {2: 1, 10: 9, 60: 59}
+    assert grown["flannel wireguard"] == {2: 1, 10: 1, 60: 1}
+    assert grown["cloud"] == {2: 0, 10: 0}
+    drawing = k8s.draw.curves(grown, title="Routes to other nodes, on a node", across="nodes")
+    assert "flannel wireguard: 1 at 2, 1 at 10, 1 at 60." in drawing.alt
+
+
+def test_a_kind_of_entry_that_does_not_exist_is_named() -> None:
+    """The message lists those that do."""
+    with pytest.raises(BadOption, match="'tunnels' is none of routes, neighbours, fdb, peers, router"):
+        networks.growth("tunnels")
+    with pytest.raises(UnknownName, match="there is no network 'flannel udp'; did you mean flannel"):
+        measured()["flannel udp"]
+
+
+def test_the_table_prints_what_three_nodes_have_and_a_fourth_brings() -> None:
+    """A line for each network, and a document of the same."""
+    lines = str(measured()).splitlines()
+    assert re.split(r"  +", lines[0])[:5] == ["NETWORK", "MTU", "ADDED", "ENCRYPTED", "OTHER SUBNETS"]
+    assert re.split(r"  +", lines[2]) == [
+        "flannel vxlan", "1,450", "50 B", "no", "yes", "2 +1", "2 +1", "2 +1", "0", "0",
+    ]  # fmt: skip
+    document = measured().as_dict()
+    assert json.loads(json.dumps(document))["rows"][1]["encapsulation"] == 50
