@@ -225,7 +225,7 @@ def texts(ruleset: str, saved: Mapping[int, str]) -> Texts:
     """What rules are called, from what `nft -a list ruleset` and, for each family, `iptables-save` print: in both, the
     rules of a chain stand in the same order. Raises `ValueError` where they do not hold as many.
     """
-    own = dict(_listed(ruleset))
+    own = _listed(ruleset)
     found = {(*place, handle): (" ".join(place[:2]), text) for place, rules in own.items() for handle, text in rules}
     for place, lines in _saved(saved).items():
         handles = [handle for handle, _ in own.get(place, ())]
@@ -233,22 +233,21 @@ def texts(ruleset: str, saved: Mapping[int, str]) -> Texts:
     return found
 
 
-def _listed(ruleset: str) -> Iterator[tuple[Place, list[tuple[int, str]]]]:
-    """Each chain, with the handles and the texts of its rules."""
-    family, table = "", ""
-    rules: list[tuple[int, str]] = []
+def _listed(ruleset: str) -> Mapping[Place, list[tuple[int, str]]]:
+    """Each chain of nf_tables, with the handles and the texts of its rules."""
+    found: dict[Place, list[tuple[int, str]]] = {}
+    place: Place = ("", "", "")
     for line in ruleset.splitlines():
-        words = line.split(" # handle ")[0].split()
         if line.startswith("table "):
-            _, family, table, *_ = words
-        elif line.startswith("\t") and words[:1] in (["chain"], ["set"], ["map"]):
-            rules = []
-            if words[0] == "chain":
-                yield (family, table, words[1]), rules
+            _, family, table, *_ = line.split()
+            place = (family, table, "")
+        elif line.startswith("\tchain "):
+            place = (*place[:2], line.split()[1])
         elif line.startswith("\t\t"):
-            text, found, handle = line.strip().rpartition(" # handle ")
-            if found:
-                rules.append((int(handle), text))
+            text, numbered, handle = line.strip().rpartition(" # handle ")
+            if numbered:
+                found.setdefault(place, []).append((int(handle), text))
+    return found
 
 
 def _saved(saved: Mapping[int, str]) -> Mapping[Place, list[str]]:
