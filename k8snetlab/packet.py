@@ -27,6 +27,7 @@ __all__ = [
     "UDP",
     "VXLAN",
     "Ethernet",
+    "Geneve",
     "Header",
     "IPHeader",
     "IPv4",
@@ -210,6 +211,15 @@ class VXLAN(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"VXLAN vni {self.vni}"
+
+
+class Geneve(VXLAN, frozen=True):
+    """RFC 8926: 8 bytes after an outer UDP header, as with VXLAN, as long as there are no options."""
+
+    layer: ClassVar[str] = "geneve"
+
+    def __str__(self) -> str:
+        return f"Geneve vni {self.vni}"
 
 
 class WireGuard(msgspec.Struct, frozen=True):

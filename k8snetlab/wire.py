@@ -23,9 +23,27 @@ from hashlib import shake_256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from k8snetlab.errors import BadOption, Problem
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, WireGuard
+from k8snetlab.packet import (
+    ARP,
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    VXLAN,
+    Ethernet,
+    Geneve,
+    Header,
+    IPHeader,
+    IPv4,
+    IPv6,
+    Packet,
+    WireGuard,
+)
 
 __all__ = ["encode", "frame", "internet_checksum", "pcap"]
+
+ETHERTYPE_BRIDGED = 0x6558
+"""What Geneve says of a whole Ethernet frame inside."""
 
 ETHERTYPES: Mapping[type[Header], int] = {IPv4: 0x0800, ARP: 0x0806, IPv6: 0x86DD}
 PROTOCOLS: Mapping[str, int] = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
@@ -108,6 +126,8 @@ def _encode(headers: Sequence[Header], payload: bytes, outer: IPHeader | None) -
             return _sctp(first) + inner
         case ICMP():
             return _icmp(first, inner, outer)
+        case Geneve():
+            return struct.pack("!HHI", 0, ETHERTYPE_BRIDGED, first.vni << 8) + inner
         case VXLAN():
             return struct.pack("!II", 0x08 << 24, first.vni << 8) + inner
         case WireGuard():

@@ -440,14 +440,14 @@ def _devices(host: Host) -> dict[str, list[Link]]:
             found["bridge"].append(link)
         elif link.kind is LinkKind.NIC:
             found["card"].append(link)
-        elif link.kind in (LinkKind.VXLAN, LinkKind.WIREGUARD):
+        elif link.kind in (LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.WIREGUARD):
             found["tunnel"].append(link)
     return found
 
 
 def _peers(host: Host) -> list[str]:
     """The machines at the other ends of the cables."""
-    return list(dict.fromkeys(name for link in host.links for name in _ends(link)))
+    return list(dict.fromkeys(name for link in host.links for name in _ends(link) if name != host.name))
 
 
 def _ends(link: Link) -> Iterator[str]:

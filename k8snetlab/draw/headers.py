@@ -16,7 +16,7 @@ from k8snetlab.draw.drawing import Drawing
 from k8snetlab.draw.lettering import fitted, width
 from k8snetlab.draw.marks import Box, Label, Mark, sheet
 from k8snetlab.draw.theme import Role, theme_of
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPv4, IPv6, Packet, WireGuard
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Geneve, Header, IPv4, IPv6, Packet, WireGuard
 from k8snetlab.trace import FATES, Action, Step, Trace
 
 __all__ = ["Row", "headers", "rows"]
@@ -105,6 +105,7 @@ _KINDS: Mapping[type, tuple[str, Role]] = {
     SCTP: ("SCTP", Role.PORTS),
     ICMP: ("ICMP", Role.PORTS),
     VXLAN: ("VXLAN", Role.TUNNEL),
+    Geneve: ("Geneve", Role.TUNNEL),
     WireGuard: ("WireGuard", Role.TUNNEL),
 }
 

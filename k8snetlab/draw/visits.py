@@ -81,4 +81,4 @@ def _in_passing(network: Network, before: Visit, here: Visit, after: Visit) -> b
     around = {kinds.get(before.place[1]), kinds.get(after.place[1])}
     if around == {LinkKind.BRIDGE}:
         return before.place == after.place and all(step.action is Action.RULE for step in here.steps)
-    return around in ({LinkKind.VXLAN, LinkKind.NIC}, {LinkKind.WIREGUARD, LinkKind.NIC})
+    return any(around == {tunnel, LinkKind.NIC} for tunnel in (LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.WIREGUARD))

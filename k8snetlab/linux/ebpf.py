@@ -223,6 +223,10 @@ class Program(StrEnum):
     TO_OUTSIDE = "cil_to_netdev"
     FROM_CONTAINER = "cil_from_container"
     TO_CONTAINER = "cil_to_container"
+    FROM_OVERLAY = "cil_from_overlay"
+    TO_OVERLAY = "cil_to_overlay"
+    FROM_HOST = "cil_from_host"
+    TO_HOST = "cil_to_host"
 
     @property
     def place(self) -> str:
@@ -243,6 +247,10 @@ _PLACES: Mapping[Program, str] = {
     Program.TO_OUTSIDE: "tc/egress",
     Program.FROM_CONTAINER: "tc/ingress",
     Program.TO_CONTAINER: "tc/egress",
+    Program.FROM_OVERLAY: "tc/ingress",
+    Program.TO_OVERLAY: "tc/egress",
+    Program.FROM_HOST: "tc/egress",
+    Program.TO_HOST: "tc/ingress",
 }
 
 

@@ -23,6 +23,7 @@ import msgspec
 from k8snetlab.address import family
 from k8snetlab.errors import LabError, Problem, UnknownName
 from k8snetlab.linux import nftables as nft
+from k8snetlab.linux.datapath import Datapath, Endpoint, Known, Looked, Permit
 from k8snetlab.linux.ebpf import Attachment, Ebpf, Frontend
 from k8snetlab.linux.ipset import IpSet, IpSetEntry
 from k8snetlab.linux.ipvs import Destination, VirtualServer, VirtualServers
@@ -51,7 +52,7 @@ __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
 Entry: TypeAlias = (
     Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | nft.Rule | nft.Held | Listener | Attachment
-    | Frontend | VirtualServer | Destination | IpSetEntry | WireguardPeer
+    | Frontend | VirtualServer | Destination | IpSetEntry | WireguardPeer | Looked
 )  # fmt: skip
 """Anything that can be taken out of a Host."""
 
@@ -86,6 +87,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     ipvs: tuple[VirtualServer, ...] = ()
     nftables: tuple[nft.Table, ...] = ()
     wireguard: tuple[WireguardPeer, ...] = ()
+    datapath: Datapath | None = None
 
     def link(self, name: str) -> Link:
         """The device of that name. Raises `UnknownName`."""
@@ -281,7 +283,8 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         found: dict[tuple[int, int], list[Link]] = {}
         for link in self.links:
             if link.vxlan is not None and link.up:
-                found.setdefault((family(link.vxlan.local), link.vxlan.port), []).append(link)
+                for of in (4, 6) if link.vxlan.external else (family(link.vxlan.local),):
+                    found.setdefault((of, link.vxlan.port), []).append(link)
             elif link.wireguard is not None and link.up:
                 for of in (4, 6):
                     found.setdefault((of, link.wireguard.port), []).append(link)
@@ -319,10 +322,8 @@ class Host(msgspec.Struct, frozen=True, dict=True):
                 if _has(self.netfilter, of, entry):
                     return msgspec.structs.replace(self, netfilter=self.netfilter.without(of, entry))
             raise UnknownName("rule", entry.text, field=self.name)
-        if isinstance(entry, Attachment | Frontend):
-            if self.ebpf is None or not self.ebpf.holds(entry):
-                raise UnknownName("entry of eBPF", repr(entry), field=self.name)
-            return msgspec.structs.replace(self, ebpf=self.ebpf.without(entry))
+        if isinstance(entry, Attachment | Frontend | Known | Endpoint | Permit):
+            return self._without_bpf(entry)
         if isinstance(entry, Destination):
             return self._without_server(entry)
         if isinstance(entry, IpSetEntry):
@@ -335,6 +336,21 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         if isinstance(entry, Link):
             left = tuple(_freed(other, entry) for other in left if isinstance(other, Link))
         return msgspec.structs.replace(self, **{field: left})
+
+    def _without_bpf(self, entry: Attachment | Frontend | Looked) -> Host:
+        """A program that is both balancer's and datapath's is one program."""
+        ebpf = self.ebpf if isinstance(entry, Attachment | Frontend) else None
+        datapath = None if isinstance(entry, Frontend) else self.datapath
+        balances = ebpf is not None and isinstance(entry, Attachment | Frontend) and ebpf.holds(entry)
+        delivers = datapath is not None and not isinstance(entry, Frontend) and datapath.holds(entry)
+        if not (balances or delivers):
+            raise UnknownName("entry of eBPF", repr(entry), field=self.name)
+        changed = self
+        if ebpf is not None and isinstance(entry, Attachment | Frontend) and balances:
+            changed = msgspec.structs.replace(changed, ebpf=ebpf.without(entry))
+        if datapath is not None and not isinstance(entry, Frontend) and delivers:
+            changed = msgspec.structs.replace(changed, datapath=datapath.without(entry))
+        return changed
 
     def _without_server(self, entry: Destination) -> Host:
         if entry.virtual not in self.ipvs or entry.server not in entry.virtual.servers:
@@ -410,11 +426,12 @@ class Part(msgspec.Struct, frozen=True):
     ipvs: tuple[VirtualServer, ...] = ()
     nftables: tuple[nft.Table, ...] = ()
     wireguard: tuple[WireguardPeer, ...] = ()
+    datapath: Datapath | None = None
 
 
 def assembled(name: str, kind: str, *parts: Part) -> Host:
-    """The machine that these parts make together, in the order given. Two devices or two tables of nftables that have
-    one name are a `LabError`.
+    """The machine that these parts make together, in the order given; a part's own rule for table `local` stands in the
+    place of the usual one. Two devices or two tables of nftables that have one name are a `LabError`.
     """
     links = tuple(link for part in parts for link in part.links)
     names = [link.name for link in links]
@@ -425,7 +442,10 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
     for twice in sorted({label for label in labels if labels.count(label) > 1}):
         raise LabError(Problem("two nftables tables have this name", object=name, field=twice))
     patches = [patch for part in parts for patch in part.patches]
-    rules = (*DEFAULT_RULES, *(rule for part in parts for rule in part.rules))
+    added = tuple(rule for part in parts for rule in part.rules)
+    moved = {rule.family for rule in added if rule.table == "local"}
+    usual = (rule for rule in DEFAULT_RULES if rule.table != "local" or rule.family not in moved)
+    rules = (*usual, *added)
     stated: dict[str, int] = sysctls(*names)
     for part in parts:
         stated.update(part.sysctls)
@@ -446,6 +466,7 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         ipvs=tuple(virtual for part in parts for virtual in part.ipvs),
         nftables=own,
         wireguard=tuple(peer for part in parts for peer in part.wireguard),
+        datapath=next((part.datapath for part in parts if part.datapath is not None), None),
     )
 
 

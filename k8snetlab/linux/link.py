@@ -2,8 +2,8 @@
 
 A link is a device of one machine as `ip link` shows it. A *veth* is one end of a virtual cable, whose other end is in
 another network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with
-`master` set are its ports; a *vxlan* device wraps whole frames into UDP; *loopback* leads back to the machine itself;
-a *dummy* leads nowhere, and is there to hold addresses.
+`master` set are its ports; a *vxlan* or *geneve* device wraps whole frames into UDP; *loopback* leads back to
+the machine itself; a *dummy* leads nowhere, and is there to hold addresses.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
 machine) and of a bridge (MAC → port). Who asks for the MAC of an address is answered by the machine that has it, or by
@@ -34,6 +34,7 @@ class LinkKind(StrEnum):
     VETH = "veth"
     BRIDGE = "bridge"
     VXLAN = "vxlan"
+    GENEVE = "geneve"
     DUMMY = "dummy"
     WIREGUARD = "wireguard"
 
@@ -66,19 +67,22 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Vxlan(msgspec.Struct, frozen=True):
-    """What makes a device a tunnel: network identifier, own outer address, outer device, UDP port."""
+    """What makes a device a tunnel: network identifier, own outer address, outer device, UDP port. An `external` one
+    is told for each packet where to send it and with which identifier, and takes any (`collect metadata`).
+    """
 
     vni: int
     local: str
     device: str
     port: int = 4789
     learning: bool = False
+    external: bool = False
 
 
 class Link(msgspec.Struct, frozen=True):
     """One device. `index` is the interface index; `master` names the bridge whose port it is; `hairpin` lets a bridge
     port send a frame back where it came from; `peer_index` is the index of the other end, which `ip` shows as
-    `@ifN`.
+    `@ifN`. A device without `arp` asks for no neighbours: whatever leaves by it goes to its other end.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Link(msgspec.Struct, frozen=True):
     hairpin: bool = False
     peer_index: int = 0
     wireguard: Wireguard | None = None
+    arp: bool = True
 
 
 class Neighbour(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ This is the path, in one place, in the order the packet meets it:
 
 Base chains of nftables stand between these tables, by their priorities: see `nftables`. On a machine with virtual
 servers, IPVS looks at packets in INPUT, OUTPUT and FORWARD too: see `ipvs`. Where eBPF programs are attached to a
-device, frames pass them before and after all of this: see `balancing`.
+device, frames pass them before and after all of this: see `balancing` and `redirecting`.
 
 The table nat is asked for the first packet of a connection only; conntrack translates the rest, and the answers. A
 frame that crosses a bridge passes the hooks in brackets while `bridge-nf-call-iptables` is 1. A packet that is lost
@@ -68,6 +68,7 @@ from k8snetlab.packet import (
     UDP,
     VXLAN,
     Ethernet,
+    Geneve,
     Header,
     IPHeader,
     IPv4,
@@ -81,6 +82,7 @@ from k8snetlab.trace.step import RuleText
 
 if TYPE_CHECKING:
     from k8snetlab.linux.balancing import Balancer
+    from k8snetlab.linux.redirecting import Redirector
     from k8snetlab.linux.walk import World
 
 __all__ = ["BROADCAST", "PASSING", "Namespace", "Steps", "quoted"]
@@ -121,6 +123,7 @@ class Namespace:
         "paths",
         "ports",
         "recent",
+        "redirector",
         "sets",
         "sockets",
         "world",
@@ -131,6 +134,7 @@ class Namespace:
         self.name = host.name
         self.world = world
         self.balancer: Balancer | None = None  # the eBPF programs at work, where there are any
+        self.redirector: Redirector | None = None  # those that bring packets to containers
         self.conntrack = Conntrack()
         self.learnt: dict[tuple[str, str], str] = {}  # (device, address) -> MAC
         self.ports: dict[tuple[str, str], str] = {}  # (bridge, MAC) -> port
@@ -193,6 +197,8 @@ class Namespace:
             if passed is None:
                 return
             frame = passed
+        if self.redirector is not None and (yield from self.redirector.ingress(link, frame)):
+            return
         if link.master:
             yield from self._bridge_receive(link, frame)
         elif ethernet.dst in (link.mac, BROADCAST):
@@ -403,7 +409,8 @@ class Namespace:
         """Tunnel devices hold the port, whatever address the packet came to; its network identifier says which."""
         headers = skb.packet.headers
         vni = headers[2].vni if len(headers) > 2 and isinstance(headers[2], VXLAN) else 0
-        link = next((end for end in ends if end.vxlan is not None and end.vxlan.vni == vni), None)
+        meant = (end for end in ends if end.vxlan is not None and (end.vxlan.external or end.vxlan.vni == vni))
+        link = next(meant, None)
         if link is None:
             why = f"no tunnel of {self.name} on port {skb.dport} has network identifier {vni}"
             yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
@@ -414,7 +421,9 @@ class Namespace:
         less = skb.packet.length - frame.length + ethernet.length
         why = f"{link.name} takes the outer headers off: {less} bytes less"
         yield Step(self.name, link.name, Action.DECAPSULATE, frame, why)
-        if link.master:
+        if self.redirector is not None and link.vxlan is not None and link.vxlan.external:
+            self.world.later(self._out_of_tunnel(link, frame, vni))
+        elif link.master:
             self.world.later(self._bridge_receive(link, frame, skb.mark))
         elif ethernet.dst in (link.mac, BROADCAST):
             inner = Skb(frame.popped(), link.name)
@@ -650,7 +659,7 @@ class Namespace:
         """
         if not _is_fragment(skb.ip):
             self.cuts += 1
-        kept = mtu if link.kind is LinkKind.VXLAN else skb.joined or mtu
+        kept = mtu if link.vxlan is not None else skb.joined or mtu
         pieces = fragments(skb.packet, min(mtu, skb.cut or mtu, kept), self.cuts)
         why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
         if skb.packet.length <= mtu:
@@ -688,7 +697,11 @@ class Namespace:
             yield from self._answer_error(skb, "host-unreachable")
 
     def _neighbour(self, link: Link, address: str, source: str) -> Generator[Step, None, str | None]:
-        """The MAC address of a neighbour: known for good, learnt before, or asked for now."""
+        """The MAC address of a neighbour: known for good, learnt before, or asked for now. A device that asks nobody
+        writes its own.
+        """
+        if not link.arp:
+            return link.mac
         mac = self.host.permanent.get((link.name, address)) or self.learnt.get((link.name, address))
         if mac is not None:
             return mac
@@ -705,12 +718,17 @@ class Namespace:
     def _transmit(self, link: Link, frame: Packet, mark: int = 0) -> Steps:
         """Put a frame on the cable, or into the tunnel."""
         peer = link.peer
+        if self.redirector is not None:
+            passed = yield from self.redirector.egress(link, frame, mark)
+            if passed is None:
+                return
+            frame = passed
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
         elif frame.length > link.mtu + TAGGED:
             why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
-        elif link.kind is LinkKind.VXLAN:
+        elif link.vxlan is not None:
             yield from self._encapsulate(link, frame, mark)
         elif peer is None or peer.host not in self.world.network:
             yield Step(
@@ -745,19 +763,68 @@ class Namespace:
         """Put a frame on the cable as it is (`bpf_redirect`)."""
         return self._transmit(link, frame)
 
+    def one_hop(self, skb: Skb) -> Passed:
+        """One hop less to live; whether the packet lives on."""
+        if skb.ip.ttl <= 1:
+            yield from self._answer_error(skb, "time-exceeded")
+            yield Step(self.name, skb.iif, Action.UNREACHABLE, skb.packet, "its time to live is used up")
+            return False
+        skb.put(Packet((_with_ttl(skb.ip, skb.ip.ttl - 1), *skb.packet.headers[1:]), skb.packet.payload))
+        return True
+
+    def taken_up(self, skb: Skb) -> Steps:
+        """A packet goes up the stack, as if no program had seen it."""
+        return self._ip_receive(skb)
+
+    def into_tunnel(self, link: Link, frame: Packet, remote: str, vni: int) -> Steps:
+        """Wrap a frame at an external tunnel device, as the program says (`bpf_skb_set_tunnel_key`)."""
+        if not link.up:
+            yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
+        elif frame.length > link.mtu + TAGGED:
+            why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
+            yield Step(self.name, link.name, Action.DROP, frame, why)
+        else:
+            yield from self._wrap(link, frame, self.source_for(remote), remote, vni, 0)
+
+    def _out_of_tunnel(self, link: Link, frame: Packet, vni: int) -> Steps:
+        """A frame that an external tunnel device took out of its wrapping: programs see it first."""
+        if self.balancer is not None:
+            passed = yield from self.balancer.ingress(link, frame)
+            if passed is None:
+                return
+            frame = passed
+        if self.redirector is not None and (yield from self.redirector.overlay(link, frame, vni)):
+            return
+        ethernet = frame.headers[0]
+        assert isinstance(ethernet, Ethernet)
+        if ethernet.dst in (link.mac, BROADCAST):
+            yield from self._ip_receive(Skb(frame.popped(), link.name))
+        else:
+            yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
+
     def _encapsulate(self, link: Link, frame: Packet, mark: int) -> Steps:
         vxlan = link.vxlan
         ethernet = frame.headers[0]
         assert vxlan is not None and isinstance(ethernet, Ethernet)
+        if vxlan.external:
+            why = f"no program tells {link.name} which machine to send to"
+            yield Step(self.name, link.name, Action.LOST, frame, why)
+            return
         entries = self.host.forwarding.get((link.name, ethernet.dst))
         if not entries:
             why = f"{link.name} has no FDB entry for {ethernet.dst}: it does not know which machine to send to"
             yield Step(self.name, link.name, Action.LOST, frame, why)
             return
-        remote = entries[0].dst
-        ip = IPv4(vxlan.local, remote, "UDP", df=False) if ":" not in remote else IPv6(vxlan.local, remote, "UDP")
+        yield from self._wrap(link, frame, vxlan.local, entries[0].dst, vxlan.vni, mark)
+
+    def _wrap(self, link: Link, frame: Packet, local: str, remote: str, vni: int, mark: int) -> Steps:
+        """Put the outer headers on, and send what comes of it."""
+        ethernet = frame.headers[0]
+        assert link.vxlan is not None and isinstance(ethernet, Ethernet)
+        ip = IPv4(local, remote, "UDP", df=False) if ":" not in remote else IPv6(local, remote, "UDP")
         sport = _UDP_VXLAN_SPORT + hash_ports(frame) % 16384
-        outer = frame.pushed(ip, UDP(sport, vxlan.port), VXLAN(vxlan.vni))
+        header = Geneve(vni) if link.kind is LinkKind.GENEVE else VXLAN(vni)
+        outer = frame.pushed(ip, UDP(sport, link.vxlan.port), header)
         skb = Skb(outer)
         skb.mark = mark  # the outer packet inherits it: rules may meet the same mark twice
         route = self._lookup(skb)
@@ -766,7 +833,8 @@ class Namespace:
             yield Step(self.name, link.name, Action.LOST, frame, why)
             return
         more = outer.length - frame.length + 14
-        why = f"{ethernet.dst} is on {remote}: {more} bytes more"
+        what = f"identifier {vni}, to" if link.vxlan.external else f"{ethernet.dst} is on"
+        why = f"{what} {remote}: {more} bytes more"
         yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why)
         self.world.later(self._output(skb, f"{link.name} sends the frame to {remote} in UDP"))
 

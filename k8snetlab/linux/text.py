@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from k8snetlab.address import Prefix, family, number
 from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
+from k8snetlab.linux.datapath import Endpoint, Known, Permit
 from k8snetlab.linux.ebpf import Attachment, Frontend
 from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
@@ -85,14 +86,20 @@ def ip_link_details(host: Host) -> str:
 
 
 def _first_line(link: Link, mode: str) -> str:
-    name = f"{link.name}@if{link.peer_index}" if link.peer_index else link.name
-    flags = _FLAGS.get(link.kind, "BROADCAST,MULTICAST")
+    name = f"{link.name}@{_other_end(link)}" if link.peer_index else link.name
+    flags = _FLAGS.get(link.kind, "BROADCAST,MULTICAST") + ("" if link.arp else ",NOARP")
     up = ",UP,LOWER_UP" if link.up else ""
     master = f"master {link.master} " if link.master else ""
     return (
         f"{link.index}: {name}: <{flags}{up}> mtu {link.mtu} qdisc {_qdisc(link)} {master}state {_state(link)} "
         f"{mode}group default{'' if link.kind is LinkKind.DUMMY else ' qlen 1000'}"
     )
+
+
+def _other_end(link: Link) -> str:
+    """The other end of a cable: its index in its own namespace, or its name, where that is this one."""
+    assert link.peer is not None
+    return f"if{link.peer_index}" if link.arp else link.peer.link
 
 
 _FLAGS = {
@@ -107,7 +114,8 @@ def _second_line(link: Link, netns: dict[str, int]) -> str:
         return f"    link/loopback {link.mac} brd 00:00:00:00:00:00"
     if link.kind is LinkKind.WIREGUARD:
         return "    link/none"
-    other = f" link-netnsid {netns[link.peer.host]}" if link.kind is LinkKind.VETH and link.peer else ""
+    abroad = link.kind is LinkKind.VETH and link.peer is not None and link.peer.host in netns
+    other = f" link-netnsid {netns[link.peer.host]}" if abroad and link.peer is not None else ""
     return f"    link/ether {link.mac} brd ff:ff:ff:ff:ff:ff{other}"
 
 
@@ -115,7 +123,8 @@ def _netns_ids(host: Host) -> dict[str, int]:
     """The number by which a machine knows each network namespace that a cable of its leads to, in order of
     appearance.
     """
-    peers = (link.peer.host for link in host.links if link.kind is LinkKind.VETH and link.peer)
+    peers = (link.peer.host for link in host.links if link.kind is LinkKind.VETH and link.peer is not None)
+    peers = (peer for peer in peers if peer != host.name)
     return {peer: number for number, peer in enumerate(dict.fromkeys(peers))}
 
 
@@ -128,7 +137,8 @@ def _qdisc(link: Link) -> str:
 def _state(link: Link) -> str:
     if not link.up:
         return "DOWN"
-    return "UNKNOWN" if link.kind in (LinkKind.LOOPBACK, LinkKind.VXLAN, LinkKind.WIREGUARD) else "UP"
+    endless = (LinkKind.LOOPBACK, LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.WIREGUARD)
+    return "UNKNOWN" if link.kind in endless else "UP"
 
 
 def _address(address: Address, link: Link) -> str:
@@ -144,7 +154,9 @@ def _has_broadcast(address: Address, link: Link) -> bool:
 
 def _kind(link: Link) -> Iterator[str]:
     """What `ip -d` adds below a device: its kind, and what it is to its bridge."""
-    if link.vxlan:
+    if link.vxlan and link.vxlan.external:
+        yield f"{link.kind} external dstport {link.vxlan.port}"
+    elif link.vxlan:
         of = link.vxlan
         learning = "" if of.learning else "nolearning "
         yield f"vxlan id {of.vni} local {of.local} dev {of.device} srcport 0 0 dstport {of.port} {learning}ttl auto"
@@ -337,6 +349,8 @@ def entry_line(entry: Entry) -> str:
             return entry.text
         case Frontend():
             return Slot(entry).text
+        case Known() | Endpoint() | Permit():
+            return f"{entry.chain} {entry.text}"
         case Responder():
             return f"{entry.program or 'a program'} answers for {entry.address} on {entry.device}"
         case VirtualServer() | Destination():
@@ -349,11 +363,18 @@ def entry_line(entry: Entry) -> str:
             return f"{entry.protocol} {entry.address or '*'}:{entry.port}"
 
 
+def _tunnel(link: Link) -> str:
+    of = link.vxlan
+    if of is None:
+        return ""
+    return f"external port {of.port}" if of.external else f"vni {of.vni} local {of.local} port {of.port}"
+
+
 def _link(link: Link) -> str:
     parts = (
         f"{link.name} {link.kind} {link.mac} mtu {link.mtu} {'up' if link.up else 'down'}",
         f"master {link.master}{' hairpin' if link.hairpin else ''}" if link.master else "",
-        f"vni {link.vxlan.vni} local {link.vxlan.local} port {link.vxlan.port}" if link.vxlan else "",
+        _tunnel(link),
         f"key {link.wireguard.public} port {link.wireguard.port}" if link.wireguard else "",
         f"to {link.peer.host} {link.peer.link}" if link.peer else "",
     )

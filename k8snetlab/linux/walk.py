@@ -27,6 +27,7 @@ from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.host import Found, Host, Network
 from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.linux.netns import PASSING, Namespace, Steps
+from k8snetlab.linux.redirecting import Redirector
 from k8snetlab.linux.route import RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
@@ -76,6 +77,8 @@ class World:
             found = self._namespaces[name] = Namespace(host, self)
             if host.ebpf is not None:
                 found.balancer = Balancer(found, host.ebpf)
+            if host.datapath is not None:
+                found.redirector = Redirector(found, host.datapath)
         return found
 
     def advance(self, seconds: float) -> None:
@@ -203,6 +206,8 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
     if not link.up or sender in there.owned:
         return False
     if (link.name, address) in there.answered:
+        return True
+    if there.datapath is not None and there.datapath.answers(link.name, address):
         return True
     if family(address) == 6:
         return there.owned.get(address) == link.name

@@ -1,0 +1,246 @@
+"""How do the programs of `datapath` bring a packet to a container?
+
+A `Redirector` is the programs of one machine at work, with the flows that they have let through: the answers of a flow
+that was allowed once are not asked about again (maps `cilium_ct4_global`, `cilium_ct_any4_global` and those of IPv6).
+
+Between two containers of one machine a packet goes from device to device. To one on another machine it is wrapped, and
+the tunnel's network identifier says who sent it; where there is no tunnel, it goes up the stack, is routed as any
+other, and the receiving machine finds the sender in its cache by his address. What comes for the machine itself goes
+up the stack too, through the pair cilium_net and cilium_host if it came by the tunnel.
+
+Into `cilium_host` the machine's own routes lead whatever it sends, or routes, to containers. There the identity follows
+from the packet's mark, which a rule of netfilter gives the machine's own packets (0xc00), and the program those that it
+sends up the stack (0xf00 with the identity); where there is none, from the source address, except that an address of
+the machine itself proves nothing: it may be that of a packet from outside, which was translated here.
+
+Each program that hands a packet on counts as a hop. A tunnel does not.
+
+Checked against the sources of 2026 (bpf_lxc.c, bpf_host.c): who is asked first, what is dropped and by which reason,
+marks and hops; the hop of the delivery to cilium_host is not certain. What stands in brackets after the reason for a
+drop is what Cilium calls it.
+
+Not modelled: fragments but the first are asked for no policy (as with Cilium's map of fragments); the time after which
+a flow is forgotten; direct redirection past the stack of the machine (`bpf.hostLegacyRouting` is thought to be on).
+Guide sections 3.1 and 5.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from k8snetlab.errors import UnknownName
+from k8snetlab.linux.conntrack import Tuple
+from k8snetlab.linux.datapath import (
+    HOST,
+    REMOTE_NODE,
+    WORLD,
+    WORLDS,
+    Datapath,
+    Direction,
+    Endpoint,
+    Missing,
+    Reason,
+)
+from k8snetlab.linux.ebpf import Program
+from k8snetlab.linux.link import Link
+from k8snetlab.linux.netns import Namespace, Steps
+from k8snetlab.linux.skb import Skb
+from k8snetlab.packet import ICMP, Ethernet, Packet
+from k8snetlab.trace import Action, Step
+from k8snetlab.trace.step import RuleText
+
+__all__ = ["Redirector"]
+
+Taken = Generator[Step, None, bool]
+"""Steps, and then whether the program has taken the frame, so that nobody else sees it."""
+
+Passed = Generator[Step, None, Packet | None]
+"""Steps, and then the frame that goes on, if one does."""
+
+MAGIC, MAGIC_HOST, MAGIC_IDENTITY = 0xF00, 0xC00, 0xF00
+"""The part of a mark that says what it means, and two meanings: sent by the machine itself, sent by that identity."""
+
+
+class Redirector:
+    """The programs of one machine, and the flows they know."""
+
+    __slots__ = ("_datapath", "_flows", "at")
+
+    def __init__(self, at: Namespace, datapath: Datapath) -> None:
+        self.at = at
+        self._datapath = datapath
+        self._flows: set[tuple[int, Tuple]] = set()  # (endpoint, tuple) of both directions
+
+    # 1. A container sends
+
+    def ingress(self, link: Link, frame: Packet) -> Taken:
+        """What the program at a container's device makes of a frame that the container sent."""
+        own = self._datapath.by_device.get((link.name, 6 if ":" in frame.ip.src else 4))
+        if own is None or not self._datapath.runs(Program.FROM_CONTAINER, link.name):
+            return False
+        skb = Skb(frame.popped(), link.name)
+        how = _how(Program.FROM_CONTAINER, link)
+        if skb.src != own.address:
+            why = f"{how}: {skb.src} is not the address of this endpoint"
+            yield self._dropped(link, skb, why, Reason.INVALID_SOURCE)
+            return True
+        peer = self._datapath.identity(skb.dst)
+        if not (yield from self._allowed(own, Direction.EGRESS, peer, skb, link, how)):
+            return True
+        there = self._datapath.by_address.get(skb.dst)
+        if there is not None and there.device:
+            yield from self._to_endpoint(there, own.identity, skb, link, how)
+            return True
+        known = self._datapath.lookup(skb.dst)
+        if there is None and known is not None and known.tunnel and self._datapath.tunnel:
+            yield from self._wrapped(own.identity, known.tunnel, skb, frame, link, how, known)
+            return True
+        yield from self._up(own, skb, link, how, there or known)
+        return True
+
+    def _up(self, own: Endpoint, skb: Skb, link: Link, how: str, entry: RuleText | None) -> Steps:
+        """Up the stack, with the sender's identity as the mark."""
+        skb.mark = MAGIC_IDENTITY | (own.identity & 0xFFFF) << 16 | own.identity >> 16
+        if not (yield from self.at.one_hop(skb)):
+            return
+        why = f"{how}: {skb.dst} is no endpoint here and behind no tunnel: up the stack"
+        if isinstance(entry, Endpoint):
+            why = f"{how}: {skb.dst} is an address of this machine: up the stack"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why, entry)
+        yield from self.at.taken_up(skb)
+
+    # 2. A frame comes out of the tunnel
+
+    def overlay(self, link: Link, frame: Packet, identity: int) -> Taken:
+        """What the program at the tunnel device makes of a frame that came with that identity."""
+        if not self._datapath.runs(Program.FROM_OVERLAY, link.name):
+            return False
+        skb = Skb(frame.popped(), link.name)
+        how = _how(Program.FROM_OVERLAY, link)
+        there = self._datapath.by_address.get(skb.dst)
+        if there is not None and there.device:
+            yield from self._to_endpoint(there, identity, skb, link, how)
+            return True
+        if not (yield from self.at.one_hop(skb)):
+            return True
+        why = f"{how}: {skb.dst} is no endpoint here: by {self._datapath.net} to {self._datapath.host}"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why, there)
+        net, host = self._link(self._datapath.net), self._link(self._datapath.host)
+        if net is None or host is None:
+            yield self._dropped(link, skb, f"{how}: {self._datapath.net} is not there", Reason.UNROUTABLE)
+            return True
+        yield from self.at.transmitted(net, skb.packet.pushed(Ethernet(net.mac, host.mac)))
+        return True
+
+    # 3. The machine itself sends, or routes
+
+    def egress(self, link: Link, frame: Packet, mark: int) -> Passed:
+        """What the program at the egress of cilium_host makes of a frame; what it lets pass goes to the pair's other
+        end.
+        """
+        datapath = self._datapath
+        if not datapath.runs(Program.FROM_HOST, link.name):
+            return frame
+        skb = Skb(frame.popped(), link.name)
+        how = _how(Program.FROM_HOST, link)
+        identity = self._sender(skb, mark)
+        there = datapath.by_address.get(skb.dst)
+        if there is not None and there.device:
+            yield from self._to_endpoint(there, identity, skb, link, how)
+            return None
+        known = datapath.lookup(skb.dst)
+        if there is None and known is not None and known.tunnel and datapath.tunnel:
+            yield from self._wrapped(identity, known.tunnel, skb, frame, link, how, known)
+            return None
+        if there is None and (known is None or known.identity in WORLDS):
+            why = f"{how}: no entry says where {skb.dst} is, and back to the stack it would go in circles"
+            yield self._dropped(link, skb, why, Reason.UNROUTABLE, known)
+            return None
+        net = self._link(datapath.net)
+        return skb.packet.pushed(Ethernet(link.mac, net.mac)) if net is not None else frame
+
+    def _sender(self, skb: Skb, mark: int) -> int:
+        """Who sent a packet that comes into cilium_host."""
+        if mark & MAGIC == MAGIC_IDENTITY:
+            return (mark >> 16 & 0xFFFF) | (mark & 0xFF) << 16
+        if mark & MAGIC == MAGIC_HOST:
+            return HOST
+        found = self._datapath.identity(skb.src)
+        return found if found != HOST else WORLD
+
+    # Where packets go
+
+    def _to_endpoint(self, there: Endpoint, identity: int, skb: Skb, link: Link, how: str) -> Steps:
+        """To a container here, if its policy lets the packet in."""
+        if not (yield from self.at.one_hop(skb)):
+            return
+        if not (yield from self._allowed(there, Direction.INGRESS, identity, skb, link, how)):
+            return
+        device = self._link(there.device)
+        if device is None:
+            yield self._dropped(link, skb, f"{how}: {there.device} is not there", Reason.UNROUTABLE, there)
+            return
+        why = f"{how}: {skb.dst} is endpoint {there.number}, to {there.device}; it comes from {self._who(identity)}"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why, there)
+        yield from self.at.transmitted(device, skb.packet.pushed(Ethernet(there.node_mac, there.mac)))
+
+    def _wrapped(
+        self, identity: int, remote: str, skb: Skb, frame: Packet, link: Link, how: str, known: RuleText
+    ) -> Steps:
+        """Into the tunnel, with the sender's identity as the network identifier; the machine itself is another's
+        remote node.
+        """
+        said = REMOTE_NODE if identity == HOST else identity
+        device = self._link(self._datapath.tunnel)
+        if device is None:
+            why = f"{how}: {self._datapath.tunnel} is not there"
+            yield self._dropped(link, skb, why, Reason.UNROUTABLE, known)
+            return
+        why = f"{how}: {skb.dst} is behind {remote}: into {device.name} as {self._who(said)}"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why, known)
+        yield from self.at.into_tunnel(device, skb.packet.pushed(frame.headers[0]), remote, said)
+
+    def _allowed(
+        self, own: Endpoint, direction: Direction, peer: int, skb: Skb, link: Link, how: str
+    ) -> Generator[Step, None, bool]:
+        """Whether an endpoint's policy lets a packet pass; of a flow that is known, every packet does."""
+        flow = own.number, _known_by(skb)
+        if skb.ip.offset or flow in self._flows:
+            return True
+        permit = self._datapath.permit(own.number, direction, peer, skb.protocol, skb.dport)
+        who = f"{'to' if direction is Direction.EGRESS else 'from'} {self._who(peer)}"
+        if permit is None or permit.deny:
+            why = f"{how}: {direction.lower()} of endpoint {own.number} {who} is not allowed"
+            reason = Reason.POLICY if permit is None else Reason.DENIAL
+            nothing = Missing(own.number, direction, peer, skb.protocol, skb.dport)
+            yield self._dropped(link, skb, why, reason, permit or nothing)
+            return False
+        self._flows |= {flow, (own.number, skb.tuple.mirrored())}
+        why = f"{how}: {direction.lower()} of endpoint {own.number} {who} is allowed"
+        yield Step(self.at.name, link.name, Action.RULE, skb.packet, why, permit)
+        return True
+
+    def _dropped(self, link: Link, skb: Skb, why: str, reason: Reason, entry: RuleText | None = None) -> Step:
+        return Step(self.at.name, link.name, Action.DROP, skb.packet, f"{why} ({reason})", entry)
+
+    def _link(self, name: str) -> Link | None:
+        try:
+            return self.at.host.link(name)
+        except UnknownName:
+            return None
+
+    def _who(self, identity: int) -> str:
+        first = self._datapath.named(identity)[0]
+        return f"identity {identity}" if first == f"{identity}" else f"identity {identity} ({first})"
+
+
+def _how(program: Program, link: Link) -> str:
+    return f"{program} at {program.place} of {link.name}"
+
+
+def _known_by(skb: Skb) -> Tuple:
+    """The tuple by which a packet's flow is known; of an ICMP error, that of the packet it is about."""
+    header = skb.packet.headers[1] if not skb.ip.offset and len(skb.packet.headers) > 1 else None
+    if isinstance(header, ICMP) and header.about is not None:
+        return Skb(header.about).tuple.mirrored()
+    return skb.tuple
