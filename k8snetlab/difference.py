@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from k8snetlab.linux.datapath import Permit
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.ipvs import Destination
 from k8snetlab.linux.netfilter import Tables
@@ -183,14 +184,20 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
 
 
 def _frontends(host: Host) -> dict[str, str]:
-    """Programs by where they are attached, and slots of the load-balancing map by address, port and slot. The map is
-    that of the whole machine, and told of it alone, not once more of each of its containers.
+    """Programs by where they are attached, slots of the load-balancing map by address, port and slot, entries of the
+    other maps by their key. The first map is that of the whole machine, and told of it alone, not once more of each of
+    its containers.
     """
-    if host.ebpf is None:
-        return {}
-    found = {each.text: each.text for each in host.ebpf.attached}
-    for frontend in host.ebpf.services.values() if host.name == host.ebpf.machine else ():
-        found.update({slot.service: slot.text for slot in frontend.entries})
+    found: dict[str, str] = {}
+    if host.ebpf is not None:
+        found.update({each.text: each.text for each in host.ebpf.attached})
+        for frontend in host.ebpf.services.values() if host.name == host.ebpf.machine else ():
+            found.update({slot.service: slot.text for slot in frontend.entries})
+    if host.datapath is not None:
+        found.update({each.text: each.text for each in host.datapath.attached})
+        for entry in host.datapath.entries:
+            key = entry.text if isinstance(entry, Permit) else entry.text.split(" ")[0]
+            found[f"{entry.chain} {key}"] = entry_line(entry)
     return found
 
 

@@ -19,6 +19,10 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "flannel-host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
     "flannel-wireguard": {"cni": "flannel", "cni_options": {"backend": "wireguard"}},
     "cloud": {"cni": "cloud"},
+    "cilium": {"cni": "cilium"},
+    "cilium-geneve": {"cni": "cilium", "cni_options": {"mode": "geneve"}},
+    "cilium-native": {"cni": "cilium", "cni_options": {"mode": "native"}},
+    "cilium-alone": {"cni": "cilium", "proxy": "ebpf"},
 }
 """Every way between two nodes."""
 

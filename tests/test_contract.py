@@ -19,6 +19,9 @@ ACROSS_ROUTERS = {
     "flannel-wireguard": True,
     "bridge": False,
     "cloud": True,
+    "cilium": True,
+    "cilium-geneve": True,
+    "cilium-native": False,
 }
 """Whether a network carries packets to nodes of another subnet."""
 

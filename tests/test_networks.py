@@ -13,9 +13,13 @@ from k8snetlab import cni, networks
 from k8snetlab.cluster.networks import Entries, Networks
 from k8snetlab.errors import BadOption, UnknownName
 
-MTUS = {"bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud": 1500}
+MTUS = {
+    "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud": 1500,
+    "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
+}  # fmt: skip
 ON_THE_WIRE = {
     "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud": 1042,
+    "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
 
@@ -51,7 +55,7 @@ def test_only_wireguard_hides_what_is_inside() -> None:
 
 def test_host_routes_end_at_a_router() -> None:
     """Tunnels and a provider's route table do not."""
-    assert [name for name in MTUS if not measured()[name].across] == ["bridge", "flannel host-gw"]
+    assert [name for name in MTUS if not measured()[name].across] == ["bridge", "flannel host-gw", "cilium native"]
 
 
 def test_the_headers_are_those_on_the_wire() -> None:
@@ -102,6 +106,17 @@ def test_what_one_more_node_costs_is_a_difference() -> None:
     assert measured()["cloud"].one_more == Entries(router=1)
 
 
+@pytest.mark.parametrize("nodes", [2, 3, 10])
+def test_cilium_has_a_route_to_every_node_and_entries_for_all_that_is_there(nodes: int) -> None:
+    """In its cache stand the network, the address of cilium_host and the pods of every other node, in native mode
+    without the networks.
+    """
+    tunnel, native = networks.entries("cilium", nodes), networks.entries("cilium", nodes, mode="native")
+    assert tunnel.routes == native.routes == nodes - 1
+    assert tunnel.cache - native.cache == nodes - 1
+    assert native.cache > nodes - 1 and not tunnel.neighbours and not tunnel.fdb
+
+
 def test_every_cni_with_every_backend_has_a_row() -> None:
     """A new one has its row without being named here."""
     assert [each.name for each in measured()] == list(networks.ways())
@@ -122,7 +137,7 @@ def test_growth_is_measured_and_drawn() -> None:
 
 def test_a_kind_of_entry_that_does_not_exist_is_named() -> None:
     """The message lists those that do."""
-    with pytest.raises(BadOption, match="'tunnels' is none of routes, neighbours, fdb, peers, router"):
+    with pytest.raises(BadOption, match="'tunnels' is none of routes, neighbours, fdb, peers, router, cache"):
         networks.growth("tunnels")
     with pytest.raises(UnknownName, match="there is no network 'flannel udp'; did you mean flannel"):
         measured()["flannel udp"]
@@ -133,7 +148,7 @@ def test_the_table_prints_what_three_nodes_have_and_a_fourth_brings() -> None:
     lines = str(measured()).splitlines()
     assert re.split(r"  +", lines[0])[:5] == ["NETWORK", "MTU", "ADDED", "ENCRYPTED", "OTHER SUBNETS"]
     assert re.split(r"  +", lines[2]) == [
-        "flannel vxlan", "1,450", "50 B", "no", "yes", "2 +1", "2 +1", "2 +1", "0", "0",
+        "flannel vxlan", "1,450", "50 B", "no", "yes", "2 +1", "2 +1", "2 +1", "0", "0", "0",
     ]  # fmt: skip
     document = measured().as_dict()
     assert json.loads(json.dumps(document))["rows"][1]["encapsulation"] == 50

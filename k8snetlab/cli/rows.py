@@ -42,9 +42,9 @@ def links(host: Host) -> Iterator[Row]:
             "hairpin": link.hairpin if link.master else None,
             "peer_host": link.peer.host if link.peer else None,
             "peer_link": link.peer.link if link.peer else None,
-            "vni": link.vxlan.vni if link.vxlan else None,
+            "vni": link.vxlan.vni or None if link.vxlan else None,
             "vxlan_port": link.vxlan.port if link.vxlan else None,
-            "vxlan_local": link.vxlan.local if link.vxlan else None,
+            "vxlan_local": link.vxlan.local or None if link.vxlan else None,
         }
 
 
@@ -171,6 +171,38 @@ def bpf(host: Host) -> Iterator[Row]:
             }
 
 
+def bpf_ipcache(host: Host) -> Iterator[Row]:
+    """A row for each network whose identity is known."""
+    for entry in host.datapath.known if host.datapath is not None else ():
+        yield {"prefix": entry.prefix, "identity": entry.identity, "tunnel": entry.tunnel or None}
+
+
+def bpf_endpoint(host: Host) -> Iterator[Row]:
+    """A row for each address of the machine and of its containers."""
+    for entry in host.datapath.endpoints if host.datapath is not None else ():
+        yield {
+            "address": entry.address,
+            "endpoint": entry.number or None,
+            "identity": entry.identity,
+            "device": entry.device or None,
+            "mac": entry.mac or None,
+            "node_mac": entry.node_mac or None,
+        }
+
+
+def bpf_policy(host: Host) -> Iterator[Row]:
+    """A row for each entry of each endpoint's policy map; identity 0 is any peer."""
+    for entry in host.datapath.permits if host.datapath is not None else ():
+        yield {
+            "endpoint": entry.endpoint,
+            "direction": entry.direction.value,
+            "identity": entry.identity,
+            "protocol": entry.protocol or None,
+            "port": entry.port or None,
+            "deny": entry.deny,
+        }
+
+
 def ipsets(host: Host) -> Iterator[Row]:
     """A row for each entry of each set, and one without an entry for an empty set."""
     for held in host.ipsets:
@@ -260,6 +292,9 @@ OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
     "ip6tables": iptables(6),
     "nft": nft,
     "bpf": bpf,
+    "bpf-ipcache": bpf_ipcache,
+    "bpf-endpoint": bpf_endpoint,
+    "bpf-policy": bpf_policy,
     "ipsets": ipsets,
     "ipvs": ipvs,
     "wg": wg,

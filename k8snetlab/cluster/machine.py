@@ -14,6 +14,7 @@ import msgspec
 from k8snetlab.errors import UnknownName
 from k8snetlab.linux import text
 from k8snetlab.linux.counts import Counts, counts
+from k8snetlab.linux.datapath import bpf_endpoint_list, bpf_ipcache_list, bpf_policy_list
 from k8snetlab.linux.ebpf import bpf_lb_list
 from k8snetlab.linux.host import Host
 
@@ -51,6 +52,9 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
     "ip6tables": lambda host: text.iptables_save(host.netfilter.ipv6),
     "nft": lambda host: text.nft_list_ruleset(host.nftables),
     "bpf": lambda host: bpf_lb_list(host.ebpf),
+    "bpf-ipcache": lambda host: bpf_ipcache_list(host.datapath),
+    "bpf-endpoint": lambda host: bpf_endpoint_list(host.datapath),
+    "bpf-policy": lambda host: bpf_policy_list(host.datapath),
     "ipsets": text.ipset_save,
     "ipvs": text.ipvsadm,
     "wg": text.wg,

@@ -66,7 +66,8 @@ SERVICE_CIDRS: Mapping[int, str] = {4: "10.96.0.0/12", 6: "fd00:10:96::/108"}
 
 class Entries(msgspec.Struct, frozen=True):
     """What one node holds so that its pods reach those of others, and what the router between the nodes holds for
-    them: routes, permanent neighbours and FDB entries of tunnels, WireGuard peers.
+    them: routes, permanent neighbours and FDB entries of tunnels, WireGuard peers; `cache` are entries of the map in
+    which eBPF programs look up who has an address.
     """
 
     routes: int = 0
@@ -74,6 +75,7 @@ class Entries(msgspec.Struct, frozen=True):
     fdb: int = 0
     peers: int = 0
     router: int = 0
+    cache: int = 0
 
     def __sub__(self, other: Entries) -> Entries:
         mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
@@ -224,11 +226,12 @@ def entries(plugin: str, nodes: int, *, family: int = 4, **options: str) -> Entr
     pods = Prefix.of(POD_CIDRS[family])
     tunnels = {link.name for link in node.links if link.kind not in AT_HOME}
     return Entries(
-        routes=sum(1 for route in node.routes if route.device in tunnels and _leads_to(route, pods)),
+        routes=sum(1 for route in node.routes if _leads_to(route, pods, cluster.layout.machines[node.name].pod_cidrs)),
         neighbours=sum(1 for entry in node.neighbours if entry.device in tunnels),
         fdb=sum(1 for entry in node.fdb if entry.device in tunnels),
         peers=len(node.wireguard),
         router=sum(1 for route in router.routes if _leads_to(route, pods)),
+        cache=sum(1 for each in node.datapath.known if each.tunnel) if node.datapath is not None else 0,
     )
 
 
@@ -236,11 +239,11 @@ AT_HOME = (LinkKind.LOOPBACK, LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY)
 """Devices that lead to what is on the node itself."""
 
 
-def _leads_to(route: Route, pods: Prefix) -> bool:
-    """Whether it is a route to pods of others: into the pod network, and made by somebody, not by an address."""
+def _leads_to(route: Route, pods: Prefix, own: Sequence[Prefix] = ()) -> bool:
+    """Whether it is a route to pods of others: into the pod network, and not only to one's own part of it."""
     block = route.block()
-    inside = block.length >= pods.length and pods.contains(block.network)
-    return inside and route.type is RouteType.UNICAST and route.protocol != "kernel"
+    within = [each for each in (pods, *own) if block.length >= each.length and each.contains(block.network)]
+    return within == [pods] and route.type is RouteType.UNICAST
 
 
 # All of them

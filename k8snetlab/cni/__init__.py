@@ -10,6 +10,7 @@ function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it wr
     bridge    host routes, one subnet only         1500                no
     flannel   VXLAN, or host routes                1450, or 1500       no
     cloud     the provider's route table           1500                no
+    cilium    VXLAN, Geneve, or host routes        1500, routes 1450   yes, by identity
 
 To add one: a module with a class that fulfils `Cni`, and its line in `VARIANTS`.
 
@@ -24,15 +25,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from k8snetlab.cni.bridge import Bridge
+from k8snetlab.cni.cilium import Cilium
 from k8snetlab.cni.cloud import Cloud
 from k8snetlab.cni.flannel import Flannel
-from k8snetlab.cni.plan import Machine, NetworkList, Option, Plan, Plugin, Remote, Workload
+from k8snetlab.cni.plan import Machine, NetworkList, Option, Plan, Plugin, PolicyAttachment, Remote, Workload
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
 __all__ = [
-    "VARIANTS", "Bridge", "Cloud", "Cni", "Configured", "Flannel", "Machine", "NetworkList", "Option", "Plan", "Plugin",
-    "Remote", "Routing", "Workload", "named", "told_to_router",
+    "VARIANTS", "Bridge", "Cilium", "Cloud", "Cni", "Configured", "Flannel", "Machine", "NetworkList", "Option", "Plan",
+    "Plugin", "PolicyAttachment", "Remote", "Routing", "Workload", "named", "told_to_router",
 ]  # fmt: skip
 
 
@@ -103,6 +105,7 @@ VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
     "bridge": Bridge.of,
     "flannel": Flannel.of,
     "cloud": Cloud.of,
+    "cilium": Cilium.of,
 }
 """The CNIs that exist, by name; each is made from its options."""
 

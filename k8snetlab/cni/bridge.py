@@ -38,11 +38,13 @@ from k8snetlab.address import Prefix, family, number
 from k8snetlab.cni.ipam import block_of, gateway
 from k8snetlab.cni.plan import (
     FIRST_INDEX,
+    UNENFORCED,
     Machine,
     NetworkList,
     Option,
     Plan,
     Plugin,
+    PolicyAttachment,
     Workload,
     chosen,
     derived_mac,
@@ -241,6 +243,7 @@ class Bridge(msgspec.Struct, frozen=True):
     """A bridge a node, and host routes to the other nodes of the same underlay subnet."""
 
     name: ClassVar[str] = "bridge"
+    policies: ClassVar[PolicyAttachment] = UNENFORCED
     options: ClassVar[tuple[Option, ...]] = (
         HAIRPIN,
         Option(

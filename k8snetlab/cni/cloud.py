@@ -36,7 +36,17 @@ from typing import ClassVar
 import msgspec
 
 from k8snetlab.cni.bridge import HAIRPIN, MTU, Wiring, forwarding, mtu_of
-from k8snetlab.cni.plan import Machine, NetworkList, Option, Plan, Workload, chosen, number_of
+from k8snetlab.cni.plan import (
+    UNENFORCED,
+    Machine,
+    NetworkList,
+    Option,
+    Plan,
+    PolicyAttachment,
+    Workload,
+    chosen,
+    number_of,
+)
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.netfilter import (
@@ -66,6 +76,7 @@ class Cloud(msgspec.Struct, frozen=True):
     """A bridge on each node, and one entry for each node in the provider's route table."""
 
     name: ClassVar[str] = "cloud"
+    policies: ClassVar[PolicyAttachment] = UNENFORCED
     options: ClassVar[tuple[Option, ...]] = (
         Option("routes", (), "50", "how many entries the provider's route table takes: one a node"),
         Option("source-dest-check", ("on", "off"), "off", "whether the provider drops what has a pod's address"),

@@ -52,7 +52,19 @@ import msgspec
 from k8snetlab.address import Prefix
 from k8snetlab.cni.bridge import HAIRPIN, MTU, MULTICAST, NETWORK, Wiring, forwarding, host_routes, mtu_of
 from k8snetlab.cni.ipam import gateway
-from k8snetlab.cni.plan import FIRST_INDEX, Machine, NetworkList, Option, Plan, Plugin, Workload, chosen, derived_mac
+from k8snetlab.cni.plan import (
+    FIRST_INDEX,
+    UNENFORCED,
+    Machine,
+    NetworkList,
+    Option,
+    Plan,
+    Plugin,
+    PolicyAttachment,
+    Workload,
+    chosen,
+    derived_mac,
+)
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Vxlan
@@ -115,6 +127,7 @@ class Flannel(msgspec.Struct, frozen=True):
     """A bridge on each node, and a tunnel or host routes between the nodes."""
 
     name: ClassVar[str] = "flannel"
+    policies: ClassVar[PolicyAttachment] = UNENFORCED
     options: ClassVar[tuple[Option, ...]] = (
         Option("backend", tuple(Backend), Backend.VXLAN, "how packets cross from node to node"),
         Option("directrouting", ("on", "off"), "off", "vxlan: plain routes to the nodes of one's own subnet"),

@@ -13,10 +13,11 @@ specification 1.1.0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from functools import cached_property, lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -25,16 +26,21 @@ from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.link import Address
 
 __all__ = [
-    "Machine", "NetworkList", "Option", "Plan", "Plugin", "Remote", "Workload", "chosen", "derived_mac", "number_of",
+    "UNENFORCED", "Enforcement", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment", "Remote",
+    "Workload", "chosen", "derived_mac", "number_of",
 ]  # fmt: skip
 
 FIRST_INDEX = 3
 """The interface index of the first device that a CNI makes: 1 is `lo`, 2 the machine's own `eth0`."""
 
 
+T = TypeVar("T")
+
+
 class Machine(msgspec.Struct, frozen=True):
     """A node before any CNI ran: the name of its Host, the underlay addresses of its `device`, the pod CIDRs it was
-    given (at most one a family), and its annotations, where some CNIs publish what the others need.
+    given (at most one a family), and its annotations, where some CNIs publish what the others need; `gateways` are
+    those of its default routes.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Machine(msgspec.Struct, frozen=True):
     device: str = "eth0"
     mtu: int = 1500
     annotations: Mapping[str, str] = {}
+    gateways: tuple[str, ...] = ()
 
     def address(self, of: int) -> Address | None:
         """The first underlay address of family `of` (4 or 6)."""
@@ -52,6 +59,10 @@ class Machine(msgspec.Struct, frozen=True):
         """The range of family `of` that pods of this machine have their addresses from."""
         return next((block for block in self.pod_cidrs if block.family == of), None)
 
+    def gateway(self, of: int) -> str:
+        """The gateway of its default route of family `of`, or nothing."""
+        return next((gateway for gateway in self.gateways if family(gateway) == of), "")
+
     def reaches(self, other: str) -> bool:
         """Whether that underlay address is on this machine's own cable, so that no gateway is needed."""
         own = self.address(family(other))
@@ -59,10 +70,18 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """A pod that is to be attached: the name of its Host (`shop/web-0`) and its addresses, at most one a family."""
+    """A pod that is to be attached: the name of its Host (`shop/web-0`), its addresses, at most one a family, its
+    service account and its labels.
+    """
 
     name: str
     addresses: tuple[str, ...]
+    account: str = "default"
+    labels: Mapping[str, str] = {}
+
+    def address(self, of: int) -> str:
+        """Its address of family `of`, or nothing."""
+        return next((address for address in self.addresses if family(address) == of), "")
 
 
 class Remote(NamedTuple):
@@ -73,12 +92,25 @@ class Remote(NamedTuple):
     via: str
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """The whole cluster as a CNI sees it: all machines in order, and the ranges of pods and Services."""
+class Plan(msgspec.Struct, frozen=True, dict=True):
+    """The whole cluster as a CNI sees it: all machines in order, the ranges of pods and Services, and the pods of every
+    machine by its name, for CNIs whose nodes tell each other where pods are.
+    """
 
     machines: tuple[Machine, ...]
     pod_cidrs: tuple[Prefix, ...]
     service_cidrs: tuple[Prefix, ...] = ()
+    workloads: Mapping[str, tuple[Workload, ...]] = {}
+
+    @cached_property
+    def _found(self) -> dict[Hashable, object]:
+        return {}
+
+    def once(self, key: Hashable, find: Callable[[Plan], T]) -> T:
+        """What a function finds out about the plan, worked out the first time that this key is asked for."""
+        if key not in self._found:
+            self._found[key] = find(self)
+        return cast("T", self._found[key])
 
     @property
     def families(self) -> tuple[int, ...]:
@@ -117,8 +149,36 @@ class NetworkList(msgspec.Struct, frozen=True):
     plugins: tuple[Plugin, ...]
 
 
+class Enforcement(StrEnum):
+    """By what a CNI enforces NetworkPolicies: chains of iptables, or maps of eBPF programs that go by identities."""
+
+    NONE = "none"
+    IPTABLES = "iptables"
+    IDENTITY = "identity"
+
+
+class PolicyAttachment(msgspec.Struct, frozen=True):
+    """Where the rules of NetworkPolicies belong under a CNI, if it enforces them: the table, and the chains that every
+    packet to a pod and every packet from it passes, where `{device}` stands for the node's end of the pod's cable. By
+    identity there is a map for each pod, and no chain.
+    """
+
+    backend: Enforcement = Enforcement.NONE
+    table: str = ""
+    to_pod: str = ""
+    from_pod: str = ""
+
+    def chains(self, device: str) -> tuple[str, str]:
+        """The chains for packets to and from the pod behind that device."""
+        return self.to_pod.format(device=device), self.from_pod.format(device=device)
+
+
+UNENFORCED = PolicyAttachment()
+"""Policies are accepted by the API server and have no effect."""
+
+
 class Option(msgspec.Struct, frozen=True):
-    """One thing about a CNI that can be chosen: its name, the values it takes (none listed: a whole number), what
+    """One thing about a CNI that can be chosen: its name, the values it takes (none listed: any that fits), what
     holds when nobody chooses, and what it means.
     """
 

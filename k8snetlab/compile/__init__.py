@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 
+import msgspec
+
 from k8snetlab import cni, services
 from k8snetlab.address import Prefix
 from k8snetlab.compile import underlay
@@ -37,6 +39,7 @@ from k8snetlab.compile.layout import (
 from k8snetlab.compile.plan import address_plan
 from k8snetlab.compile.underlay import client, led_through, router_device
 from k8snetlab.errors import BadOption, Overlap, Problem
+from k8snetlab.linux.ebpf import Ebpf
 from k8snetlab.linux.host import Host, Network, Part, assembled
 from k8snetlab.linux.link import LinkKind, loopback
 from k8snetlab.linux.socket import Listener
@@ -163,8 +166,22 @@ def _node(
         listeners=_unique((KUBELET, *_served(layout, station), *_hosted(layout, name), *_checked(layout, name))),
     )
     wired = plugin.node(layout.cni_plan, machine, layout.workloads[name])
-    rules = mode.node(layout.exposures, _place(layout, name, options, own, wired))
+    place = _place(layout, name, options, own, wired)
+    rules = mode.node(layout.exposures, place)
+    if wired.datapath is not None:
+        rules = msgspec.structs.replace(rules, ebpf=_balancing(layout, place, rules.ebpf, wired))
     return assembled(name, "machine", own, rules, wired, added)
+
+
+def _balancing(layout: Layout, place: services.Place, proxy: Ebpf | None, wired: Part) -> Ebpf:
+    """What the programs of a CNI that works by programs balance: for pods alone where another proxy does the rest."""
+    if proxy is None:
+        return services.per_packet(layout.exposures, place)
+    datapath = wired.datapath
+    if datapath is None or not datapath.tunnel:
+        return proxy
+    own = tuple(address.ip for link in wired.links if link.name == datapath.host for address in link.addresses)
+    return services.through_tunnel(proxy, datapath.tunnel, own)
 
 
 def _checked(layout: Layout, node: str) -> Iterator[Listener]:

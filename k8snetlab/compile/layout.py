@@ -199,7 +199,8 @@ class Layout:
     @cached_property
     def cni_plan(self) -> cni.Plan:
         """All nodes and ranges as a CNI sees them."""
-        return cni.Plan(tuple(self.machines.values()), self.objects.networks.pods, self.objects.networks.services)
+        networks = self.objects.networks
+        return cni.Plan(tuple(self.machines.values()), networks.pods, networks.services, self.workloads)
 
     @cached_property
     def workloads(self) -> Mapping[str, tuple[cni.Workload, ...]]:
@@ -207,7 +208,8 @@ class Layout:
         found: dict[str, list[cni.Workload]] = {name: [] for name in self.nodes}
         for pod in self.objects.pods:
             if has_network(pod):
-                found[pod.node_name].append(cni.Workload(pod_host(pod), tuple(pod.ips)))
+                account = pod.spec.service_account_name or "default"
+                found[pod.node_name].append(cni.Workload(pod_host(pod), tuple(pod.ips), account, pod.labels))
         return {name: tuple(pods) for name, pods in found.items()}
 
     @cached_property

@@ -9,7 +9,7 @@ Not modelled: hardware. Guide section 1.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,17 +18,19 @@ from k8snetlab.address import Prefix, family
 from k8snetlab.compile import KUBELET, ROUTER, router_device
 from k8snetlab.errors import BadOption
 from k8snetlab.flows import Terrain
+from k8snetlab.linux.datapath import HOST, REMOTE_NODE, Datapath, Direction, Permit
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.netfilter import (
+    ACCEPT,
     DROP,
     Comment,
     CtState,
     Destination,
     Masquerade,
     Netfilter,
-    OutInterface,
     Patch,
     Rule,
+    Snat,
     Source,
     Table,
     tables,
@@ -55,21 +57,23 @@ def _spots(terrain: Terrain) -> Iterator[Spot]:
         yield Spot(name, own, terrain.layout.cni_plan.pod_cidr(own.family))
 
 
-def _ruled(terrain: Terrain, rule: Callable[[Spot], Rule]) -> Network:
-    """The network with one more rule for each family, at the top of a base chain of one machine."""
+def _ruled(terrain: Terrain, rules: Callable[[Spot], Sequence[Rule]]) -> Network:
+    """The network with more rules for each family, at the top of a base chain of one machine."""
     network = terrain.network
     for spot in _spots(terrain):
         host = network[spot.host]
-        network = network.replacing(_topped(host, spot.own.family, rule(spot)))
+        network = network.replacing(_topped(host, spot.own.family, *rules(spot)))
     return network
 
 
-def _topped(host: Host, of: int, rule: Rule) -> Host:
+def _topped(host: Host, of: int, *rules: Rule) -> Host:
+    """The machine with these rules, all of one chain, at its top."""
+    first = rules[0]
     held = dict(host.netfilter.of(of))
-    table = held.get(rule.table) or tables(of, [Patch(rule.table, of)])[rule.table]
-    chain = table.chains[rule.chain]
-    longer = msgspec.structs.replace(chain, rules=(rule, *chain.rules))
-    held[rule.table] = Table(rule.table, table.chains.replacing(longer))
+    table = held.get(first.table) or tables(of, [Patch(first.table, of)])[first.table]
+    chain = table.chains[first.chain]
+    longer = msgspec.structs.replace(chain, rules=(*rules, *chain.rules))
+    held[first.table] = Table(first.table, table.chains.replacing(longer))
     both = (held, host.netfilter.ipv6) if of == 4 else (host.netfilter.ipv4, held)
     return msgspec.structs.replace(host, netfilter=Netfilter(*both))
 
@@ -78,35 +82,68 @@ NEW = CtState(("NEW",))
 
 
 def _no_pod_to_pod(terrain: Terrain) -> Network:
-    """A firewall on one node that lets its pods open no connection to pods elsewhere."""
+    """A firewall on one node that lets its pods open no connection to pods elsewhere. Where packets between pods pass
+    programs and no firewall, the maps of these say so.
+    """
+    host = terrain.network[next(_spots(terrain)).host]
+    if host.datapath is not None:
+        denied = tuple(_denied(host.datapath))
+        stricter = msgspec.structs.replace(host.datapath, permits=(*host.datapath.permits, *denied))
+        return terrain.network.replacing(msgspec.structs.replace(host, datapath=stricter))
 
-    def rule(spot: Spot) -> Rule:
+    def rules(spot: Spot) -> tuple[Rule]:
         between = (Source(spot.own), Destination(spot.everyone))
-        return Rule("filter", "FORWARD", (*between, Comment("no pod may call another node"), NEW), DROP)
+        return (Rule("filter", "FORWARD", (*between, Comment("no pod may call another node"), NEW), DROP),)
 
-    return _ruled(terrain, rule)
+    return _ruled(terrain, rules)
+
+
+def _denied(datapath: Datapath) -> Iterator[Permit]:
+    """An entry for each endpoint and each identity that pods have."""
+    for endpoint in datapath.policies:
+        for identity in datapath.labels:
+            yield Permit(endpoint, Direction.EGRESS, identity, deny=True)
 
 
 def _no_node_to_pod(terrain: Terrain) -> Network:
     """A firewall on one node that lets the node itself open no connection to pods on other nodes."""
 
-    def rule(spot: Spot) -> Rule:
-        routes = terrain.network[spot.host].routes
-        device = next((route.device for route in routes if route.prefix == str(spot.own)), "lo")
-        elsewhere = (Destination(spot.everyone), OutInterface(device, invert=True))
-        return Rule("filter", "OUTPUT", (*elsewhere, Comment("this machine may not call pods elsewhere"), NEW), DROP)
+    def rules(spot: Spot) -> tuple[Rule, Rule]:
+        own = Rule("filter", "OUTPUT", (Destination(spot.own), Comment("this machine's own pods"), NEW), ACCEPT)
+        elsewhere = (Destination(spot.everyone), Comment("this machine may not call pods elsewhere"), NEW)
+        return own, Rule("filter", "OUTPUT", elsewhere, DROP)
 
-    return _ruled(terrain, rule)
+    return _ruled(terrain, rules)
 
 
 def _hidden_pods(terrain: Terrain) -> Network:
-    """A masquerade rule that is too wide: it hides the node's pods behind the node even from other pods."""
+    """A masquerade rule that is too wide: it hides the node's pods behind the node even from other pods. Where packets
+    between pods meet no rule of the node, the pods themselves may have one that hides who called.
+    """
+    spots = tuple(_spots(terrain))
+    datapath = terrain.network[spots[0].host].datapath
+    if datapath is not None:
+        return _hidden_in_pods(terrain, spots, datapath)
 
-    def rule(spot: Spot) -> Rule:
+    def rules(spot: Spot) -> tuple[Rule]:
         between = (Source(spot.own), Destination(spot.everyone))
-        return Rule("nat", "POSTROUTING", (*between, Comment("masquerade too much")), Masquerade())
+        return (Rule("nat", "POSTROUTING", (*between, Comment("masquerade too much")), Masquerade()),)
 
-    return _ruled(terrain, rule)
+    return _ruled(terrain, rules)
+
+
+def _hidden_in_pods(terrain: Terrain, spots: Sequence[Spot], datapath: Datapath) -> Network:
+    """A rule in each pod of the node that takes all callers for one but machines."""
+    network = terrain.network
+    machines = [Prefix.of(each.prefix) for each in datapath.known if each.identity in (HOST, REMOTE_NODE)]
+    for spot in spots:
+        of = spot.own.family
+        known = (Rule("nat", "INPUT", (Source(own),), ACCEPT) for own in machines if own.family == of)
+        hidden = (Source(spot.everyone), Comment("hide who called"))
+        rules = (*known, Rule("nat", "INPUT", hidden, Snat(spot.own.address(1))))
+        for pod in terrain.layout.workloads[spot.host]:
+            network = network.replacing(_topped(network[pod.name], of, *rules))
+    return network
 
 
 def _no_kubelet(terrain: Terrain) -> Network:

@@ -85,6 +85,10 @@ class Lab:
         if encrypting:
             message = "a lab makes no WireGuard devices: no kernel it was tried on has them, so the walk alone does"
             raise CannotDo(Problem(message, object=", ".join(encrypting[:3]), field="wireguard"))
+        programmed = [host.name for host in self.network.values() if host.datapath is not None]
+        if programmed:
+            message = "a lab has none of Cilium's programs at the devices of pods, so the walk alone goes by identity"
+            raise CannotDo(Problem(message, object=", ".join(programmed[:3]), field="datapath"))
         for field, (program, package) in PROGRAMS.items():
             if any(getattr(host, field) for host in self.network.values()) and shutil.which(program) is None:
                 raise CannotDo(Problem(f"there is no program {program}: install the package {package}", field=field))

@@ -19,7 +19,7 @@ import msgspec
 from k8snetlab.address import Prefix, family
 from k8snetlab.api import Node
 from k8snetlab.errors import BadOption, Problem
-from k8snetlab.linux.ebpf import Attachment, Ebpf, sockets
+from k8snetlab.linux.ebpf import Attachment, Ebpf, Program, sockets
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.ipvs import Scheduler
 from k8snetlab.linux.link import Link
@@ -28,7 +28,10 @@ from k8snetlab.services.endpoints import Backend
 from k8snetlab.services.exposure import Exposure, exposures
 from k8snetlab.services.health import health_listeners, ready_on
 
-__all__ = ["MODES", "Backend", "Exposure", "Mode", "Place", "Served", "exposures", "health_listeners", "ready_on"]
+__all__ = [
+    "MODES", "Backend", "Exposure", "Mode", "Place", "Served", "exposures", "health_listeners", "per_packet",
+    "ready_on", "through_tunnel",
+]  # fmt: skip
 
 Served: TypeAlias = Mapping[int, tuple[Exposure, ...]]
 """The Service ports of each family."""
@@ -136,6 +139,25 @@ def _ebpf(served: Served, place: Place) -> Part:
 def _ebpf_in_pod(served: Served, place: Place) -> Part:
     """The node's socket programs, which work for its pods too."""
     return _ebpf_on(served, place, sockets())
+
+
+def per_packet(served: Served, place: Place) -> Ebpf:
+    """Cilium beside another proxy: cluster addresses are balanced at the devices of pods, for pods alone. What a pod
+    sends never meets the rules of kube-proxy on its way back, so these could not translate it.
+    """
+    own = tuple(place.node.addresses)
+    kinds = frozenset({ebpf.CLUSTER_IP})
+    maps = ebpf.frontends(served, node=place.node.name, zone=place.node.zone, addresses=own, kinds=kinds)
+    known = ebpf.identities(own, place.nodes)
+    return Ebpf(place.node.name, ebpf.attached_to_pods(place.links), maps, known, source=own)
+
+
+def through_tunnel(balancing: Ebpf, device: str, source: tuple[str, ...]) -> Ebpf:
+    """The same where packets that go on to another node go through a tunnel, and so do their answers: they get an
+    address as their source that the other node knows to be behind it, and a program at the tunnel translates back.
+    """
+    more = Attachment(Program.FROM_OVERLAY, device)
+    return msgspec.structs.replace(balancing, attached=(*balancing.attached, more), source=source)
 
 
 def _ipvs(served: Served, place: Place) -> Part:

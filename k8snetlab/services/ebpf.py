@@ -34,7 +34,9 @@ Taken as configured: `kubeProxyReplacement`, SNAT, random backends, service topo
 off unless one asks for them. With SCTP there are programs at the pods' devices as well, which balance what no socket
 program does: SCTP, which these do not know, and external addresses. Nodes have no such program: SCTP and external
 addresses are not balanced for what a node itself sends. Cilium is thought to be chained on the CNI that is chosen
-(`cni.chainingMode`): the CNI makes devices, routes and its masquerading, Cilium balances.
+(`cni.chainingMode`): the CNI makes devices, routes and its masquerading, Cilium balances. With `cni=cilium` it is the
+whole Cilium: packets that go on to another node then get the address of cilium_host, and go through the tunnel; with
+another proxy the programs at pods' devices balance cluster addresses for pods, and kube-proxy does the rest.
 
 Not modelled: Maglev, DSR, XDP, L7 load balancing, wildcard entries that drop unknown ports of load balancer addresses,
 host ports, bind() refused on a node port, masquerading by eBPF. Guide sections 2.2, 3.1 and 5.1; KEP-2086, KEP-1669.
@@ -66,12 +68,14 @@ from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.services.endpoints import Chosen, chosen
 from k8snetlab.services.exposure import Exposure
 
-__all__ = ["attached", "frontends", "identities"]
+__all__ = ["CLUSTER_IP", "attached", "attached_to_pods", "frontends", "identities"]
 
 LOCAL = TrafficPolicy.LOCAL
 
 CLUSTER_IP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT = "ClusterIP", "ExternalIPs", "LoadBalancer", "NodePort"
 """What `cilium-dbg bpf lb list` calls a frontend."""
+
+KINDS = frozenset({CLUSTER_IP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT})
 
 
 class _Served(msgspec.Struct, frozen=True, dict=True):
@@ -129,15 +133,21 @@ class _Served(msgspec.Struct, frozen=True, dict=True):
 
 
 def frontends(
-    served: Mapping[int, tuple[Exposure, ...]], *, node: str, zone: str, addresses: tuple[str, ...]
+    served: Mapping[int, tuple[Exposure, ...]],
+    *,
+    node: str,
+    zone: str,
+    addresses: tuple[str, ...],
+    kinds: frozenset[str] = KINDS,
 ) -> Services:
-    """Every frontend of a node whose own addresses these are, numbered in their order."""
+    """The frontends of these kinds of a node whose own addresses these are, numbered in their order."""
     held: dict[Key, Callable[[], Frontend]] = {}
     for of, ports in sorted(served.items()):
         own = tuple(address for address in addresses if family(address) == of)
         for port in ports:
             each = _Served(port, node, zone)
-            for kind, address, number in _addresses(port, own, of):
+            ways = (way for way in _addresses(port, own, of) if way[0] in kinds)
+            for kind, address, number in ways:
                 inner = each.two_scopes and kind != CLUSTER_IP
                 for scope in (Scope.EXTERNAL, Scope.INTERNAL) if inner else (Scope.EXTERNAL,):
                     key = Key(address, number, port.protocol, scope)
@@ -169,6 +179,20 @@ def attached(links: tuple[Link, ...], own: tuple[str, ...]) -> tuple[Attachment,
     for link in links:
         if any(address.ip in own for address in link.addresses):
             found += (Attachment(Program.FROM_OUTSIDE, link.name), Attachment(Program.TO_OUTSIDE, link.name))
-        elif link.kind is LinkKind.VETH:
-            found += (Attachment(Program.FROM_CONTAINER, link.name), Attachment(Program.TO_CONTAINER, link.name))
+        elif _leads_to_pod(link):
+            found += _at(link)
     return tuple(found)
+
+
+def attached_to_pods(links: tuple[Link, ...]) -> tuple[Attachment, ...]:
+    """The programs at the devices of a node's pods alone."""
+    return tuple(each for link in links if _leads_to_pod(link) for each in _at(link))
+
+
+def _leads_to_pod(link: Link) -> bool:
+    """Whether a device is the node's end of a pod's cable. A pair that asks for no neighbours is the node's own."""
+    return link.kind is LinkKind.VETH and link.arp
+
+
+def _at(link: Link) -> tuple[Attachment, ...]:
+    return Attachment(Program.FROM_CONTAINER, link.name), Attachment(Program.TO_CONTAINER, link.name)

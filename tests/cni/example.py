@@ -21,12 +21,14 @@ def machine(number: int, *, zone: int = 18, families: Sequence[int] = (4,), mtu:
     addresses = {4: Address(f"172.{zone}.0.1{number}", 24), 6: Address(f"fd00:{zone}::1{number}", 64)}
     blocks = {4: Prefix.of(f"10.244.{number}.0/24"), 6: Prefix.of(f"fd00:10:244:{number}::/64")}
     published = f'{{"VNI":1,"VtepMAC":"0a:aa:00:00:00:0{number}"}}'
+    gateways = {1: "10.244.1.174", 2: "10.244.2.31"}
+    own = {"network.cilium.io/ipv4-cilium-host": gateways[number]} if number in gateways else {}
     return cni.Machine(
         name=f"node{number}",
         addresses=tuple(addresses[of] for of in families),
         pod_cidrs=tuple(blocks[of] for of in families),
         mtu=mtu,
-        annotations={"flannel.alpha.coreos.com/backend-data": published},
+        annotations={"flannel.alpha.coreos.com/backend-data": published, **own},
     )
 
 
@@ -34,7 +36,8 @@ def plan(*machines: cni.Machine) -> cni.Plan:
     """A plan of these machines; three in one subnet when none is given."""
     machines = machines or (machine(1), machine(2), machine(3))
     families = {block.family for each in machines for block in each.pod_cidrs}
-    return cni.Plan(machines, tuple(block for block in CLUSTER if block.family in families))
+    networks = tuple(block for block in CLUSTER if block.family in families)
+    return cni.Plan(machines, networks, workloads={each.name: workloads(each) for each in machines})
 
 
 def workloads(of: cni.Machine, count: int = 2) -> tuple[cni.Workload, ...]:
@@ -42,7 +45,9 @@ def workloads(of: cni.Machine, count: int = 2) -> tuple[cni.Workload, ...]:
     names = ("web", "db", *(f"pod{number}" for number in range(3, count + 1)))
     number = int(of.name.removeprefix("node")) - 1
     return tuple(
-        cni.Workload(f"default/{name}-{number}", tuple(block.address(at) for block in of.pod_cidrs))
+        cni.Workload(
+            f"default/{name}-{number}", tuple(block.address(at) for block in of.pod_cidrs), labels={"app": name}
+        )
         for at, name in enumerate(names[:count], 2)
     )
 

@@ -150,6 +150,13 @@ def test_virtual_servers_are_not_made(kernel: None) -> None:
         pass
 
 
+def test_programs_of_cilium_are_not_loaded() -> None:
+    """What it can do without is said at once, not after a lab was built that differs."""
+    shop = example("bookshop", cni="cilium")
+    with pytest.raises(CannotDo, match="node-1, node-2, node-3: datapath: a lab has none of Cilium's"), live.Lab(shop):
+        pass
+
+
 def test_wireguard_devices_are_not_made(kernel: None) -> None:
     """The lab says so before it builds anything, and names the nodes."""
     shop = example("bookshop", cni_options={"backend": "wireguard"})
