@@ -38,6 +38,7 @@ class Story(StrEnum):
     TEXT = "text"  # a table of what mattered
     FULL = "full"  # every step
     PROSE = "prose"  # sentences
+    HUBBLE = "hubble"  # what Cilium's Hubble would say of it
     JSON = "json"
     MERMAID = "mermaid"  # a sequence diagram
     SVG = "svg"  # the cluster with the path in it
@@ -85,6 +86,8 @@ def trace(
         output.say(k8s.draw.topology(cluster, found).svg)
     elif as_ is Story.JSON:
         output.document("Trace", found.as_dict())
+    elif as_ is Story.HUBBLE:
+        output.say("\n".join(map(str, cluster.hubble(found))))
     else:
         output.say(TOLD[as_](found))
     if any(outcome.verdict is not k8s.Verdict.DELIVERED for outcome in found.outcomes):

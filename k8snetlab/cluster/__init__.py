@@ -33,10 +33,11 @@ from k8snetlab.cluster.examples import example_path, examples_folder
 from k8snetlab.cluster.machine import SHOWN, Machine
 from k8snetlab.cluster.options import Options, chosen, plan_of
 from k8snetlab.cluster.requests import Answer, Asked, Change
+from k8snetlab.cni.hubble import Flow, flows
 from k8snetlab.cni.protocol import Conversation
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
-from k8snetlab.errors import LabError, UnknownName
+from k8snetlab.errors import CannotDo, LabError, Problem, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.counting import counting
@@ -160,6 +161,14 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         watched = [counting(host, tally) for host in self.network.values() if host.filters[4] or host.filters[6]]
         self.with_hosts(*watched).trace(source, target, seed=seed, via=via)
         return tally
+
+    def hubble(self, trace: Trace) -> tuple[Flow, ...]:
+        """What Hubble would say of a trace through this cluster, line by line. Raises `CannotDo` where no machine has
+        Cilium's programs.
+        """
+        if all(self.network[name].datapath is None for name in self.layout.nodes):
+            raise CannotDo(Problem(f"Hubble hears Cilium's programs, and {self.options.cni} has none", field="cni"))
+        return flows(trace, self.network)
 
     def session(self, *, seed: int = 0, now: float = 0.0) -> Session:
         """A place where connections, affinity and time live."""
