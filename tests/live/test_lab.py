@@ -101,6 +101,7 @@ def test_a_lab_whose_agent_is_killed_says_so(kernel: None) -> None:
     with live.Lab(Cluster.load(TWO)) as built:
         assert built._agent is not None
         built._agent.kill()
+        built._agent.wait()  # until then it may answer once more
         with pytest.raises(CannotDo, match="ended"):
             built.run("node-1", "true")
 
