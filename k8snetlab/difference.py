@@ -202,7 +202,8 @@ def _frontends(host: Host) -> dict[str, str]:
 
 
 def _route_key(route: Route) -> str:
-    return f"{route.family} {route.table} {route.prefix} {route.metric}"
+    own = route.device if route.protocol == "kernel" else ""  # an address may stand on several devices
+    return f"{route.family} {route.table} {route.prefix} {route.metric} {own}"
 
 
 def _virtual_servers(host: Host) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "cilium-geneve": {"cni": "cilium", "cni_options": {"mode": "geneve"}},
     "cilium-native": {"cni": "cilium", "cni_options": {"mode": "native"}},
     "cilium-alone": {"cni": "cilium", "proxy": "ebpf"},
+    "cloud-ptp": {"cni": "cloud", "cni_options": {"attach": "ptp"}},
 }
 """Every way between two nodes."""
 

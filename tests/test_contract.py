@@ -22,6 +22,7 @@ ACROSS_ROUTERS = {
     "cilium": True,
     "cilium-geneve": True,
     "cilium-native": False,
+    "cloud-ptp": True,
 }
 """Whether a network carries packets to nodes of another subnet."""
 

@@ -14,12 +14,12 @@ from k8snetlab.cluster.networks import Entries, Networks
 from k8snetlab.errors import BadOption, UnknownName
 
 MTUS = {
-    "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud": 1500,
-    "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
+    "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud bridge": 1500,
+    "cloud ptp": 1500, "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
 }  # fmt: skip
 ON_THE_WIRE = {
-    "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud": 1042,
-    "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
+    "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud bridge": 1042,
+    "cloud ptp": 1042, "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
 
@@ -61,7 +61,7 @@ def test_host_routes_end_at_a_router() -> None:
 def test_the_headers_are_those_on_the_wire() -> None:
     """From the outermost inwards."""
     assert measured()["flannel wireguard"].headers == ("Ethernet", "IPv4", "UDP", "WireGuard", "IPv4", "UDP")
-    assert measured()["cloud"].headers == ("Ethernet", "IPv4", "UDP")
+    assert measured()["cloud bridge"].headers == ("Ethernet", "IPv4", "UDP")
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 9])
@@ -103,7 +103,7 @@ def test_what_one_more_node_costs_is_a_difference() -> None:
     """A route, a neighbour and a forwarding entry on every node, or one entry on the router."""
     assert measured()["flannel vxlan"].one_more == Entries(routes=1, neighbours=1, fdb=1)
     assert measured()["flannel wireguard"].one_more == Entries(peers=1)
-    assert measured()["cloud"].one_more == Entries(router=1)
+    assert measured()["cloud bridge"].one_more == Entries(router=1)
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 10])
@@ -130,7 +130,7 @@ def test_growth_is_measured_and_drawn() -> None:
     for name in ("bridge", "flannel vxlan", "flannel host-gw"):
         assert curves[name] == {2: 1, 10: 9, 60: 59}
     assert curves["flannel wireguard"] == {2: 1, 10: 1, 60: 1}
-    assert curves["cloud"] == {2: 0, 10: 0}
+    assert curves["cloud ptp"] == {2: 0, 10: 0}
     drawing = k8s.draw.curves(grown, title="Routes to other nodes, on a node", across="nodes")
     assert any(line.endswith("flannel wireguard: 1 at 2, 1 at 10, 1 at 60.") for line in drawing.alt)
 

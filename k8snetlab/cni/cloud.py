@@ -20,7 +20,8 @@ What that costs:
   that speak to anything but pods: chain IP-MASQ, as kOps writes it (`masquerade=off` leaves it out; answers from
   outside are then lost).
 
-State of a node: as with the plugin `bridge`, without host routes. State of the router: the entries. They are for
+State of a node: as with the plugin `bridge`, without host routes, or, with `attach=ptp`, a cable for each pod and no
+bridge, as managed clusters of clouds have it. State of the router: the entries. They are for
 packets from the underlay's subnets only; for what comes from outside there are no pods.
 
 Not modelled: the controller's calls, several route tables, the check on packets between two machines of one subnet,
@@ -31,11 +32,13 @@ secondary addresses of a card (Amazon's VPC CNI, Google's alias ranges), which n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
 
 from k8snetlab.cni.bridge import HAIRPIN, MTU, Wiring, forwarding, mtu_of
+from k8snetlab.cni.cables import Cables
 from k8snetlab.cni.plan import (
     UNENFORCED,
     Machine,
@@ -72,12 +75,20 @@ LONGEST = 100_000
 CHAIN = "IP-MASQ"
 
 
+class Attach(StrEnum):
+    """Which plugin gives pods their cables."""
+
+    BRIDGE = "bridge"
+    PTP = "ptp"
+
+
 class Cloud(msgspec.Struct, frozen=True):
     """A bridge on each node, and one entry for each node in the provider's route table."""
 
     name: ClassVar[str] = "cloud"
     policies: ClassVar[PolicyAttachment] = UNENFORCED
     options: ClassVar[tuple[Option, ...]] = (
+        Option("attach", tuple(Attach), Attach.BRIDGE, "which plugin gives pods their cables"),
         Option("routes", (), "50", "how many entries the provider's route table takes: one a node"),
         Option("source-dest-check", ("on", "off"), "off", "whether the provider drops what has a pod's address"),
         Option("masquerade", ("on", "off"), "on", "whether nodes hide pods that speak to anything but pods"),
@@ -85,6 +96,7 @@ class Cloud(msgspec.Struct, frozen=True):
         MTU,
     )
 
+    attach: Attach = Attach.BRIDGE
     routes: int = 50
     checked: bool = False
     masquerade: bool = True
@@ -95,7 +107,12 @@ class Cloud(msgspec.Struct, frozen=True):
     def of(cls, options: Mapping[str, str]) -> Cloud:
         """The variant with these options. Raises `BadOption`."""
         value = chosen(cls.name, cls.options, options)
+        attach = Attach(value["attach"])
+        if attach is Attach.PTP and value["hairpin"] == "off":
+            message = "hairpin belongs to the ports of a bridge, and with attach=ptp there is none"
+            raise BadOption(Problem(message, object=f"CNI {cls.name}", field="hairpin"))
         return cls(
+            attach,
             number_of(cls.name, "routes", value["routes"], 1, LONGEST),
             value["source-dest-check"] == "on",
             value["masquerade"] == "on",
@@ -112,14 +129,15 @@ class Cloud(msgspec.Struct, frozen=True):
     def summary(self) -> str:
         """What it does, in one sentence."""
         check = "; the provider's source and destination check is on" if self.checked else ""
-        return f"a bridge on each node, an entry a node in the provider's route table, no encapsulation{check}"
+        cables = "a bridge on each node" if self.attach is Attach.BRIDGE else "a cable from each pod to its node"
+        return f"{cables}, an entry a node in the provider's route table, no encapsulation{check}"
 
     def pod_mtu(self, machine: Machine) -> int:
         """The MTU of the pods' devices: the underlay's, since nothing is added to a packet."""
         return self.mtu or machine.mtu
 
     def node(self, plan: Plan, machine: Machine, workloads: Sequence[Workload]) -> Part:
-        """The bridge with its ports, and the chain that hides pods from all but pods."""
+        """The pods' cables, and the chain that hides pods from all but pods."""
         wired = self._wiring(machine).node(machine, workloads)
         hidden = tuple(_masquerade(plan, machine)) if self.masquerade else ()
         return msgspec.structs.replace(wired, sysctls=forwarding(machine), patches=hidden)
@@ -150,7 +168,9 @@ class Cloud(msgspec.Struct, frozen=True):
         """What the runtime is told on that machine."""
         return self._wiring(machine).network(machine)
 
-    def _wiring(self, machine: Machine) -> Wiring:
+    def _wiring(self, machine: Machine) -> Wiring | Cables:
+        if self.attach is Attach.PTP:
+            return Cables(self.pod_mtu(machine))
         return Wiring(self.pod_mtu(machine), self.hairpin)
 
 

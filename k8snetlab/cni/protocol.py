@@ -241,7 +241,7 @@ def result(network: NetworkList, node: Host, pod: Host) -> Json:
         "cniVersion": network.version,
         "interfaces": [*outside, inside],
         "ips": [_ip(version, each.ip, str(each), pod, len(outside)) for each in own.addresses],
-        "routes": list(_routes(pod)),
+        "routes": list(_routes(network, pod)),
         "dns": {},
     }
 
@@ -267,11 +267,18 @@ def _ip(version: tuple[int, ...], ip: str, address: str, pod: Host, interface: i
     return {**said, "interface": interface, "address": address, **gateway}
 
 
-def _routes(pod: Host) -> Iterator[dict[str, str]]:
-    """The routes that the plugins made; those the kernel makes by itself are not told. Default routes come last."""
-    made = [route for route in pod.routes if route.protocol != "kernel"]
-    yield from ({"dst": _destination(route)} for route in made if route.prefix != "default")
-    yield from ({"dst": _destination(route), "gw": route.via} for route in made if route.prefix == "default")
+def _routes(network: NetworkList, pod: Host) -> Iterator[dict[str, str]]:
+    """The routes that the plugin for addresses was told, as far as the pod has them, and the default routes that a
+    plugin made by itself (`isDefaultGateway`), with their gateways.
+    """
+    there = {_destination(route): route for route in pod.routes}
+    for plugin in network.plugins:
+        told = plugin.delegate or plugin.configuration
+        asked = [route["dst"] for route in told.get("ipam", {}).get("routes", ())]
+        yield from ({"dst": dst} for dst in asked if dst in there)
+        if told.get("isDefaultGateway"):
+            made = (dst for dst in DEFAULT.values() if dst in there and dst not in asked)
+            yield from ({"dst": dst, "gw": there[dst].via} for dst in made)
 
 
 def _destination(route: Route) -> str:

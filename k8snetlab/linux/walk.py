@@ -209,12 +209,13 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
         return True
     if there.datapath is not None and there.datapath.answers(link.name, address):
         return True
+    here = any(own.ip == address for own in link.addresses)  # several devices may have the same address
     if family(address) == 6:
-        return there.owned.get(address) == link.name
+        return here
     if sender and there.refused_source(sender, address, link.name):
         return False
     if address in there.owned and not address.startswith("127."):
-        return not there.sysctl("net.ipv4.conf.all.arp_ignore") or there.owned[address] == link.name
+        return here or not there.sysctl("net.ipv4.conf.all.arp_ignore")
     if not (
         there.sysctl("net.ipv4.conf.all.proxy_arp") or there.sysctl(f"net.ipv4.conf.{link.name}.proxy_arp")
     ) or not there.sysctl("net.ipv4.ip_forward"):

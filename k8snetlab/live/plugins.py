@@ -1,8 +1,9 @@
 """Would the real plugin have made the same?
 
-The CNIs `bridge`, `flannel` and `cloud` do not plug pods in themselves: they leave that to the plugin `bridge`, a
-program with a contract — a network configuration on standard input, a few variables, a result on standard output. What
-it leaves on node and pod is compiled by `cni.bridge`. Here the program itself does the work:
+The CNIs `bridge`, `flannel` and `cloud` do not plug pods in themselves: they leave that to the plugins `bridge` and
+`ptp`, programs with a contract — a network configuration on standard input, a few variables, a result on standard
+output. What they leave on node and pod is compiled by `cni.bridge` and `cni.cables`. Here the program itself does the
+work:
 
     with live.Lab(unplugged(shop)) as lab:
         attach(lab, shop)
@@ -12,13 +13,14 @@ other as a kubelet would (`ADD`). Addresses come from `host-local`, the real one
 must go as the walk says, and what stands on the machines must be what a lab of the compiled state has: `wired` prints
 it.
 
-Compared: the bridge's addresses, MTU and state; of every port MTU, state and hairpin mode; of every pod addresses with
-broadcast and scope, MTU, state; the routes of bridge and pods with protocol, scope, source and metric; the rules that
+Compared: the bridge's addresses, MTU and state; of every port and of the node's end of every other cable MTU, state,
+addresses and hairpin mode; of every pod addresses with broadcast and scope, MTU, state; the routes of bridge, cables
+and pods with protocol, scope, source and metric; the rules that
 hide pods, word for word; and what the plugin answered, with what `cni.protocol` reads off the compiled machines. Not
 compared, because they are drawn at random: the names, numbers and MACs of devices, and the link-local addresses that
 follow from MACs.
 
-Not here: chained plugins (`portmap`, `bandwidth`), `ptp`, the command GC. CNI specification 1.0.0; Debian's package
+Not here: chained plugins (`portmap`, `bandwidth`), the command GC. CNI specification 1.0.0; Debian's package
 containernetworking-plugins.
 """
 
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,9 @@ __all__ = ["FOLDERS", "answered", "asked_again", "attach", "configuration", "fol
 
 FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 """Where plugins are: Debian's place, and everybody else's."""
+
+PLUGINS = ("bridge", "ptp")
+"""The plugins that give pods their cables."""
 
 VERSION = "1.0.0"
 EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
@@ -99,18 +105,19 @@ def unplugged(cluster: Cluster) -> Network:
 
 
 def configuration(cluster: Cluster, node: str) -> dict[str, Any]:
-    """What a node's plugin `bridge` is told: the configuration that an administrator writes, or flannel's plugin, for
-    the version of the contract that this plugin speaks. Raises `CannotDo` for a CNI that does not use it.
+    """What a node's plugin is told: the configuration that an administrator writes, or flannel's plugin, for the
+    version of the contract that Debian's plugins speak. Raises `CannotDo` for a CNI that uses neither `bridge` nor
+    `ptp`.
     """
     plugin = cluster.plugin
     if isinstance(plugin, cni.Configured):
         network = plugin.network(cluster.layout.cni_plan, cluster.layout.machines[node])
         for each in network.plugins:
             told = each.delegate or each.configuration
-            if told["type"] == "bridge":
+            if told["type"] in PLUGINS:
                 ipam = {**told["ipam"], "dataDir": f"/run/cni/{node}"}
                 return {"cniVersion": VERSION, "name": network.name, **told, "ipam": ipam}
-    raise CannotDo(f"{cluster.options.cni} does not use the plugin bridge")
+    raise CannotDo(f"{cluster.options.cni} uses none of the plugins {', '.join(PLUGINS)}")
 
 
 def folder() -> Path | None:
@@ -134,7 +141,7 @@ def attach(lab: Lab, cluster: Cluster) -> dict[str, Any]:
         raise CannotDo(f"no plugins in {places}: Debian's package containernetworking-plugins brings them")
     answers = {}
     for node, workloads in cluster.layout.workloads.items():
-        told = json.dumps(configuration(cluster, node))
+        told = configuration(cluster, node)
         for workload in sorted(workloads, key=lambda each: number(each.addresses[0])):
             answers[workload.name] = _add(lab, where, node, workload.name, told)
     return answers
@@ -143,7 +150,7 @@ def attach(lab: Lab, cluster: Cluster) -> dict[str, Any]:
 def answered(cluster: Cluster, pod: str) -> dict[str, Any]:
     """What the plugin should answer for a pod, as the machines that were compiled say it."""
     node = cluster.objects.pod(pod).node_name
-    network = cni.NetworkList(VERSION, NETWORK, ())
+    network = cni.NetworkList(VERSION, NETWORK, (cni.Plugin(configuration(cluster, node)),))
     return dict(result(network, cluster.network[node], cluster.network[pod]))
 
 
@@ -159,11 +166,11 @@ def undrawn(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {**answer, "interfaces": kept}
 
 
-def _add(lab: Lab, where: Path, node: str, pod: str, told: str) -> Any:
+def _add(lab: Lab, where: Path, node: str, pod: str, told: Mapping[str, Any]) -> Any:
     printed = _called(lab, where, node, pod, "ADD", told)
     if printed.status:
         said = printed.out.strip() or printed.err.strip()
-        raise CannotDo(Problem(f"the plugin bridge: {said}", object=pod))
+        raise CannotDo(Problem(f"the plugin {told['type']}: {said}", object=pod))
     return json.loads(printed.out)
 
 
@@ -173,12 +180,12 @@ def asked_again(lab: Lab, cluster: Cluster, pod: str, command: Command, answer: 
     if where is None:
         raise CannotDo("there are no plugins")
     node = cluster.objects.pod(pod).node_name
-    told = json.dumps({**configuration(cluster, node), "prevResult": answer})
+    told = {**configuration(cluster, node), "prevResult": answer}
     printed = _called(lab, where, node, pod, command, told)
     return dict(json.loads(printed.out)) if printed.status else {}
 
 
-def _called(lab: Lab, where: Path, node: str, pod: str, command: str, told: str) -> Printed:
+def _called(lab: Lab, where: Path, node: str, pod: str, command: str, told: Mapping[str, Any]) -> Printed:
     variables = {
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": container_id(pod),
@@ -188,10 +195,13 @@ def _called(lab: Lab, where: Path, node: str, pod: str, command: str, told: str)
         "PATH": os.environ["PATH"],
     }
     words = (f"{name}={value}" for name, value in variables.items())
-    return lab.run(node, *_WITH_PROC, "env", *words, str(where / "bridge"), text=told)
+    return lab.run(node, *_WITH_PROC, "env", *words, str(where / told["type"]), text=json.dumps(told))
 
 
 # What stands there
+
+ENDS = "veth"
+ENDS_NAME = re.compile(r"dev veth\w+")
 
 
 def wired(lab: Lab, cluster: Cluster) -> tuple[str, ...]:
@@ -213,7 +223,10 @@ def _on_node(lab: Lab, node: str) -> Iterator[str]:
         elif device.get("master") == BRIDGE:
             hairpin = device["linkinfo"]["info_slave_data"]["hairpin"]
             yield from _device(f"a port, hairpin {'on' if hairpin else 'off'}", device)
+        elif device["ifname"].startswith(ENDS):
+            yield from _device("the end of a cable", device)
     yield from (line for line in _routes(lab, node) if f"dev {BRIDGE} " in line)
+    yield from (ENDS_NAME.sub("dev the cable", line) for line in _routes(lab, node) if f"dev {ENDS}" in line)
     for command in ("iptables-save", "ip6tables-save"):
         rules = _text(lab, node, command, "-t", "nat").splitlines()
         yield from (f"{command}: {line}" for line in rules if line.startswith("-A ") and "CNI-" in line)

@@ -340,12 +340,13 @@ def _address(link: Link, address: Address) -> str:
 
 def _effective(host: Host) -> Iterator[tuple[str, Route]]:
     """The routes that there can be, those on the cable first: not over a device that is down, and no second one with
-    the same destination and metric.
+    the same destination and metric, but for those that lone addresses bring.
     """
-    found: dict[tuple[int, str, str, int], Route] = {}
+    found: dict[tuple[int, str, str, int, str], Route] = {}
     for route in sorted(host.routes, key=lambda route: bool(route.via)):
         if not route.device or _is_up(host, route.device):
-            found.setdefault((route.family, route.table, str(route.block()), route.metric), route)
+            own = route.device if _is_shared(route) else ""
+            found.setdefault((route.family, route.table, str(route.block()), route.metric, own), route)
     return ((repr(route), route) for route in found.values())
 
 
@@ -356,7 +357,12 @@ def _is_gone(line: str, route: Route, new: Mapping[str, Route], after: Host) -> 
 
 def _added(host: Host, route: Route) -> str:
     onlink = " onlink" if not route.hops and route.via and (route.onlink or not _covered(host, route)) else ""
-    return f"route add {_route(host, route)}{onlink}"
+    return f"route {'append' if _is_shared(route) else 'add'} {_route(host, route)}{onlink}"
+
+
+def _is_shared(route: Route) -> bool:
+    """Whether there may be several of these: a lone IPv6 address brings a route on each device that has it."""
+    return route.family == 6 and route.protocol == "kernel" and route.block().length == 128
 
 
 def _covered(host: Host, route: Route | NextHop) -> bool:

@@ -32,6 +32,7 @@ CNIS: tuple[tuple[str, dict[str, str]], ...] = (
     ("bridge", {}),
     ("bridge", {"hairpin": "off"}),
     ("cloud", {}),
+    ("cloud", {"attach": "ptp"}),
     ("cloud", {"source-dest-check": "on"}),
 )
 PROXIES = ("iptables", "iptables", "nftables")

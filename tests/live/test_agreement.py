@@ -12,13 +12,14 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("flannel", "iptables", {"backend": "host-gw"}),
     ("bridge", "iptables", {}),
     ("cloud", "iptables", {}),
+    ("cloud", "iptables", {"attach": "ptp"}),
     ("cloud", "iptables", {"source-dest-check": "on"}),
     ("flannel", "nftables", {}),
     ("bridge", "nftables", {}),
 ]
 NAMES = [
-    "flannel", "flannel host-gw", "bridge", "cloud", "cloud with the provider's check", "flannel nftables",
-    "bridge nftables",
+    "flannel", "flannel host-gw", "bridge", "cloud", "cloud without bridges", "cloud with the provider's check",
+    "flannel nftables", "bridge nftables",
 ]  # fmt: skip
 
 

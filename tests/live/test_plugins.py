@@ -25,6 +25,7 @@ CLUSTERS: Mapping[str, Mapping[str, Any]] = {
     "flannel": {"cni": "flannel", **DUAL},
     "flannel host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
     "cloud": {"cni": "cloud", **DUAL},
+    "cloud without bridges": {"cni": "cloud", "cni_options": {"attach": "ptp"}, **DUAL},
 }
 
 
@@ -60,7 +61,7 @@ def test_the_real_plugin_makes_what_is_compiled(plugged: live.Lab, shop: Cluster
     with live.Lab(shop) as lab:
         compiled = plugins.wired(lab, shop)
     assert plugins.wired(plugged, shop) == compiled
-    assert any("a port, hairpin" in line for line in compiled)
+    assert any("a port, hairpin" in line or "the end of a cable" in line for line in compiled)
 
 
 def test_the_real_plugin_answers_what_the_machines_say(plugged: live.Lab, shop: Cluster) -> None:
