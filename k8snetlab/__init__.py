@@ -21,11 +21,10 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from k8snetlab import contract
 from k8snetlab.address import AddressPlan, Prefix
-from k8snetlab.cluster import Cluster, Options, example, networks
+from k8snetlab.cluster import Cluster, Options, example
 from k8snetlab.errors import (
     AddressInUse,
     BadOption,
@@ -38,8 +37,12 @@ from k8snetlab.errors import (
     UnknownName,
 )
 from k8snetlab.packet import Packet
-from k8snetlab.services import churn
 from k8snetlab.trace import Action, Client, Step, Trace, Verdict
+
+if TYPE_CHECKING:
+    from k8snetlab import contract
+    from k8snetlab.cluster import networks
+    from k8snetlab.services import churn
 
 __version__ = "0.1.0"
 
@@ -49,12 +52,21 @@ __all__ = [
     "churn", "contract", "example", "networks",
 ]  # fmt: skip
 
-_LEAVES = ("course", "draw", "explore", "live")
+_LATER = {
+    "churn": "services.churn",
+    "contract": "contract",
+    "course": "course",
+    "draw": "draw",
+    "explore": "explore",
+    "live": "live",
+    "networks": "cluster.networks",
+}
+"""What is loaded when first asked for, so that the import stays light."""
 
 
 def __getattr__(name: str) -> Any:
-    """The leaves, loaded when first asked for, so that the import stays light."""
-    if name in _LEAVES:
-        leaf: ModuleType = import_module(f"k8snetlab.{name}")
-        return leaf
+    """One of the rooms that are loaded later."""
+    if name in _LATER:
+        room: ModuleType = import_module(f"k8snetlab.{_LATER[name]}")
+        return room
     raise AttributeError(f"module 'k8snetlab' has no attribute {name!r}")
