@@ -22,6 +22,8 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "cilium": {"cni": "cilium"},
     "cilium-geneve": {"cni": "cilium", "cni_options": {"mode": "geneve"}},
     "cilium-native": {"cni": "cilium", "cni_options": {"mode": "native"}},
+    "cilium-wireguard": {"cni": "cilium", "cni_options": {"encryption": "wireguard"}},
+    "cilium-native-wireguard": {"cni": "cilium", "cni_options": {"mode": "native", "encryption": "wireguard"}},
     "cilium-alone": {"cni": "cilium", "proxy": "ebpf"},
     "cloud-ptp": {"cni": "cloud", "cni_options": {"attach": "ptp"}},
 }

@@ -23,6 +23,7 @@ ACROSS_ROUTERS = {
     "cilium-geneve": True,
     "cilium-native": False,
     "cloud-ptp": True,
+    "cilium-wireguard": True,
 }
 """Whether a network carries packets to nodes of another subnet."""
 

@@ -16,10 +16,12 @@ from k8snetlab.errors import BadOption, UnknownName
 MTUS = {
     "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud bridge": 1500,
     "cloud ptp": 1500, "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
+    "cilium wireguard": 1500,
 }  # fmt: skip
 ON_THE_WIRE = {
     "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud bridge": 1042,
     "cloud ptp": 1042, "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
+    "cilium wireguard": 1162,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
 
@@ -50,7 +52,7 @@ def test_an_outer_header_of_ipv6_is_20_bytes_longer(name: str, added: int) -> No
 
 def test_only_wireguard_hides_what_is_inside() -> None:
     """The bytes of the inner packet are searched for in those of the frame."""
-    assert [name for name in MTUS if measured()[name].encrypted] == ["flannel wireguard"]
+    assert [name for name in MTUS if measured()[name].encrypted] == ["flannel wireguard", "cilium wireguard"]
 
 
 def test_host_routes_end_at_a_router() -> None:

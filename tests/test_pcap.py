@@ -9,9 +9,25 @@ import dpkt
 import pytest
 
 from k8snetlab.errors import BadOption
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPHeader, IPv4, IPv6, Packet, WireGuard
+from k8snetlab.packet import (
+    ARP,
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    VXLAN,
+    Ethernet,
+    Geneve,
+    Header,
+    IPHeader,
+    IPv4,
+    IPv6,
+    Packet,
+    WireGuard,
+)
 from k8snetlab.wire import encode, frame, internet_checksum, pcap
 from tests.handmade import network, traced
+from tests.shops import across, bookshop
 
 CABLE = Ethernet("0a:00:00:00:00:01", "0a:00:00:00:00:02")
 V4, BACK_V4 = ("10.244.1.2", "10.244.2.3"), ("10.244.2.3", "10.244.1.2")
@@ -99,6 +115,13 @@ def test_a_frame_inside_vxlan_is_the_frame_itself() -> None:
     """The bytes after the VXLAN header are those of the frame before it was wrapped."""
     whole = PACKETS["VXLAN"]
     assert encode(whole)[14 + 20 + 8 + 8 :] == encode(whole.popped(4))
+
+
+def test_geneve_says_that_a_frame_is_inside() -> None:
+    """No options, no flags, the number of Ethernet bridging, and the identifier in three bytes (RFC 8926, 3.4)."""
+    headers = PACKETS["VXLAN"].headers
+    whole = Packet((*headers[:3], Geneve(0xABCDEF), *headers[4:]))
+    assert encode(whole)[14 + 20 + 8 :][:8] == bytes([0, 0, 0x65, 0x58, 0xAB, 0xCD, 0xEF, 0])
 
 
 def test_nobody_reads_what_is_inside_wireguard() -> None:
@@ -200,6 +223,24 @@ def test_tcpdump_reads_the_capture_of_a_trace(tmp_path: Path) -> None:
     assert printed.count("10.244.1.2.40000 > 10.244.2.4.8080: Flags [S]") == 2
     assert printed.count("10.96.3.4.80 > 10.244.1.2.40000: Flags [S.]") == 1
     assert "incorrect" not in printed
+
+
+def test_tcpdump_decodes_what_is_inside_geneve(tmp_path: Path) -> None:
+    """By its port, 6081."""
+    headers = PACKETS["VXLAN"].headers
+    whole = Packet((*headers[:2], UDP(50000, 6081), Geneve(12001), *headers[4:]))
+    printed = tcpdump(pcap([(0, frame(whole))]), tmp_path)
+    assert "Geneve, Flags [none], vni 0x2ee1" in printed
+    assert "10.244.1.2.40000 > 10.244.2.3.80: Flags [S]" in printed
+
+
+@pytest.mark.parametrize("name", ["flannel-wireguard", "cilium-wireguard", "cilium-native-wireguard"])
+def test_a_wireguard_device_sees_what_is_inside(name: str) -> None:
+    """A capture there shows packets before they are encrypted, and after they were decrypted."""
+    trace = across(bookshop(name))
+    points = [point for point in trace.captures if point.device in ("cilium_wg0", "flannel-wg")]
+    assert [point.frames for point in points] == [2, 2]
+    assert all(len(trace.pcap(point.where, point.device)) > 24 for point in points)
 
 
 def test_tcpdump_sees_udp_and_nothing_else_of_wireguard(tmp_path: Path) -> None:

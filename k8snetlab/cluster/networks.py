@@ -154,8 +154,8 @@ def _grows(three: int, more: int) -> str:
 
 
 def ways() -> dict[str, Mapping[str, str]]:
-    """Every CNI, and every value of its options that have names of their own (`backend`, not `hairpin=on`): the name of
-    the network, and the CNI with its options.
+    """Every CNI, and every value of its options that have names of their own (`backend`, not `hairpin=on`), the others
+    being as usual: the name of the network, and the CNI with its options.
     """
     found: dict[str, Mapping[str, str]] = {}
     for name, variant in cni.VARIANTS.items():
@@ -164,6 +164,8 @@ def ways() -> dict[str, Mapping[str, str]]:
             found[name] = {"cni": name}
         for option in named:
             for value in option.values:
+                if option is not named[0] and value == option.default:
+                    continue
                 found[f"{name} {value}"] = {"cni": name, option.name: value}
     return found
 

@@ -14,6 +14,7 @@ and the programs that look them up:
     out of the tunnel ─► cil_from_overlay, which takes the identity from the tunnel ───┤   (ingress allowed?)
     into cilium_host ─► cil_from_host, for what the machine itself sends or routes ────┼─► the tunnel, as its identity
                                                                                        └─► up the stack
+    out by the network card ─► cil_to_netdev ─► to be encrypted? by the WireGuard device, and out again
 
 What goes from container to container, or into the tunnel, meets neither netfilter nor a routing table. The layout of
 maps, programs and their outputs is that of Cilium 1.19; `redirecting` lets them work.
@@ -65,6 +66,7 @@ class Reason(StrEnum):
     POLICY = "Policy denied"
     DENIAL = "Policy denied by denylist"
     UNROUTABLE = "Stale or unroutable IP"
+    UNENCRYPTED = "Traffic is unencrypted"
 
     @property
     def code(self) -> int:
@@ -77,18 +79,21 @@ _CODES: Mapping[Reason, int] = {
     Reason.POLICY: 133,
     Reason.DENIAL: 181,
     Reason.UNROUTABLE: 151,
+    Reason.UNENCRYPTED: 195,
 }
 
 
 class Known(msgspec.Struct, frozen=True):
     """An entry of the map `cilium_ipcache_v2`: who has the addresses of a network, and the address of the machine to
-    tunnel to, if one must. `name` is what the agent knows of it besides: the container, or the machine.
+    tunnel to, if one must. `key` is not 0 where packets must be encrypted: 255 for WireGuard. `name` is what the agent
+    knows of it besides: the container, or the machine.
     """
 
     prefix: str
     identity: int
     tunnel: str = ""
     name: str = ""
+    key: int = 0
 
     @property
     def table(self) -> str:
@@ -104,7 +109,7 @@ class Known(msgspec.Struct, frozen=True):
         """The right column of `cilium-dbg bpf ipcache list`."""
         end = self.tunnel or ANY[4]
         flags = "hastunnel" if self.tunnel else "<none>"
-        return f"identity={self.identity} encryptkey=0 tunnelendpoint={end} flags={flags}"
+        return f"identity={self.identity} encryptkey={self.key} tunnelendpoint={end} flags={flags}"
 
     @property
     def text(self) -> str:
@@ -241,8 +246,9 @@ Looked: TypeAlias = Known | Endpoint | Permit
 class Datapath(msgspec.Struct, frozen=True, dict=True):
     """The programs at a machine's devices, and their maps.
 
-    `tunnel` is the device that packets for other machines are wrapped at, empty where they are routed; `host` the
-    device by which the machine itself speaks to containers, and `net` its other end. `labels` are those of the
+    `tunnel` is the device that packets for other machines are wrapped at, empty where they are routed; `encrypts` the
+    WireGuard device that they are led to on their way out, if there is one; `host` the device by which the machine
+    itself speaks to containers, and `net` its other end. `labels` are those of the
     identities that are not reserved.
     """
 
@@ -254,6 +260,7 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
     tunnel: str = ""
     host: str = "cilium_host"
     net: str = "cilium_net"
+    encrypts: str = ""
 
     @cached_property
     def programs(self) -> Mapping[tuple[str, str], Program]:

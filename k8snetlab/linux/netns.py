@@ -776,7 +776,7 @@ class Namespace:
         """A packet goes up the stack, as if no program had seen it."""
         return self._ip_receive(skb)
 
-    def into_tunnel(self, link: Link, frame: Packet, remote: str, vni: int) -> Steps:
+    def into_tunnel(self, link: Link, frame: Packet, remote: str, vni: int, mark: int) -> Steps:
         """Wrap a frame at an external tunnel device, as the program says (`bpf_skb_set_tunnel_key`)."""
         if not link.up:
             yield Step(self.name, link.name, Action.DROP, frame, f"{link.name} is down")
@@ -784,7 +784,14 @@ class Namespace:
             why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
         else:
-            yield from self._wrap(link, frame, self.source_for(remote), remote, vni, 0)
+            yield from self._wrap(link, frame, self.source_for(remote), remote, vni, mark)
+
+    def encrypted(self, link: Link, skb: Skb, mark: int) -> Steps:
+        """A packet goes to a WireGuard device, past all routes (`bpf_redirect`); what comes of it has a mark."""
+        if not link.up:
+            yield Step(self.name, link.name, Action.DROP, skb.packet, f"{link.name} is down")
+            return
+        yield from self._encrypt(link, mtu=link.mtu, skb=skb, packet=skb.packet, mark=mark)
 
     def _out_of_tunnel(self, link: Link, frame: Packet, vni: int) -> Steps:
         """A frame that an external tunnel device took out of its wrapping: programs see it first."""
@@ -838,9 +845,9 @@ class Namespace:
         yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why)
         self.world.later(self._output(skb, f"{link.name} sends the frame to {remote} in UDP"))
 
-    def _encrypt(self, link: Link, mtu: int, skb: Skb, packet: Packet) -> Steps:
+    def _encrypt(self, link: Link, mtu: int, skb: Skb, packet: Packet, mark: int = 0) -> Steps:
         """A packet leaves by a WireGuard device: encrypted for the peer that its destination is behind. Marks do not
-        go along, unlike through VXLAN.
+        go along, unlike through VXLAN: the outer packet has the device's own, if it has one.
         """
         own, dst = link.wireguard, packet.ip.dst
         peer = self.host.peers[link.name].behind(dst)
@@ -864,7 +871,9 @@ class Namespace:
         more = outer.length - packet.length
         why = f"{dst} is behind peer {peer.name} at {peer.place}: encrypted for it, {more} bytes more"
         yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why)
-        self.world.later(self._output(Skb(outer), f"{link.name} sends it to {peer.endpoint} in UDP"))
+        sent = Skb(outer)
+        sent.mark = mark
+        self.world.later(self._output(sent, f"{link.name} sends it to {peer.endpoint} in UDP"))
 
     # Netfilter and conntrack
 

@@ -15,6 +15,10 @@ the machine itself proves nothing: it may be that of a packet from outside, whic
 
 Each program that hands a packet on counts as a hop. A tunnel does not.
 
+With WireGuard the program at the network card leads what is in the tunnel to the WireGuard device: whole packets, with
+their outer headers; without a tunnel, what goes from container to container. Containers of one machine are never
+encrypted.
+
 Checked against the sources of 2026 (bpf_lxc.c, bpf_host.c): who is asked first, what is dropped and by which reason,
 marks and hops; the hop of the delivery to cilium_host is not certain. What stands in brackets after the reason for a
 drop is what Cilium calls it.
@@ -45,7 +49,7 @@ from k8snetlab.linux.ebpf import Program
 from k8snetlab.linux.link import Link
 from k8snetlab.linux.netns import Namespace, Steps
 from k8snetlab.linux.skb import Skb
-from k8snetlab.packet import ICMP, Ethernet, Packet
+from k8snetlab.packet import ICMP, VXLAN, Ethernet, Packet
 from k8snetlab.trace import Action, Step
 from k8snetlab.trace.step import RuleText
 
@@ -59,6 +63,9 @@ Passed = Generator[Step, None, Packet | None]
 
 MAGIC, MAGIC_HOST, MAGIC_IDENTITY = 0xF00, 0xC00, 0xF00
 """The part of a mark that says what it means, and two meanings: sent by the machine itself, sent by that identity."""
+
+MARK_OVERLAY, MARK_ENCRYPTED = 0x400, 0x1E00
+"""What the outer packets of the tunnel and of WireGuard are marked with."""
 
 
 class Redirector:
@@ -135,10 +142,12 @@ class Redirector:
     # 3. The machine itself sends, or routes
 
     def egress(self, link: Link, frame: Packet, mark: int) -> Passed:
-        """What the program at the egress of cilium_host makes of a frame; what it lets pass goes to the pair's other
-        end.
+        """What the program at a device's egress makes of a frame; what that of cilium_host lets pass goes to the pair's
+        other end.
         """
         datapath = self._datapath
+        if datapath.encrypts and datapath.runs(Program.TO_OUTSIDE, link.name):
+            return (yield from self._to_network(link, frame))
         if not datapath.runs(Program.FROM_HOST, link.name):
             return frame
         skb = Skb(frame.popped(), link.name)
@@ -167,6 +176,30 @@ class Redirector:
             return HOST
         found = self._datapath.identity(skb.src)
         return found if found != HOST else WORLD
+
+    # 4. A frame leaves by the network card
+
+    def _to_network(self, link: Link, frame: Packet) -> Passed:
+        """What the program at the network card makes of a frame: what is in the tunnel is encrypted whole; else what a
+        container here sends to a container elsewhere.
+        """
+        skb = Skb(frame.popped(), link.name)
+        known = self._datapath.lookup(skb.dst)
+        headers = skb.packet.headers
+        own = self._datapath.by_address.get(skb.src)
+        tunnelled = len(headers) > 2 and isinstance(headers[2], VXLAN)
+        if not tunnelled and not (known is not None and known.key and own is not None and own.device):
+            return frame
+        device = self._link(self._datapath.encrypts)
+        what = "what is in the tunnel" if tunnelled else "what goes from container to container"
+        how = _how(Program.TO_OUTSIDE, link)
+        if device is None:
+            why = f"{how}: {what} must be encrypted, and {self._datapath.encrypts} is not there"
+            yield self._dropped(link, skb, why, Reason.UNENCRYPTED, known)
+            return None
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, f"{how}: {what} goes to {device.name}", known)
+        yield from self.at.encrypted(device, skb, MARK_ENCRYPTED)
+        return None
 
     # Where packets go
 
@@ -198,7 +231,8 @@ class Redirector:
             return
         why = f"{how}: {skb.dst} is behind {remote}: into {device.name} as {self._who(said)}"
         yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why, known)
-        yield from self.at.into_tunnel(device, skb.packet.pushed(frame.headers[0]), remote, said)
+        mark = MARK_OVERLAY if self._datapath.runs(Program.TO_OVERLAY, device.name) else 0
+        yield from self.at.into_tunnel(device, skb.packet.pushed(frame.headers[0]), remote, said, mark)
 
     def _allowed(
         self, own: Endpoint, direction: Direction, peer: int, skb: Skb, link: Link, how: str

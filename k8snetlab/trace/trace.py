@@ -18,7 +18,7 @@ import msgspec
 
 from k8snetlab.address import family, number
 from k8snetlab.errors import UnknownName
-from k8snetlab.packet import ARP, Ethernet, Packet
+from k8snetlab.packet import ARP, Ethernet, IPv4, IPv6, Packet
 from k8snetlab.trace import diagram, prose, table
 from k8snetlab.trace.step import FATES, Action, Backend, Client, Outcome, Request, Step, Verdict
 from k8snetlab.trace.table import WIDTH
@@ -242,8 +242,8 @@ def _seen(step: Step) -> list[bytes]:
 
 
 def _inner(packet: Packet) -> int:
-    """Where the frame inside a tunnel begins."""
-    return next(at for at, header in enumerate(packet.headers) if at and isinstance(header, Ethernet))
+    """Where what is inside of the outermost tunnel begins: a frame, or a packet that had none."""
+    return next(at for at, header in enumerate(packet.headers) if at and isinstance(header, Ethernet | IPv4 | IPv6))
 
 
 def _question(answer: Packet) -> Packet:

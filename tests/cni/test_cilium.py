@@ -427,3 +427,67 @@ def test_an_option_that_does_not_exist_is_refused() -> None:
     """The modes are named."""
     with pytest.raises(BadOption, match="mode: 'ipip' is none of vxlan, geneve, native"):
         cni.named("cilium", {"mode": "ipip"})
+
+
+# Encryption
+
+WIREGUARD = cni.named("cilium", {"encryption": "wireguard"})
+NATIVE_WIREGUARD = cni.named("cilium", {"mode": "native", "encryption": "wireguard"})
+
+
+@pytest.mark.parametrize(
+    ("plugin", "mtu", "wire"),
+    [(WIREGUARD, 1370, 1162), (NATIVE_WIREGUARD, 1420, 1114)],
+    ids=["vxlan", "native"],
+)
+def test_wireguard_takes_eighty_bytes_of_every_route(plugin: cni.Cni, mtu: int, wire: int) -> None:
+    """A thousand bytes are 1028, or in the tunnel 1078; padded to 16; and 60 and an Ethernet header more."""
+    net = network(plugin, plan(machine(1), machine(2)))
+    assert [route.mtu for route in net["default/web-0"].routes if route.prefix == "default"] == [mtu]
+    assert net["node1"].link("cilium_wg0").mtu == 1420
+    world = World(net, Random(1))
+    found = exchange(world, "default/web-0", "10.244.2.3", 9, "UDP", payload=bytes(1000))
+    assert {step.packet.length for step in found.steps if left_by_card(step)} == {wire}
+
+
+def test_behind_a_peer_is_its_node_or_are_its_pods() -> None:
+    """With a tunnel only outer packets are encrypted."""
+    for plugin, allowed in ((WIREGUARD, ("172.18.0.12/32",)), (NATIVE_WIREGUARD, ("10.244.2.2/32", "10.244.2.3/32"))):
+        host = node(plugin, plan(machine(1), machine(2)), machine(1))
+        assert [(peer.allowed, peer.place) for peer in host.wireguard] == [(allowed, "172.18.0.12:51871")]
+        there = node(plugin, plan(machine(1), machine(2)), machine(2)).link("cilium_wg0")
+        assert there.wireguard is not None and host.wireguard[0].public == there.wireguard.public
+
+
+def test_the_cache_says_that_pods_elsewhere_are_to_be_encrypted_for() -> None:
+    """255 stands for WireGuard."""
+    known = datapath(node(WIREGUARD, plan(machine(1), machine(2)), machine(1))).known
+    assert {each.prefix for each in known if each.key == 255} == {"10.244.2.2/32", "10.244.2.3/32"}
+
+
+@pytest.mark.parametrize("plugin", [WIREGUARD, NATIVE_WIREGUARD], ids=["vxlan", "native"])
+def test_pods_of_one_node_and_nodes_themselves_are_not_encrypted(plugin: cni.Cni) -> None:
+    """Only what leaves the node, and only what pods are part of."""
+    net = network(plugin, plan(machine(1), machine(2)))
+    for source, target in (("default/web-0", "10.244.1.3"), ("node1", "172.18.0.12")):
+        assert not any(step.device == "cilium_wg0" for step in sent(net, source, target).steps)
+
+
+def test_without_the_device_nothing_leaves_readable() -> None:
+    """It is dropped, and not sent as it is."""
+    net = network(NATIVE_WIREGUARD, plan(machine(1), machine(2)))
+    lost = sent(net.without("node1", net["node1"].link("cilium_wg0")), "default/web-0", "10.244.2.3")
+    assert lost.reason.endswith("(Traffic is unencrypted)")
+
+
+def test_outer_packets_have_marks_of_their_own() -> None:
+    """So the chain that marks what the node itself sends leaves them alone."""
+    found = sent(network(WIREGUARD, plan(machine(1), machine(2))), "default/web-0", "10.244.2.3")
+    assert not any(step.rule is not None and "0xc00/0xf00" in step.rule.text for step in found.steps)
+
+
+def test_encrypted_packets_find_a_node_of_another_subnet_by_its_address() -> None:
+    """The default route leads them to the card, whose program asks the peers; for the node's own packets nobody does."""
+    net = network(NATIVE_WIREGUARD, plan(machine(1), machine(2, zone=19)))
+    assert sent(net, "default/web-0", "10.244.2.3").client is Client.OPEN
+    assert sent(net, "node1", "10.244.2.3").client is not Client.OPEN

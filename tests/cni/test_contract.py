@@ -19,8 +19,16 @@ CHOICES: list[tuple[str, dict[str, str]]] = [
     ("flannel", {"backend": "host-gw"}),
     ("flannel", {"backend": "wireguard"}),
     ("cloud", {}),
+    ("cilium", {}),
+    ("cilium", {"mode": "geneve"}),
+    ("cilium", {"mode": "native"}),
+    ("cilium", {"encryption": "wireguard"}),
+    ("cilium", {"mode": "native", "encryption": "wireguard"}),
 ]
-NAMES = ["bridge", "vxlan", "directrouting", "host-gw", "wireguard", "cloud"]
+NAMES = [
+    "bridge", "vxlan", "directrouting", "host-gw", "wireguard", "cloud", "cilium", "cilium-geneve", "cilium-native",
+    "cilium-wireguard", "cilium-native-wireguard",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("of", [4, 6])
