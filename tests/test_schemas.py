@@ -129,6 +129,15 @@ STANDING = {
     "section": "2_1", "title": "Pod to pod", "exercises": 1, "of_exercises": 3, "questions": 0, "of_questions": 5,
     "predictions": 2,
 }  # fmt: skip
+CALL: dict[str, Any] = {
+    "plugin": "bridge",
+    "environment": {"CNI_COMMAND": "DEL"},
+    "stdin": {"cniVersion": "1.1.0", "name": "cbr0", "type": "bridge"},
+    "stdout": None,
+    "status": 0,
+    "reads": {},
+    "delegated": [],
+}
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {
         "kind": "Show",
@@ -136,6 +145,7 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
         "node": "node-1",
         "rows": [{"host": "node-1", "prefix": "default", "metric": 0}],
     },
+    {"kind": "Cni", "name": "shop/web-0", "command": "DEL", "succeeded": True, "calls": [CALL]},
     {"kind": "Diff", "different": True, "changes": [CHANGE]},
     {"kind": "Doctor", "capabilities": [CAPABILITY]},
     {"kind": "Contract", "holds": True, "checks": [CHECK]},

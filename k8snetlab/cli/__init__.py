@@ -9,7 +9,7 @@ standard error too, so that what comes out of standard output is the answer and 
 
 | file        | what is in it                                                                |
 |-------------|------------------------------------------------------------------------------|
-| `questions` | the commands about a cluster: `trace`, `show`, `diff`, `contract`            |
+| `questions` | the commands about a cluster: `trace`, `show`, `cni`, `diff`, `contract`     |
 | `options`   | what they have in common: the files and the choices a cluster is loaded with |
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
@@ -176,6 +176,13 @@ app.command(
         "k8snetlab show -f app/ fdb -o json",
     )
 )(questions.show)
+app.command(
+    epilog=_examples(
+        "k8snetlab cni -f app/ shop/web-0",
+        "k8snetlab cni -f app/ shop/web-0 CHECK --cni bridge",
+        "k8snetlab cni -f app/ node-1 GC --cni bridge -o json",
+    )
+)(questions.cni)
 app.command(
     epilog=_examples(
         "k8snetlab diff -f app/ --change cni=bridge",

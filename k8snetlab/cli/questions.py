@@ -19,10 +19,11 @@ import k8snetlab as k8s
 from k8snetlab.cli import output, rows
 from k8snetlab.cli.options import about_a_cluster, changes, one_of
 from k8snetlab.cli.output import Format
+from k8snetlab.cni.protocol import Command
 from k8snetlab.errors import BadOption, CannotDo, Problem, UnknownName
 from k8snetlab.tables import KINDS
 
-__all__ = ["contract", "diff", "show", "trace"]
+__all__ = ["cni", "contract", "diff", "show", "trace"]
 
 NO = 1
 
@@ -220,6 +221,35 @@ def _only(fits: object, field: str, why: str) -> None:
 
 
 # What a change changes
+
+
+# What the runtime says to the CNI
+
+
+Attached: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A pod (NAMESPACE/NAME), or a node.")]
+Asked: TypeAlias = Annotated[
+    Command, typer.Argument(metavar="COMMAND", help="ADD, CHECK or DEL a pod; GC or STATUS of a node.")
+]
+
+
+@about_a_cluster
+def cni(cluster: k8s.Cluster, name: Attached, command: Asked = Command.ADD, as_: Output = Format.TEXT) -> None:
+    """Show what the container runtime says to the CNI's plugins, and what they answer. It is the JSON of the CNI
+    specification: how a pod was plugged in, whether it still is as it was, and how it is unplugged.
+
+    Exit status 0 if every plugin succeeds, 1 if one does not.
+    """
+    said = cluster.cni_call(name, command)
+    if as_ is Format.JSON:
+        content = {"name": name, "command": command.value, "succeeded": said.succeeded, **said.as_dict()}
+        output.document("Cni", content)
+    else:
+        output.say(str(said))
+    if not said.succeeded:
+        raise typer.Exit(NO)
+
+
+# What a choice changes
 
 
 Change: TypeAlias = Annotated[

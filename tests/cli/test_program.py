@@ -143,10 +143,10 @@ def test_help_comes_without_a_command(run: Run) -> None:
     """Without a command there is help, with every command in it and examples."""
     result = run()
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in ("lab", "doctor", "trace", "show", "diff", "contract"))
+    assert all(name in result.stdout for name in ("lab", "doctor", "trace", "show", "cni", "diff", "contract"))
 
 
-@pytest.mark.parametrize("command", ["lab", "doctor", "trace", "show", "diff", "contract"])
+@pytest.mark.parametrize("command", ["lab", "doctor", "trace", "show", "cni", "diff", "contract"])
 def test_every_command_has_examples(run: Run, command: str) -> None:
     """--help of a command says what it does and ends with lines to copy."""
     result = run(command, "--help")
@@ -158,7 +158,7 @@ def test_examples_in_help_are_real(run: Run, monkeypatch: pytest.MonkeyPatch, tm
     """The examples of the commands about a cluster work on the bookshop."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "app").symlink_to(BOOKSHOP)
-    for command in ("trace", "show", "diff", "contract"):
+    for command in ("trace", "show", "cni", "diff", "contract"):
         lines = run(command, "--help").stdout.partition("Examples:\n")[2].splitlines()
         for line in filter(None, map(str.strip, lines)):
             words = line.partition(" |")[0].split()[1:]
