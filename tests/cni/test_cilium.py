@@ -487,7 +487,7 @@ def test_outer_packets_have_marks_of_their_own() -> None:
 
 
 def test_encrypted_packets_find_a_node_of_another_subnet_by_its_address() -> None:
-    """The default route leads them to the card, whose program asks the peers; for the node's own packets nobody does."""
+    """The default route leads them to the card, whose program asks the peers; it does not for the node's own."""
     net = network(NATIVE_WIREGUARD, plan(machine(1), machine(2, zone=19)))
     assert sent(net, "default/web-0", "10.244.2.3").client is Client.OPEN
     assert sent(net, "node1", "10.244.2.3").client is not Client.OPEN
