@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
-from k8snetlab.packet import SCTP, TCP, UDP, IPv4, IPv6, Packet
+from k8snetlab.packet import SCTP, TCP, UDP, Ethernet, IPv4, IPv6, Packet
 from k8snetlab.trace.step import Action, Client, Outcome, Request, Step, Verdict
 from k8snetlab.trace.table import brief, chance, endpoint, telling
 
@@ -119,7 +119,12 @@ def _translated(step: Step, before: Packet | None) -> str:
 
 def _encapsulated(step: Step, before: Packet | None) -> str:
     outer = step.packet.ip
-    return f"The device {step.device} wraps the frame into a packet {outer.src} → {outer.dst}: {step.why}"
+    return f"The device {step.device} wraps the {_wrapped(step)} into a packet {outer.src} → {outer.dst}: {step.why}"
+
+
+def _wrapped(step: Step) -> str:
+    """What is carried in a tunnel: whole frames, or packets."""
+    return "frame" if any(isinstance(header, Ethernet) for header in step.packet.headers) else "packet"
 
 
 def _finished(words: str) -> Callable[[Step, Packet | None], str]:
@@ -145,7 +150,7 @@ _SENTENCES: Mapping[Action, Callable[[Step, Packet | None], str]] = {
     Action.FRAGMENT: lambda step, before: f"The packet is cut: {step.why}",
     Action.REASSEMBLE: lambda step, before: f"Fragments are put together: {step.why}",
     Action.ENCAPSULATE: _encapsulated,
-    Action.DECAPSULATE: lambda step, before: f"The frame is unwrapped again: {step.why}",
+    Action.DECAPSULATE: lambda step, before: f"The {_wrapped(step)} is unwrapped again: {step.why}",
     Action.BRIDGE: lambda step, before: f"The bridge {step.device} chooses a port: {step.why}",
     Action.TRANSMIT: lambda step, before: f"The frame leaves by {step.device}, {step.why}",
     Action.RECEIVE: lambda step, before: f"The frame {step.why}",

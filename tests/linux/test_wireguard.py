@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from k8snetlab import cni
+from k8snetlab.cluster import Cluster
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.link import Link
 from k8snetlab.linux.text import entry_line, ip_addr, ip_link_details, wg, wg_conf
@@ -16,6 +17,7 @@ from k8snetlab.linux.wireguard import Wireguard, WireguardPeer, WireguardPeers, 
 from k8snetlab.packet import Ethernet, IPv4, IPv6, WireGuard
 from k8snetlab.trace import Action, Client
 from tests.cni.example import machine, network, node, plan
+from tests.shops import pod
 
 PLUGIN = cni.named("flannel", {"backend": "wireguard"})
 WEB_0, WEB_1, WEB_1_V6 = "default/web-0", "10.244.2.2", "fd00:10:244:2::2"
@@ -244,3 +246,11 @@ def test_the_peers_are_printed_as_wg_does() -> None:
     assert entry_line(host.wireguard[0]) == (
         f"flannel-wg peer {other} allowed-ips 10.244.2.0/24 endpoint 172.18.0.12:51820"
     )
+
+
+def test_the_story_says_that_packets_are_carried_not_frames() -> None:
+    """VXLAN carries frames; a device without MAC addresses has none."""
+    shop = Cluster.load(pod("a"), pod("b", node="node-2"), nodes=2, cni_options={"backend": "wireguard"})
+    told = " ".join(shop.trace("default/a", "default/b:8080").explain().split())
+    assert "The device flannel-wg wraps the packet into a packet 172.18.0.11 → 172.18.0.12" in told
+    assert "The packet is unwrapped again: flannel-wg decrypts" in told
