@@ -47,6 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from typing import ClassVar
 
@@ -292,15 +293,14 @@ class Cilium(msgspec.Struct, frozen=True):
     def _datapath(
         self, plan: Plan, machine: Machine, workloads: Sequence[Workload], ends: Sequence[Link], own: Mapping[int, str]
     ) -> Datapath:
-        numbers = identities(plan)
         endpoints = tuple(_endpoints(plan, machine, workloads, ends, own))
         containers = dict.fromkeys(each.number for each in endpoints if each.device)
         return Datapath(
             attached=tuple(self._programs(machine, ends)),
             endpoints=endpoints,
-            known=tuple(self._cache(plan, machine, numbers)),
+            known=tuple(self._cache(plan, machine)),
             permits=tuple(Permit(each, direction) for each in containers for direction in Direction),
-            labels=plan.once("labels of identities", lambda _: {of: labels for labels, of in numbers.items()}),
+            labels=plan.once("labels of identities", _labels),
             tunnel=TUNNELS[self.mode][0] if self.mode in TUNNELS else "",
             host=HOST_DEVICE,
             net=NET_DEVICE,
@@ -319,26 +319,35 @@ class Cilium(msgspec.Struct, frozen=True):
         for link in ends:
             yield Attachment(Program.FROM_CONTAINER, link.name)
 
-    def _cache(self, plan: Plan, machine: Machine, numbers: Mapping[tuple[str, ...], int]) -> Iterator[Known]:
+    def _cache(self, plan: Plan, machine: Machine) -> Iterator[Known]:
         """Who has which address, on every node the same but for itself: everybody else is the world."""
-        worlds = {4: 9, 6: 10} if len(plan.families) > 1 else {4: WORLD, 6: WORLD}
         for of in plan.families:
-            yield Known("0.0.0.0/0" if of == 4 else "::/0", worlds[of])
-        for other in (machine, *(each for each in plan.machines if each.name != machine.name)):
-            here = other.name == machine.name
-            outer = other.address(_outer(plan))
-            tunnel = "" if here or outer is None else outer.ip
-            key = WG_KEY if tunnel and self.encryption is Encryption.WIREGUARD else 0
-            for pod in plan.workloads.get(other.name, ()):
-                for address in pod.addresses:
-                    yield Known(str(Prefix.of(address)), numbers[security_labels(pod)], tunnel, pod.name, key)
-            for block in other.pod_cidrs:
-                if tunnel and self.mode in TUNNELS:
-                    yield Known(str(block), worlds[block.family], tunnel)
-                own = router(plan, other, block.family)
-                yield Known(str(Prefix.of(own)), HOST if here else REMOTE_NODE, tunnel, other.name)
-            for address in (each.ip for each in other.addresses):
-                yield Known(str(Prefix.of(address)), HOST if here else REMOTE_NODE, name=other.name)
+            yield Known("0.0.0.0/0" if of == 4 else "::/0", _world(plan, of))
+        yield from self._known(plan, machine, tunnel="")
+        for other in plan.machines:
+            if other.name != machine.name:
+                yield from plan.once((self, "known of", other.name), partial(self._seen, other=other))
+
+    def _seen(self, plan: Plan, other: Machine) -> tuple[Known, ...]:
+        """What every other node knows of a machine."""
+        outer = other.address(_outer(plan))
+        return tuple(self._known(plan, other, outer.ip if outer is not None else ""))
+
+    def _known(self, plan: Plan, machine: Machine, tunnel: str) -> Iterator[Known]:
+        """The pods of a machine, its pod network, its cilium_host and itself, as seen by others, or by itself.
+        Others reach it through the tunnel.
+        """
+        numbers, itself = identities(plan), REMOTE_NODE if tunnel else HOST
+        key = WG_KEY if tunnel and self.encryption is Encryption.WIREGUARD else 0
+        for pod in plan.workloads.get(machine.name, ()):
+            for address in pod.addresses:
+                yield Known(str(Prefix.of(address)), numbers[security_labels(pod)], tunnel, pod.name, key)
+        for block in machine.pod_cidrs:
+            if tunnel and self.mode in TUNNELS:
+                yield Known(str(block), _world(plan, block.family), tunnel)
+            yield Known(str(Prefix.of(router(plan, machine, block.family))), itself, tunnel, machine.name)
+        for own in machine.addresses:
+            yield Known(str(Prefix.of(own.ip)), itself, name=machine.name)
 
     # Netfilter
 
@@ -383,7 +392,17 @@ def _router(plan: Plan, machine: Machine, of: int) -> str:
 
 def _outer(plan: Plan) -> int:
     """The family of the tunnel's outer headers: IPv4 where every machine has such an address."""
-    return 4 if all(machine.address(4) is not None for machine in plan.machines) else 6
+    return plan.once("outer family", lambda _: 4 if all(each.address(4) for each in plan.machines) else 6)
+
+
+def _world(plan: Plan, of: int) -> int:
+    """The identity of whoever is not known: with two families there is one for each."""
+    return {4: 9, 6: 10}[of] if len(plan.families) > 1 else WORLD
+
+
+def _labels(plan: Plan) -> Mapping[int, tuple[str, ...]]:
+    """The labels of each identity."""
+    return {number: labels for labels, number in identities(plan).items()}
 
 
 def _others(plan: Plan, machine: Machine, of: int) -> Iterator[Machine]:
