@@ -263,7 +263,8 @@ class _Plan:
         y = levels["stack", 0]
         self.spots[host.name, STACK] = Spot("row", spine, y, host.name)
         self.front.append(_row(frame, y, STACK_ROW, ()))
-        self.front.append(Label(frame.x + PAD + 8, y - 14, "routing, netfilter", Role.INK, 9))
+        within = "routing, netfilter" if host.datapath is None else "eBPF programs, routing, netfilter"
+        self.front.append(Label(frame.x + PAD + 8, y - 14, within, Role.INK, 9))
 
     def comb(self, column: Column, frame: Box, spine: float, bottom: float) -> None:
         """The pods beside the spine, each with its cable; the spine itself goes down to the switch."""

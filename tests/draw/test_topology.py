@@ -15,6 +15,7 @@ from k8snetlab.linux.link import Link, LinkKind, Peer
 from k8snetlab.linux.route import Route
 from k8snetlab.trace import Trace, Verdict
 from tests.draw import small
+from tests.shops import bookshop
 
 
 def labels(drawing: draw.Drawing) -> list[str]:
@@ -329,3 +330,11 @@ def test_a_ladder_begins_at_the_socket(backends: Cluster) -> None:
     cluster = backends.changed(proxy="ebpf")
     drawing = draw.trace(cluster.trace("default/client", "svc/default/web:80"))
     assert "before any packet exists" in drawing.alt[1]
+
+
+def test_where_programs_deliver_the_picture_says_so() -> None:
+    """Cilium's programs do what routes and netfilter do elsewhere; its pair of devices stays inside of the node."""
+    said = labels(draw.topology(bookshop("cilium")))
+    assert said.count("eBPF programs, routing, netfilter") == 3
+    assert said.count("cilium_vxlan") == 3 and "cilium_host" not in said
+    assert "eBPF programs, routing, netfilter" not in labels(draw.topology(bookshop()))
