@@ -46,7 +46,7 @@ ETHERTYPE_BRIDGED = 0x6558
 """What Geneve says of a whole Ethernet frame inside."""
 
 ETHERTYPES: Mapping[type[Header], int] = {IPv4: 0x0800, ARP: 0x0806, IPv6: 0x86DD}
-PROTOCOLS: Mapping[str, int] = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
+PROTOCOLS: Mapping[str, int] = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4}
 """Protocol numbers of the IP header (IANA)."""
 
 TCP_FLAGS: Mapping[str, int] = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, ".": 0x10, "U": 0x20, "E": 0x40, "W": 0x80}

@@ -150,7 +150,7 @@ def test_a_neighbour_solicitation_goes_to_the_group_of_the_address() -> None:
     "headers",
     [
         (IPv4(*V4, "ICMP"), ICMP("source-quench")),
-        (IPv4(*V4, "IPIP"),),
+        (IPv4(*V4, "GRE"),),
         (IPv4(*V4, "SCTP"), SCTP(1, 2, "HEARTBEAT")),
     ],
     ids=["message", "protocol", "chunk"],

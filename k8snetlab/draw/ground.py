@@ -24,7 +24,7 @@ from k8snetlab.draw.lettering import fitted, width
 from k8snetlab.draw.marks import Box, Label, Line, Mark, Sheet, sheet
 from k8snetlab.draw.theme import Role
 from k8snetlab.linux.host import Host, Network
-from k8snetlab.linux.link import Link, LinkKind
+from k8snetlab.linux.link import TUNNELS, Link, LinkKind
 
 __all__ = ["STACK", "Ground", "Place", "Spot", "Wired", "ground", "network_of"]
 
@@ -441,7 +441,7 @@ def _devices(host: Host) -> dict[str, list[Link]]:
             found["bridge"].append(link)
         elif link.kind is LinkKind.NIC:
             found["card"].append(link)
-        elif link.kind in (LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.WIREGUARD):
+        elif link.kind in TUNNELS:
             found["tunnel"].append(link)
     return found
 

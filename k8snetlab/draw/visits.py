@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from k8snetlab.draw.ground import STACK, Place
 from k8snetlab.linux.host import Host, Network
-from k8snetlab.linux.link import LinkKind
+from k8snetlab.linux.link import TUNNELS, LinkKind
 from k8snetlab.packet import IPv4, IPv6, Packet
 from k8snetlab.trace import FATES, Action, Step
 
@@ -81,4 +81,4 @@ def _in_passing(network: Network, before: Visit, here: Visit, after: Visit) -> b
     around = {kinds.get(before.place[1]), kinds.get(after.place[1])}
     if around == {LinkKind.BRIDGE}:
         return before.place == after.place and all(step.action is Action.RULE for step in here.steps)
-    return any(around == {tunnel, LinkKind.NIC} for tunnel in (LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.WIREGUARD))
+    return LinkKind.NIC in around and any(kind in around for kind in TUNNELS)

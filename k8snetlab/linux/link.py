@@ -2,8 +2,9 @@
 
 A link is a device of one machine as `ip link` shows it. A *veth* is one end of a virtual cable, whose other end is in
 another network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with
-`master` set are its ports; a *vxlan* or *geneve* device wraps whole frames into UDP; *loopback* leads back to
-the machine itself; a *dummy* leads nowhere, and is there to hold addresses.
+`master` set are its ports; a *vxlan* or *geneve* device wraps whole frames into UDP, an *ipip* device packets into
+packets (IP in IP: 20 bytes, and no frame inside); *loopback* leads back to the machine itself; a *dummy* leads nowhere,
+and is there to hold addresses.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
 machine) and of a bridge (MAC → port). Who asks for the MAC of an address is answered by the machine that has it, or by
@@ -11,7 +12,7 @@ a program that listens for such questions on some device of another machine (`Re
 peers instead, and no use for MACs: see `wireguard`.
 
 Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1;
-`ip-link(8)`, `bridge(8)`, RFC 7348.
+`ip-link(8)`, `bridge(8)`, RFC 2003, RFC 7348.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from enum import StrEnum
 
 import msgspec
 
-from k8snetlab.address import Prefix, family
+from k8snetlab.address import Prefix, family, text
 from k8snetlab.linux.wireguard import Wireguard
 
-__all__ = ["Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Responder", "Vxlan", "loopback"]
+__all__ = [
+    "TUNNELS", "Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Responder", "Vxlan", "link_local",
+    "loopback",
+]  # fmt: skip
 
 
 class LinkKind(StrEnum):
@@ -35,8 +39,13 @@ class LinkKind(StrEnum):
     BRIDGE = "bridge"
     VXLAN = "vxlan"
     GENEVE = "geneve"
+    IPIP = "ipip"
     DUMMY = "dummy"
     WIREGUARD = "wireguard"
+
+
+TUNNELS = (LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.IPIP, LinkKind.WIREGUARD)
+"""The kinds that put packets into other packets."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -129,6 +138,17 @@ class Responder(msgspec.Struct, frozen=True):
     address: str
     device: str
     program: str = ""
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 address that a device gives itself: `fe80::` and its MAC address (RFC 4291, appendix A).
+
+    >>> link_local("ee:ee:ee:ee:ee:ee")
+    'fe80::ecee:eeff:feee:eeee'
+    """
+    octets = bytes.fromhex(mac.replace(":", ""))
+    own = bytes((octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
+    return text((0xFE80 << 112) + int.from_bytes(own, "big"), 6)
 
 
 def loopback(*extra: str) -> Link:

@@ -3,7 +3,8 @@
 At five places of a packet's way through a machine — PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING — the kernel runs
 the chains of the tables raw, mangle, nat and filter, in that order (at POSTROUTING mangle before nat). A chain is a
 list of rules; a rule is a list of matches, all of which must hold, and a target. ACCEPT and DROP end the table,
-RETURN goes back to the chain that jumped here, a jump to a user chain goes on there, and MARK and the like do their
+RETURN goes back to the chain that jumped here, a jump to a user chain goes on there (a *goto* too, but its RETURN goes
+back to where the last jump came from), and MARK and the like do their
 work and pass on. A base chain that comes to its end applies its policy.
 
 Rules are values that print as `iptables-save` prints them. They never point back at what holds them, so the garbage
@@ -25,13 +26,15 @@ import msgspec
 
 from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
+from k8snetlab.packet import ICMP
 
 __all__ = [
     "ACCEPT", "BALANCING", "DROP", "HOOKS", "L4", "NOTHING", "NOTRACK", "ORDER", "PRIORITIES", "RETURN", "TABLES",
-    "TRACKING", "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "InInterface",
-    "Jump", "Mark", "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter", "Nfacct", "NoTrack", "Nothing",
-    "OutInterface", "Patch", "Physdev", "Protocol4", "Recent", "Redirect", "Reject", "Rule", "Scheduled", "SetMark",
-    "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables", "Target", "tables",
+    "TRACKING", "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "Goto",
+    "ICMPv6Type", "InInterface", "Jump", "Mark", "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter",
+    "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Physdev", "Protocol4", "Recent", "Redirect", "Reject",
+    "ReversePath", "Rule", "Scheduled", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables",
+    "Target", "tables",
 ]  # fmt: skip
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -78,6 +81,14 @@ class Surroundings(Protocol):
 
     def is_local(self, address: str) -> bool:
         """Whether the address is the machine's own."""
+        ...
+
+    def is_local_on(self, address: str, device: str) -> bool:
+        """Whether the address is on that device of the machine."""
+        ...
+
+    def leads_back(self, skb: Skb) -> bool:
+        """Whether an answer to the packet's source would leave by the device that the packet came by (`rpfilter`)."""
         ...
 
     def happens(self, probability: float) -> bool:
@@ -178,7 +189,8 @@ class Protocol4(msgspec.Struct, frozen=True, gc=False):
         return f"{_not(self.invert)}-p {_PROTOCOL.get(self.name, self.name.lower())}"
 
 
-_PROTOCOL = {"ICMPv6": "ipv6-icmp"}
+_PROTOCOL = {"ICMPv6": "ipv6-icmp", "IPIP": "4"}
+"""Names that differ from the packet's. Number 4 is printed as /etc/protocols calls it, if it does (`ipencap`)."""
 
 
 class L4(msgspec.Struct, frozen=True, gc=False):
@@ -273,16 +285,53 @@ class CtState(msgspec.Struct, frozen=True, gc=False):
 
 
 class AddrType(msgspec.Struct, frozen=True, gc=False):
-    """`-m addrtype --src-type LOCAL` or `--dst-type LOCAL`: an address of this machine. `side` is `src` or `dst`."""
+    """`-m addrtype --src-type LOCAL` or `--dst-type LOCAL`: an address of this machine. `side` is `src` or `dst`;
+    with `out_only` (`--limit-iface-out`) only the addresses of the device that the packet leaves by count.
+    """
 
     side: str
     invert: bool = False
+    out_only: bool = False
 
     def test(self, skb: Skb, at: Surroundings) -> bool:
-        return at.is_local(skb.src if self.side == "src" else skb.dst) != self.invert
+        address = skb.src if self.side == "src" else skb.dst
+        own = at.is_local_on(address, skb.oif) if self.out_only else at.is_local(address)
+        return own != self.invert
 
     def __str__(self) -> str:
-        return f"-m addrtype {_not(self.invert)}--{self.side}-type LOCAL"
+        limit = " --limit-iface-out" if self.out_only else ""
+        return f"-m addrtype {_not(self.invert)}--{self.side}-type LOCAL{limit}"
+
+
+class ReversePath(msgspec.Struct, frozen=True, gc=False):
+    """`-m rpfilter --validmark`: whether an answer would leave by the device the packet came by; inverted, whether the
+    packet claims a source that does not live there.
+    """
+
+    invert: bool = False
+
+    def test(self, skb: Skb, at: Surroundings) -> bool:
+        return at.leads_back(skb) != self.invert
+
+    def __str__(self) -> str:
+        return f"-m rpfilter --validmark{' --invert' if self.invert else ''}"
+
+
+class ICMPv6Type(msgspec.Struct, frozen=True, gc=False):
+    """`-m icmp6 --icmpv6-type N`."""
+
+    number: int
+
+    def test(self, skb: Skb, at: Surroundings) -> bool:
+        header = skb.packet.headers[1] if len(skb.packet.headers) > 1 else None
+        return isinstance(header, ICMP) and _ICMPV6.get(header.message, 1) == self.number
+
+    def __str__(self) -> str:
+        return f"-m icmp6 --icmpv6-type {self.number}"
+
+
+_ICMPV6 = {"echo-request": 128, "echo-reply": 129, "fragmentation-needed": 2, "time-exceeded": 3}
+"""The types of the messages that are walked; all others say that something cannot be reached: 1."""
 
 
 class Statistic(msgspec.Struct, frozen=True, gc=False):
@@ -430,6 +479,13 @@ class Jump(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"-j {self.chain}"
+
+
+class Goto(Jump, frozen=True, gc=False):
+    """`-g CHAIN`: go on in a user chain for good; when it says nothing, the chain that jumped to this one goes on."""
+
+    def __str__(self) -> str:
+        return f"-g {self.chain}"
 
 
 class SetMark(msgspec.Struct, frozen=True, gc=False):

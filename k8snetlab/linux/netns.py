@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from k8snetlab.address import number
 from k8snetlab.errors import UnknownName
 from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
@@ -47,6 +48,7 @@ from k8snetlab.linux.netfilter import (
     Chains,
     Dnat,
     Final,
+    Goto,
     Line,
     Masquerade,
     NoTrack,
@@ -150,6 +152,13 @@ class Namespace:
 
     def is_local(self, address: str) -> bool:
         return self.host.is_local(address)
+
+    def is_local_on(self, address: str, device: str) -> bool:
+        return self.host.owned.get(address) == device
+
+    def leads_back(self, skb: Skb) -> bool:
+        route = self.host.find(skb.src, skb.dst, skb.mark)
+        return skb.iif == "lo" or (route is not None and route.device == skb.iif)
 
     def happens(self, probability: float) -> bool:
         return self.world.choose(probability)
@@ -397,6 +406,9 @@ class Namespace:
             return
         if not (yield from self._hook("INPUT", skb)):
             return
+        if skb.protocol == "IPIP":
+            yield from self._out_of_ip(skb)
+            return
         ends = self.host.tunnels.get((skb.version, skb.dport), ()) if skb.protocol == "UDP" else ()
         if not ends:
             yield from self._deliver(skb)
@@ -404,6 +416,20 @@ class Namespace:
             yield from self._decrypt(ends[0], skb)
         else:
             yield from self._decapsulate(ends, skb)
+
+    def _out_of_ip(self, skb: Skb) -> Steps:
+        """IP in IP: the device takes packets from anybody to any address of the machine."""
+        link = next((link for link in self.host.links if link.kind is LinkKind.IPIP and link.up), None)
+        if link is None:
+            yield from self._answer_error(skb, "port-unreachable")
+            why = f"no device of {self.name} takes IP in IP: the kernel answers port unreachable"
+            yield Step(self.name, skb.iif, Action.REJECT, skb.packet, why)
+            return
+        inner = Skb(skb.packet.popped(), link.name)
+        inner.mark = skb.mark
+        why = f"{link.name} takes the outer header off: 20 bytes less"
+        yield Step(self.name, link.name, Action.DECAPSULATE, inner.packet, why)
+        self.world.later(self._ip_receive(inner))
 
     def _decapsulate(self, ends: tuple[Link, ...], skb: Skb) -> Steps:
         """Tunnel devices hold the port, whatever address the packet came to; its network identifier says which."""
@@ -561,7 +587,7 @@ class Namespace:
     def _select(self, device: str, towards: str) -> str:
         """The address of a device to use as source: one whose network holds the next hop, else its first, else
         another device's (`inet_select_addr`). The loopback's own is for nobody else; in IPv6 an address is its own
-        best source (RFC 6724, section 5, rule 1).
+        best source (RFC 6724, section 5, rule 1), and of other devices the one that is most like the destination.
         """
         family = 6 if ":" in towards else 4
         if family == 6 and towards in self.host.owned:
@@ -574,7 +600,10 @@ class Namespace:
         if own:
             return own[0].ip
         others = (a for other in self.host.links if other.up or family == 4 for a in other.addresses)
-        return next((a.ip for a in others if a.family == family and a.scope == "global"), "")
+        held = [a.ip for a in others if a.family == family and a.scope == "global"]
+        if family == 6 and held:  # the longest common prefix (rule 8); of the same length, the first
+            return min(held, key=lambda ip: (number(ip) ^ number(towards)).bit_length())
+        return held[0] if held else ""
 
     def output(self, packet: Packet, why: str) -> Steps:
         """A packet from a socket, or from the kernel itself, sets out."""
@@ -601,12 +630,21 @@ class Namespace:
                 route = self._lookup(skb, skb.routed)
                 refused = self._no_way_out(skb, route)
                 if refused or route is None:
-                    why = f"{refused}; what the rules made of the packet is lost without a word"
-                    yield Step(self.name, "", Action.DROP, skb.packet, why)
+                    yield self._astray(skb, refused)
                     return
                 skb.oif = route.device
         yield Step(self.name, skb.oif, Action.ROUTE, skb.packet, _routed(skb.dst, route))
         yield from self._leave(skb, route)
+
+    def _astray(self, skb: Skb, why: str) -> Step:
+        """What the rules made of a packet has no way out. A program that sends by UDP, or a ping, is told so by its
+        call; TCP and SCTP take it for lost, and try again.
+        """
+        if skb.protocol in ("TCP", "SCTP"):
+            said = f"{why}; what the rules made of the packet is lost without a word"
+            return Step(self.name, "", Action.DROP, skb.packet, said)
+        said = f"{why}, where the rules would have it: it does not leave {self.name}"
+        return Step(self.name, "", Action.UNREACHABLE, skb.packet, said)
 
     def _no_way_out(self, skb: Skb, route: Route | None) -> str:
         """Why what the machine itself sends cannot go by this route, or nothing."""
@@ -659,7 +697,7 @@ class Namespace:
         """
         if not _is_fragment(skb.ip):
             self.cuts += 1
-        kept = mtu if link.vxlan is not None else skb.joined or mtu
+        kept = mtu if link.vxlan is not None or link.kind is LinkKind.IPIP else skb.joined or mtu
         pieces = fragments(skb.packet, min(mtu, skb.cut or mtu, kept), self.cuts)
         why = f"{skb.packet.length} bytes do not fit the MTU of {link.name}, {mtu}: cut into {len(pieces)} fragments"
         if skb.packet.length <= mtu:
@@ -675,6 +713,9 @@ class Namespace:
             yield from self._encrypt(link, mtu=route.mtu or link.mtu, skb=skb, packet=packet)
             return
         hop = route.via or skb.dst
+        if link.kind is LinkKind.IPIP:
+            yield from self._into_ip(link, hop, packet, skb.mark)
+            return
         mac = yield from self._neighbour(link, hop, skb.src)
         if mac is None:
             yield from self._unanswered(link, hop, skb, packet)
@@ -874,6 +915,21 @@ class Namespace:
         sent = Skb(outer)
         sent.mark = mark
         self.world.later(self._output(sent, f"{link.name} sends it to {peer.endpoint} in UDP"))
+
+    def _into_ip(self, link: Link, remote: str, packet: Packet, mark: int) -> Steps:
+        """IP in IP: the gateway is the machine to send to. Time to live and DF are those of the inner packet."""
+        inner = packet.ip
+        route = self.host.find(remote)
+        source = self.source_for(remote)
+        if isinstance(inner, IPv6) or not source or (route is not None and route.device == link.name):
+            why = f"{link.name} finds no way to {remote} beyond itself, or the packet is not IPv4: nobody is told"
+            yield Step(self.name, link.name, Action.LOST, packet, why)
+            return
+        outer = packet.pushed(IPv4(source, remote, "IPIP", inner.ttl, inner.df))
+        yield Step(self.name, link.name, Action.ENCAPSULATE, outer, f"to the machine {remote}: 20 bytes more")
+        skb = Skb(outer)
+        skb.mark = mark
+        self.world.later(self._output(skb, f"{link.name} sends the packet to {remote} in another one"))
 
     # Netfilter and conntrack
 
@@ -1139,7 +1195,8 @@ class Namespace:
                 else:
                     if jump:
                         steps.append(Step(where, device, Action.RULE, skb.packet, says, rule))
-                        callers.append(lines)
+                        if rule.target.__class__ is not Goto:
+                            callers.append(lines)
                         lines = iter((built.get(jump) or chains[jump]).lines(skb))
                         break
                     target = rule.target

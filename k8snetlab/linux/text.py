@@ -26,7 +26,7 @@ from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
 from k8snetlab.linux.ipset import IpSetEntry
 from k8snetlab.linux.ipvs import Destination, Director, RealServer, VirtualServer
-from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour, Responder
+from k8snetlab.linux.link import TUNNELS, Address, FdbEntry, Link, LinkKind, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
 from k8snetlab.linux.wireguard import WireguardPeer, wg_show, wg_showconf
@@ -87,6 +87,7 @@ def ip_link_details(host: Host) -> str:
 
 def _first_line(link: Link, mode: str) -> str:
     name = f"{link.name}@{_other_end(link)}" if link.peer_index else link.name
+    name += "@NONE" if link.kind is LinkKind.IPIP else ""
     flags = _FLAGS.get(link.kind, "BROADCAST,MULTICAST") + ("" if link.arp else ",NOARP")
     up = ",UP,LOWER_UP" if link.up else ""
     master = f"master {link.master} " if link.master else ""
@@ -105,6 +106,7 @@ def _other_end(link: Link) -> str:
 _FLAGS = {
     LinkKind.LOOPBACK: "LOOPBACK",
     LinkKind.DUMMY: "BROADCAST,NOARP",
+    LinkKind.IPIP: "NOARP",
     LinkKind.WIREGUARD: "POINTOPOINT,NOARP",
 }
 
@@ -114,6 +116,8 @@ def _second_line(link: Link, netns: dict[str, int]) -> str:
         return f"    link/loopback {link.mac} brd 00:00:00:00:00:00"
     if link.kind is LinkKind.WIREGUARD:
         return "    link/none"
+    if link.kind is LinkKind.IPIP:
+        return "    link/ipip 0.0.0.0 brd 0.0.0.0"
     abroad = link.kind is LinkKind.VETH and link.peer is not None and link.peer.host in netns
     other = f" link-netnsid {netns[link.peer.host]}" if abroad and link.peer is not None else ""
     return f"    link/ether {link.mac} brd ff:ff:ff:ff:ff:ff{other}"
@@ -137,8 +141,7 @@ def _qdisc(link: Link) -> str:
 def _state(link: Link) -> str:
     if not link.up:
         return "DOWN"
-    endless = (LinkKind.LOOPBACK, LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.WIREGUARD)
-    return "UNKNOWN" if link.kind in endless else "UP"
+    return "UNKNOWN" if link.kind in (LinkKind.LOOPBACK, *TUNNELS) else "UP"
 
 
 def _address(address: Address, link: Link) -> str:
@@ -160,6 +163,8 @@ def _kind(link: Link) -> Iterator[str]:
         of = link.vxlan
         learning = "" if of.learning else "nolearning "
         yield f"vxlan id {of.vni} local {of.local} dev {of.device} srcport 0 0 dstport {of.port} {learning}ttl auto"
+    elif link.kind is LinkKind.IPIP:
+        yield "ipip any remote any local any ttl inherit nopmtudisc"
     elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY, LinkKind.WIREGUARD):
         yield str(link.kind)
     if link.master:
@@ -393,9 +398,9 @@ def conntrack_list(conntrack: Conntrack) -> str:
     return _text(_connection(connection) for connection in conntrack)
 
 
-_NUMBER = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
-_UNANSWERED = {"TCP": "120 SYN_SENT", "SCTP": "3 COOKIE_WAIT", "UDP": "30", "ICMP": "30", "ICMPv6": "30"}
-_ANSWERED = {"TCP": "432000 ESTABLISHED", "SCTP": "210 ESTABLISHED", "UDP": "30", "ICMP": "30", "ICMPv6": "30"}
+_NUMBER = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4}
+_UNANSWERED = {"TCP": "120 SYN_SENT", "SCTP": "3 COOKIE_WAIT", "UDP": "30", "ICMP": "30", "ICMPv6": "30", "IPIP": "600"}
+_ANSWERED = {**_UNANSWERED, "TCP": "432000 ESTABLISHED", "SCTP": "210 ESTABLISHED"}
 _ASSURED = ("TCP", "SCTP")
 """Protocols whose answered connections are kept even when the table is full; UDP must talk for two seconds first."""
 
@@ -407,7 +412,7 @@ def _connection(connection: Connection) -> str:
     answered = connection.seen_reply
     echo, reply = _ECHO.get(protocol, (0, 0))
     parts = (
-        f"{protocol.lower():<8} {_NUMBER[protocol]}",
+        f"{'unknown' if protocol == 'IPIP' else protocol.lower():<8} {_NUMBER[protocol]}",
         (_ANSWERED if answered else _UNANSWERED)[protocol],
         _tuple(connection.original, echo),
         "" if answered else "[UNREPLIED]",
@@ -423,7 +428,7 @@ def _tuple(of: Tuple, icmp_type: int) -> str:
     addresses = f"src={of.src} dst={of.dst}"
     if of.protocol in _ECHO:
         return f"{addresses} type={icmp_type} code=0 id={of.sport or of.dport}"
-    return f"{addresses} sport={of.sport} dport={of.dport}"
+    return addresses if of.protocol == "IPIP" else f"{addresses} sport={of.sport} dport={of.dport}"
 
 
 # iptables-save

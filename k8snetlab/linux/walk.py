@@ -25,13 +25,13 @@ from k8snetlab.errors import LabError
 from k8snetlab.linux.balancing import Balancer, Dialled
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.host import Found, Host, Network
-from k8snetlab.linux.link import Link, LinkKind
+from k8snetlab.linux.link import Link, LinkKind, link_local
 from k8snetlab.linux.netns import PASSING, Namespace, Steps
 from k8snetlab.linux.redirecting import Redirector
 from k8snetlab.linux.route import RouteType
 from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, IPv4, IPv6, Packet, Ports, WireGuard
+from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, IPv4, IPv6, Packet, Ports
 from k8snetlab.trace import FATES, Action, Client, Step, Verdict
 
 __all__ = ["Arrival", "Exchange", "World", "every", "exchange"]
@@ -211,7 +211,7 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
         return True
     here = any(own.ip == address for own in link.addresses)  # several devices may have the same address
     if family(address) == 6:
-        return here
+        return here or address == link_local(link.mac)
     if sender and there.refused_source(sender, address, link.name):
         return False
     if address in there.owned and not address.startswith("127."):
@@ -382,7 +382,7 @@ def _ending(
         where = f"{lost.where}: {lost.why}" if lost is not None else "nothing came back"
         return Verdict.TIMEOUT, Client.TIMEOUT, f"the answer is lost: {where}"
     if last is not None and last.action is Action.UNREACHABLE and (last.where, last.device) == (client, ""):
-        tunnelled = any(isinstance(header, VXLAN | WireGuard) for header in last.packet.headers)
+        tunnelled = sum(isinstance(header, IPv4 | IPv6) for header in last.packet.headers) > 1
         return fate, Client.TIMEOUT if tunnelled else Client.UNREACHABLE, reason
     return fate, Client.TIMEOUT, reason
 

@@ -73,12 +73,12 @@ list chain ip nat POSTROUTING
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
 SPARED = (
-    "counters", "nftables", "rule trace", "ipset", "CNI plugins", "WireGuard devices", "socket load balancing by eBPF",
-    "packet load balancing by eBPF",
+    "counters", "nftables", "rule trace", "ipset", "CNI plugins", "WireGuard devices", "IPIP devices",
+    "socket load balancing by eBPF", "packet load balancing by eBPF",
 )  # fmt: skip
 """What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
 in pods by itself, few networks have sets or tables of nftables, only proxy mode ebpf has such programs, and WireGuard
-is in the walk alone.
+and IPIP are in the walk alone.
 """
 
 
@@ -157,6 +157,7 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     yield _tried(
         lab, "WireGuard devices", ["ip", "-batch", "-"], "link add name w type wireguard\n", "devices can be made"
     )
+    yield _tried(lab, "IPIP devices", ["ip", "-batch", "-"], "link add name i type ipip\n", "devices can be made")
     yield _plugins()
     refused = lab.sockets_refused()
     says = "programs at connect() and sendmsg() are loaded and attached, without a compiler"

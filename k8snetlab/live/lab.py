@@ -34,6 +34,7 @@ from k8snetlab.address import family
 from k8snetlab.cluster import Cluster
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network, families
+from k8snetlab.linux.link import LinkKind
 from k8snetlab.linux.netfilter import Recent
 from k8snetlab.live import kernel_trace, sockets
 from k8snetlab.live.capture import Capture, Frame
@@ -89,6 +90,10 @@ class Lab:
         if programmed:
             message = "a lab has none of Cilium's programs at the devices of pods, so the walk alone goes by identity"
             raise CannotDo(Problem(message, object=", ".join(programmed[:3]), field="datapath"))
+        wrapping = [host.name for host in self.network.values() for link in host.links if link.kind is LinkKind.IPIP]
+        if wrapping:
+            message = "a lab makes no IPIP devices: no kernel it was tried on has them, so the walk alone does"
+            raise CannotDo(Problem(message, object=", ".join(wrapping[:3]), field="ipip"))
         for field, (program, package) in PROGRAMS.items():
             if any(getattr(host, field) for host in self.network.values()) and shutil.which(program) is None:
                 raise CannotDo(Problem(f"there is no program {program}: install the package {package}", field=field))

@@ -384,7 +384,7 @@ def _route(host: Host, route: Route) -> str:
         str(route.block()),
         f"via {route.via}" if route.via and not route.hops else "",
         f"dev {route.device}" if route.device and not route.hops else "",
-        f"proto {route.protocol}",
+        f"proto {_PROTOCOL.get(route.protocol, route.protocol)}",
         f"scope {route.scope}" if route.family == 4 and not refused else "",
         f"src {route.source}" if route.source else "",
         _metric(route),
@@ -393,6 +393,10 @@ def _route(host: Host, route: Route) -> str:
         *(_hop(host, hop) for hop in route.hops),
     )
     return " ".join(part for part in parts if part)
+
+
+_PROTOCOL = {"kernel": 2, "boot": 3, "static": 4, "bird": 12}
+"""Who wrote a route, by number: of several lines at once, `ip` takes a name after a number for that number."""
 
 
 def _metric(route: Route) -> str:

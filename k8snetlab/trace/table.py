@@ -69,6 +69,8 @@ def brief(packet: Packet) -> tuple[str, ...]:
     if len(headers) > 3 and isinstance(headers[2], VXLAN | WireGuard):
         outer = f"{headers[2]}: {ip}"
         return (outer, *brief(Packet(headers[3:], packet.payload)))
+    if ip.protocol == "IPIP" and not ip.offset:
+        return (f"IP in IP: {ip}", *brief(Packet(headers[1:], packet.payload)))
     return (_brief(ip, Packet(headers[1:])),)
 
 

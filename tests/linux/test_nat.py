@@ -182,6 +182,12 @@ FLOWS = (
     Flow("nobody has the new address: next to the machine, masqueraded", ruled(service("172.18.0.99"), OUT), "a", VIP,
          ending=UNREACHED),
     Flow("nobody has the new address: from the machine", ruled(service("172.18.0.99")), "m1", VIP, ending=UNREACHED),
+    *(
+        Flow(f"a program that sends by UDP is told of a new address that leads nowhere: {kind}",
+             add(ruled(udp("10.99.0.1")), "m1", routes=(Route("10.99.0.0/16", type=kind),)), "m1", VIP, 53, "UDP",
+             ending=UNREACHED, says="where the rules would have it")
+        for kind in (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT)
+    ),
     Flow("no route to the new address", ruled(service("10.99.0.1")), "a", VIP, ending=UNREACHED),
     Flow("a route that refuses the new address", dead_end(), "a", VIP, ending=UNREACHED),
     Flow("a blackhole behind it", dead_end(RouteType.BLACKHOLE), "a", VIP, ending=SILENT),

@@ -81,22 +81,22 @@ def test_connected_routes_come_before_gateways() -> None:
         "link set dev lo up",
         "link set dev eth0 up",
         "address add 192.0.2.1/24 dev eth0 scope global brd + noprefixroute",
-        "route add 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.1",
-        "route add 0.0.0.0/0 via 192.0.2.2 dev eth0 proto boot scope global",
+        "route add 192.0.2.0/24 dev eth0 proto 2 scope link src 192.0.2.1",
+        "route add 0.0.0.0/0 via 192.0.2.2 dev eth0 proto 3 scope global",
     ]
 
 
 def test_a_gateway_that_no_route_covers_is_onlink() -> None:
     """The kernel would refuse it otherwise, though it keeps such a route when the covering one is deleted."""
     there = host(GATEWAY)
-    assert "route add 0.0.0.0/0 via 192.0.2.2 dev eth0 proto boot scope global onlink" in script(bare(there), there).ip
+    assert "route add 0.0.0.0/0 via 192.0.2.2 dev eth0 proto 3 scope global onlink" in script(bare(there), there).ip
 
 
 def test_a_lost_route_is_deleted_and_nothing_else_happens() -> None:
     """A what-if costs one command."""
     whole = host(CONNECTED, GATEWAY)
     assert lines(script(whole, whole.without(GATEWAY)).ip) == [
-        "route del 0.0.0.0/0 via 192.0.2.2 dev eth0 proto boot scope global"
+        "route del 0.0.0.0/0 via 192.0.2.2 dev eth0 proto 3 scope global"
     ]
 
 
@@ -107,14 +107,14 @@ def test_routes_go_and_come_with_their_device() -> None:
     assert lines(script(whole, down).ip) == ["link set dev eth0 down"]
     assert lines(script(down, whole).ip) == [
         "link set dev eth0 up",
-        "route add 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.1",
+        "route add 192.0.2.0/24 dev eth0 proto 2 scope link src 192.0.2.1",
     ]
 
 
 def test_refusing_routes_have_no_device() -> None:
     """A blackhole is said by its type."""
     there = host(Route("203.0.113.0/24", type=RouteType.BLACKHOLE))
-    assert "route add blackhole 203.0.113.0/24 proto boot" in lines(script(bare(there), there).ip)
+    assert "route add blackhole 203.0.113.0/24 proto 3" in lines(script(bare(there), there).ip)
 
 
 def test_a_multipath_route_names_its_next_hops() -> None:
@@ -133,7 +133,7 @@ def test_no_program_answers_for_addresses_of_others() -> None:
 def test_the_kernels_own_ipv6_routes_have_its_metric() -> None:
     """256 for connected routes, as `ip -6 route` shows it."""
     there = host(Route("2001:db8::/64", "eth0", scope="link", protocol="kernel", family=6))
-    assert "route add 2001:db8::/64 dev eth0 proto kernel metric 256" in lines(script(bare(there), there).ip)
+    assert "route add 2001:db8::/64 dev eth0 proto 2 metric 256" in lines(script(bare(there), there).ip)
 
 
 TUNNEL = Link("flannel.1", 3, LinkKind.VXLAN, "02:00:00:00:00:01", 1450, vxlan=Vxlan(1, "192.0.2.1", "eth0", 8472))
