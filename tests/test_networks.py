@@ -15,12 +15,16 @@ from k8snetlab.errors import BadOption, UnknownName
 
 MTUS = {
     "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud bridge": 1500,
-    "cloud ptp": 1500, "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
+    "cloud ptp": 1500, "calico bgp": 1500, "calico ipip": 1480, "calico ipip-crosssubnet": 1480, "calico vxlan": 1450,
+    "calico vxlan-crosssubnet": 1450, "calico tor": 1500,
+    "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
     "cilium wireguard": 1500,
 }  # fmt: skip
 ON_THE_WIRE = {
     "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud bridge": 1042,
-    "cloud ptp": 1042, "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
+    "cloud ptp": 1042, "calico bgp": 1042, "calico ipip": 1062, "calico ipip-crosssubnet": 1042, "calico vxlan": 1092,
+    "calico vxlan-crosssubnet": 1042, "calico tor": 1042,
+    "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
     "cilium wireguard": 1162,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
@@ -57,7 +61,12 @@ def test_only_wireguard_hides_what_is_inside() -> None:
 
 def test_host_routes_end_at_a_router() -> None:
     """Tunnels and a provider's route table do not."""
-    assert [name for name in MTUS if not measured()[name].across] == ["bridge", "flannel host-gw", "cilium native"]
+    assert [name for name in MTUS if not measured()[name].across] == [
+        "bridge",
+        "flannel host-gw",
+        "calico bgp",
+        "cilium native",
+    ]
 
 
 def test_the_headers_are_those_on_the_wire() -> None:
@@ -74,8 +83,12 @@ def test_the_headers_are_those_on_the_wire() -> None:
         ("flannel", {"directrouting": "on"}, Entries(routes=1)),
         ("flannel", {"backend": "host-gw"}, Entries(routes=1)),
         ("bridge", {}, Entries(routes=1)),
+        ("calico", {"mode": "bgp"}, Entries(routes=1)),
+        ("calico", {"mode": "ipip"}, Entries(routes=1)),
+        ("calico", {"mode": "vxlan"}, Entries(routes=1, neighbours=1, fdb=1)),
+        ("calico", {"mode": "vxlan-crosssubnet"}, Entries(routes=1, neighbours=1, fdb=1)),
     ],
-    ids=["vxlan", "directrouting", "host-gw", "bridge"],
+    ids=["vxlan", "directrouting", "host-gw", "bridge", "bgp", "ipip", "calico-vxlan", "crosssubnet"],
 )
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_node_holds_so_much_for_each_other_node(
@@ -97,8 +110,9 @@ def test_wireguard_has_one_route_and_a_peer_for_each_other_node(nodes: int, fami
 
 @pytest.mark.parametrize("nodes", [2, 3, 9])
 def test_a_cloud_has_an_entry_for_every_node_on_its_router(nodes: int) -> None:
-    """And nothing on the nodes."""
+    """And nothing on the nodes. A router that speaks BGP has as many."""
     assert networks.entries("cloud", nodes) == Entries(router=nodes)
+    assert networks.entries("calico", nodes, topology="tor") == Entries(router=nodes)
 
 
 def test_what_one_more_node_costs_is_a_difference() -> None:

@@ -18,6 +18,8 @@ import typer
 import k8snetlab as k8s
 from k8snetlab.cli import output
 from k8snetlab.cni import VARIANTS as CNIS
+from k8snetlab.cni import Option as CniOption
+from k8snetlab.cni import named
 from k8snetlab.compile import IMPLEMENTATIONS, PROXIES
 from k8snetlab.errors import BadOption, LabError, Problem
 
@@ -35,6 +37,15 @@ def one_of(names: Iterable[str]) -> Callable[[str], list[str]]:
     return completed
 
 
+def options_of(cni: str) -> str:
+    """The options of a CNI in one line, with the values that they take."""
+    return f"{cni}: {', '.join(map(_said, named(cni).options))}"
+
+
+def _said(option: CniOption) -> str:
+    return f"{option.name}={'|'.join(option.values) or option.default or '…'}"
+
+
 Files: TypeAlias = Annotated[
     list[str], typer.Option("--file", "-f", metavar="F", help="A file, a folder, or - for standard input. Repeatable.")
 ]
@@ -42,7 +53,11 @@ CniName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help=f"The CNI: {', '.join(CNIS)}.", autocompletion=one_of(CNIS))
 ]
 CniOptions: TypeAlias = Annotated[
-    list[str] | None, typer.Option(metavar="K=V", help="An option of it, such as backend=host-gw. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        metavar="K=V",
+        help=f"An option of it. Repeatable. There are, by CNI: {'; '.join(map(options_of, CNIS))}.",
+    ),
 ]
 Proxy: TypeAlias = Annotated[
     str,

@@ -114,6 +114,7 @@ def _fits(as_: Story, at: str | None, device: str | None) -> None:
 # The state of machines, and objects
 
 PLAN = "plan"
+RIB = "rib"
 OTHER_WORDS = {
     "address": "addresses", "addr": "addresses", "link": "links", "route": "routes", "rule": "rules",
     "neighbour": "neighbours", "neighbors": "neighbours", "neighbor": "neighbours", "neigh": "neighbours",
@@ -121,7 +122,7 @@ OTHER_WORDS = {
 }  # fmt: skip
 """What people also call them."""
 
-SHOWABLE = (*rows.OF_MACHINES, PLAN, *KINDS)
+SHOWABLE = (*rows.OF_MACHINES, RIB, PLAN, *KINDS)
 
 
 Kind: TypeAlias = Annotated[
@@ -165,12 +166,17 @@ def show(
 
     Of machines: what `ip`, `bridge`, `iptables-save`, `nft` and so on would print on each node. Of the cluster: its
     objects as the controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its
-    addresses. As YAML an object has all defaults and everything that was allocated.
+    addresses. Under a CNI that speaks BGP: what each node, or with --node the router, has heard (rib). As YAML an
+    object has all defaults and everything that was allocated.
     """
     what = OTHER_WORDS.get(what, what)
     if what in rows.OF_MACHINES:
         _only(namespace is None, "--namespace", f"machines, and so their {what}, are in no namespace")
         _show_machines(cluster, what, node, as_)
+    elif what == RIB:
+        _only(namespace is None, "--namespace", "what is heard by BGP is in no namespace")
+        _only(as_ is not Shape.YAML, "-o", f"only objects are YAML, not the {what}")
+        _show_ribs(cluster, node, as_)
     elif what == PLAN:
         _only(namespace is None and node is None, "WHAT", "the plan is that of the whole cluster")
         _only(as_ is not Shape.YAML, "-o", "only objects are YAML, not the plan")
@@ -191,6 +197,16 @@ def _show_machines(cluster: k8s.Cluster, what: str, node: str | None, as_: Shape
         output.say(machines[0].show(what))
     else:
         output.say("\n\n".join(f"# {machine.host.name}\n{machine.show(what).rstrip()}" for machine in machines))
+
+
+def _show_ribs(cluster: k8s.Cluster, node: str | None, as_: Shape) -> None:
+    """What nodes, or one, have heard by BGP."""
+    names = [each.name for each in cluster.objects.nodes] if node is None else [node.removeprefix("node/")]
+    ribs = {name: cluster.rib(name) for name in names}
+    told = {name: "\n".join(map(str, held)) for name, held in ribs.items()}
+    text = told[names[0]] if node is not None else "\n\n".join(f"# {name}\n{said}" for name, said in told.items())
+    found = [{"host": name, **row} for name, held in ribs.items() for rib in held for row in rows.of_rib(rib)]
+    _answer(as_, RIB, node, text, found)
 
 
 def _show_objects(cluster: k8s.Cluster, kind: str, node: str | None, namespace: str | None, as_: Shape) -> None:

@@ -14,12 +14,13 @@ from typing import TypeAlias
 
 from k8snetlab import api
 from k8snetlab.address import AddressPlan
+from k8snetlab.cni import Rib
 from k8snetlab.linux.host import Host
 from k8snetlab.linux.netfilter import Tables
 from k8snetlab.linux.nftables import Table
 from k8snetlab.linux.route import Route
 
-__all__ = ["OF_MACHINES", "Row", "of_object", "of_plan"]
+__all__ = ["OF_MACHINES", "Row", "of_object", "of_plan", "of_rib"]
 
 Value: TypeAlias = str | int | bool | list[str] | None
 Row: TypeAlias = dict[str, Value]
@@ -372,6 +373,21 @@ def _slice(piece: api.EndpointSlice) -> Row:
 def _endpoints(each: api.Endpoints) -> Row:
     ports = (f"{port.port}/{port.protocol}" for subset in each.subsets for port in subset.ports)
     return {"ports": list(dict.fromkeys(ports)), "ready": list(each.ready), "not_ready": list(each.not_ready)}
+
+
+def of_rib(rib: Rib) -> list[Row]:
+    """A row for each path that a speaker of BGP knows."""
+    return [
+        {
+            "network": path.network,
+            "next_hop": path.next_hop,
+            "peer": path.peer,
+            "as_path": [str(number) for number in path.as_path],
+            "best": rib.best.get(path.network) == path,
+            "refused": path.refused,
+        }
+        for path in rib.paths
+    ]
 
 
 def of_plan(plan: AddressPlan) -> list[Row]:

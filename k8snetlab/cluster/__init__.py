@@ -83,7 +83,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def objects(self) -> controllers.Resolved:
         """Every object as the controllers leave it: pods with nodes and addresses, Services with theirs, slices."""
-        return controllers.resolved(self.manifests, plan_of(self.options), registry=self.registry)
+        ipam = cni.ipam_of(self.plugin)
+        return controllers.resolved(self.manifests, plan_of(self.options), ipam, self.registry)
 
     @cached_property
     def answer(self) -> Answer:
@@ -203,6 +204,18 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         that the CNI's configuration does not have.
         """
         return Attachments(self.layout, self.plugin, self.compiled, self.network).asked(name, command)
+
+    def rib(self, name: str) -> tuple[cni.Rib, ...]:
+        """What a node, or `router`, has heard by BGP, one value a family; `print` one for all its paths.
+
+        Raises `CannotDo` where nobody speaks BGP, and `UnknownName`.
+        """
+        plugin = self.plugin
+        found = plugin.rib(self.layout.cni_plan, name) if isinstance(plugin, cni.Speaking) else ()
+        if not found:
+            said = ", ".join(f"{key}={value}" for key, value in self.options.cni_options)
+            raise CannotDo(f"no node speaks BGP with CNI {plugin.name}{f' ({said})' if said else ''}")
+        return found
 
     @cached_property
     def plan(self) -> AddressPlan:

@@ -56,7 +56,17 @@ metadata: {{name: server}}
 spec:
   nodeName: node-2
   containers: [{{name: server, image: server, ports: [{{containerPort: {PORT}, protocol: UDP}}]}}]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: agent}}
+spec:
+  selector: {{matchLabels: {{app: agent}}}}
+  template:
+    metadata: {{labels: {{app: agent}}}}
+    spec: {{containers: [{{name: agent, image: agent}}]}}
 """
+"""Two pods that talk, and one on each node: some networks know of no node without pods."""
 
 POD_CIDRS: Mapping[int, str] = {4: "100.64.0.0/10", 6: "fd00:64::/44"}
 """Room for the pods of many nodes."""

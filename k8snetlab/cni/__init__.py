@@ -10,6 +10,7 @@ function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it wr
     bridge    host routes, one subnet only         1500                no
     flannel   VXLAN, or host routes                1450, or 1500       no
     cloud     the provider's route table           1500                no
+    calico    IPIP, or BGP, or VXLAN               1480, 1500, 1450    yes (its own chains)
     cilium    VXLAN, Geneve, or host routes        1500, routes 1450   yes, by identity
 
 To add one: a module with a class that fulfils `Cni`, and its line in `VARIANTS`.
@@ -24,17 +25,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from k8snetlab.address import Prefix
+from k8snetlab.cni.bgp import Rib
 from k8snetlab.cni.bridge import Bridge
+from k8snetlab.cni.calico import Calico
 from k8snetlab.cni.cilium import Cilium
 from k8snetlab.cni.cloud import Cloud
 from k8snetlab.cni.flannel import Flannel
-from k8snetlab.cni.plan import Machine, NetworkList, Option, Plan, Plugin, PolicyAttachment, Remote, Workload
+from k8snetlab.cni.ipam import Ipam, host_local
+from k8snetlab.cni.plan import (
+    Enforcement,
+    Machine,
+    NetworkList,
+    Option,
+    Plan,
+    Plugin,
+    PolicyAttachment,
+    Remote,
+    Workload,
+)
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
 __all__ = [
-    "VARIANTS", "Bridge", "Cilium", "Cloud", "Cni", "Configured", "Flannel", "Machine", "NetworkList", "Option", "Plan",
-    "Plugin", "PolicyAttachment", "Remote", "Routing", "Workload", "named", "told_to_router",
+    "VARIANTS", "Allocating", "Bridge", "Calico", "Cilium", "Cloud", "Cni", "Configured", "Enforcement", "Flannel",
+    "Ipam", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib", "Routing",
+    "Speaking", "Workload", "ipam_of", "named", "told_to_router",
 ]  # fmt: skip
 
 
@@ -49,6 +65,11 @@ class Cni(Protocol):
     @property
     def options(self) -> tuple[Option, ...]:
         """What can be chosen about it."""
+        ...
+
+    @property
+    def policies(self) -> PolicyAttachment:
+        """Where the rules of NetworkPolicies belong, if it enforces them."""
         ...
 
     @property
@@ -101,10 +122,36 @@ def told_to_router(plugin: Cni, plan: Plan) -> Part:
     return plugin.router(plan) if isinstance(plugin, Routing) else Part()
 
 
+@runtime_checkable
+class Allocating(Protocol):
+    """A CNI that gives pods their addresses in its own way, not out of the pod CIDR of each node."""
+
+    def addresses(
+        self, pool: Prefix, machines: Sequence[Machine], pods: Mapping[str, Sequence[str]], kept: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """The address of every pod: `ipam.Ipam` says of what."""
+        ...
+
+
+@runtime_checkable
+class Speaking(Protocol):
+    """A CNI whose nodes speak BGP."""
+
+    def rib(self, plan: Plan, name: str) -> tuple[Rib, ...]:
+        """What one speaker knows, by family. Raises `UnknownName`; nothing where nobody speaks."""
+        ...
+
+
+def ipam_of(plugin: Cni) -> Ipam:
+    """By what a CNI gives pods their addresses."""
+    return plugin.addresses if isinstance(plugin, Allocating) else host_local
+
+
 VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
     "bridge": Bridge.of,
     "flannel": Flannel.of,
     "cloud": Cloud.of,
+    "calico": Calico.of,
     "cilium": Cilium.of,
 }
 """The CNIs that exist, by name; each is made from its options."""

@@ -11,12 +11,33 @@ sections 1.2 and 2.1; the plugin's documentation in containernetworking/plugins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from k8snetlab.address import Prefix, hosts, number, text
+from k8snetlab.cni.plan import Machine
 from k8snetlab.errors import AddressInUse, BadOption, PoolExhausted, Problem
 
-__all__ = ["assigned", "block_of", "gateway", "next_free"]
+__all__ = ["Ipam", "assigned", "block_of", "gateway", "host_local", "next_free"]
+
+Ipam: TypeAlias = Callable[
+    [Prefix, Sequence[Machine], Mapping[str, Sequence[str]], Mapping[str, str]], Mapping[str, str]
+]
+"""From the pool of a family, the machines, the names of each machine's pods in the order they start, and the addresses
+some of them keep: the address of every pod, by its name. A pod without an entry has no address of that family. Raises
+`PoolExhausted`."""
+
+
+def host_local(
+    pool: Prefix, machines: Sequence[Machine], pods: Mapping[str, Sequence[str]], kept: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Each node gives out the addresses of its own pod CIDR, one after the other."""
+    found: dict[str, str] = {}
+    for machine in machines:
+        block, own = machine.pod_cidr(pool.family), pods.get(machine.name, ())
+        if block is not None and own:
+            found.update(assigned(block, own, {pod: kept[pod] for pod in own if pod in kept}))
+    return found
 
 
 def gateway(block: Prefix) -> str:

@@ -188,6 +188,7 @@ class Layout:
                 addresses=tuple(self._address(node.name, address) for address in node.addresses),
                 pod_cidrs=tuple(Prefix.of(block) for block in node.pod_cidrs),
                 annotations=node.metadata.annotations,
+                gateways=self.stations[node.name].segment.gateways,
             )
             for node in self.objects.nodes
         }

@@ -23,8 +23,8 @@ Nothing rolls out, restarts or waits; a CronJob has no pods between its times. G
 from __future__ import annotations
 
 from k8snetlab import api
+from k8snetlab.cni.ipam import Ipam, host_local
 from k8snetlab.controllers import addresses, assumed, exposure, ingress, machines, scheduler, workloads
-from k8snetlab.controllers.addresses import Ipam, host_local
 from k8snetlab.controllers.networks import Networks, Plan, networks_of
 from k8snetlab.controllers.registry import Registry
 from k8snetlab.controllers.resolved import Listener, Resolved, listens
@@ -60,7 +60,7 @@ def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam, registry: Regist
     nodes = machines.nodes(_of(given, api.Node), _of(given, api.Pod), networks)
     made = workloads.expanded(given, nodes)
     pods = scheduler.bound(made.pods, nodes)
-    pods = addresses.addressed(pods, nodes, ipam)
+    pods = addresses.addressed(pods, nodes, networks.pods, ipam)
     served = exposure.exposed(_of(given, api.Service), networks, registry.of(networks))
     served = ingress.ingressed(served, plan.pools, plan.ip_mode)
     pieces = _slices(served, pods, nodes, _of(given, api.EndpointSlice), _of(given, api.Endpoints))

@@ -1,7 +1,7 @@
 """Which address does this pod have?
 
-The CNI's IPAM decides, when the pod starts on its node. `host_local`, which most CNIs use, counts through the pod
-range of the node: the first address is the node's own, on its bridge, and pods get the following ones in the order
+The CNI's IPAM decides, when the pod starts on its node. `cni.ipam.host_local`, which most CNIs use, counts through the
+pod range of the node: the first address is the node's own, on its bridge, and pods get the following ones in the order
 they start. Other plugins cut the pod network differently, and so the IPAM is a parameter: a function from the pods of
 each node to addresses.
 
@@ -13,46 +13,36 @@ Not modelled: addresses asked for by annotation. Guide sections 1.2 and 2.1; CNI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from k8snetlab import api
 from k8snetlab.address import Prefix, canonical, family
-from k8snetlab.cni import ipam
+from k8snetlab.cni import Ipam, Machine
 from k8snetlab.errors import AddressInUse
 
-__all__ = ["Ipam", "addressed", "host_local"]
-
-Ipam: TypeAlias = Callable[[Sequence[api.Node], int, Mapping[str, Sequence[str]], Mapping[str, str]], Mapping[str, str]]
-"""From the nodes, a family (4 or 6), the keys of each node's pods in the order they start, and the addresses some of
-them keep: the address of every pod, by its key. A pod without an entry has no address of that family. Raises
-`PoolExhausted`."""
+__all__ = ["addressed"]
 
 
-def host_local(
-    nodes: Sequence[api.Node], of: int, pods: Mapping[str, Sequence[str]], kept: Mapping[str, str]
-) -> Mapping[str, str]:
-    """Each node gives out the addresses of its own pod range, one after the other."""
-    found: dict[str, str] = {}
-    for node in nodes:
-        block = next((each for each in map(Prefix.of, node.pod_cidrs) if each.family == of), None)
-        own = pods.get(node.name, ())
-        if block is not None and own:
-            found.update(ipam.assigned(block, own, {key: kept[key] for key in own if key in kept}))
-    return found
-
-
-def addressed(pods: Sequence[api.Pod], nodes: Sequence[api.Node], plugin: Ipam) -> tuple[api.Pod, ...]:
-    """The pods with addresses, phase and readiness, in the same order. Raises `AddressInUse` and `PoolExhausted`."""
+def addressed(
+    pods: Sequence[api.Pod], nodes: Sequence[api.Node], pools: Sequence[Prefix], ipam: Ipam
+) -> tuple[api.Pod, ...]:
+    """The pods with addresses of these pools, phase and readiness, in the same order. Raises `AddressInUse` and
+    `PoolExhausted`.
+    """
     kept = _kept(pods)
-    families = tuple(dict.fromkeys(Prefix.of(cidr).family for node in nodes for cidr in node.pod_cidrs))
+    machines = [
+        Machine(node.name, (), tuple(map(Prefix.of, node.pod_cidrs)), annotations=node.metadata.annotations)
+        for node in nodes
+    ]
+    families = dict.fromkeys(block.family for machine in machines for block in machine.pod_cidrs)
+    own_pools = [pool for of in families for pool in pools if pool.family == of]
     waiting: dict[str, list[str]] = {}
     for pod in pods:
         if pod.node_name and not pod.host_network and not pod.completed and (pod.ips or _starting(pod)):
             waiting.setdefault(pod.node_name, []).append(pod.key)
-    own = {of: plugin(nodes, of, waiting, kept[of]) for of in families}
+    own = {pool.family: ipam(pool, machines, waiting, kept[pool.family]) for pool in own_pools}
     by_name = {node.name: node for node in nodes}
     return tuple(_running(pod, by_name.get(pod.node_name), own) for pod in pods)
 

@@ -76,6 +76,10 @@ class _Unplugged(msgspec.Struct, frozen=True):
         return self.plugin.options
 
     @property
+    def policies(self) -> cni.PolicyAttachment:
+        return self.plugin.policies
+
+    @property
     def overhead(self) -> int:
         return self.plugin.overhead
 

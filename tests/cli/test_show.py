@@ -51,7 +51,17 @@ def test_any_machine_can_be_shown(shop: Run, name: str) -> None:
     assert "1: lo:" in result.stdout
 
 
-@pytest.mark.parametrize("what", SHOWABLE)
+@pytest.mark.parametrize("node", ["node-1", "node-2"])
+def test_what_was_heard_by_bgp_has_text_and_rows(shop: Run, document: Document, node: str) -> None:
+    """Every path of one speaker, its own blocks first of all; under a CNI without BGP it is refused."""
+    options = ("--cni", "calico", "--cni-option", "mode=bgp", "--node", node)
+    found = document(shop("show", "rib", *options, "-o", "json"))
+    assert [row["best"] for row in found["rows"]] == [True] * 3
+    assert len(shop("show", "rib", *options).stdout.splitlines()) == 3
+    assert "no node speaks BGP with CNI flannel" in shop("show", "rib", "--node", node).stderr
+
+
+@pytest.mark.parametrize("what", sorted({*SHOWABLE} - {"rib"}))
 def test_rows_follow_the_schema(shop: Run, document: Document, what: str) -> None:
     """Whatever can be shown has rows, all with the same fields."""
     found = document(shop("show", what, "-o", "json"))

@@ -29,32 +29,36 @@ def machine(number: int, *, zone: int = 18, families: Sequence[int] = (4,), mtu:
         pod_cidrs=tuple(blocks[of] for of in families),
         mtu=mtu,
         annotations={"flannel.alpha.coreos.com/backend-data": published, **own},
+        gateways=tuple(_gateway(addresses[of]) for of in families),
     )
 
 
-def plan(*machines: cni.Machine) -> cni.Plan:
-    """A plan of these machines; three in one subnet when none is given."""
+def plan(*machines: cni.Machine, first: int = 2) -> cni.Plan:
+    """A plan of these machines, each with its `workloads`, whose addresses begin with `first`; three machines in one
+    subnet when none is given.
+    """
     machines = machines or (machine(1), machine(2), machine(3))
     families = {block.family for each in machines for block in each.pod_cidrs}
     networks = tuple(block for block in CLUSTER if block.family in families)
-    return cni.Plan(machines, networks, workloads={each.name: workloads(each) for each in machines})
+    return cni.Plan(machines, networks, workloads={each.name: workloads(each, first=first) for each in machines})
 
 
-def workloads(of: cni.Machine, count: int = 2) -> tuple[cni.Workload, ...]:
-    """Pods `default/web-N`, `default/db-N`, … with the addresses .2, .3, … of the machine's pod CIDRs."""
+def workloads(of: cni.Machine, count: int = 2, first: int = 2) -> tuple[cni.Workload, ...]:
+    """Pods `default/web-N`, `default/db-N`, … with the addresses .2, .3, … (`first`, …) of the machine's pod CIDRs."""
     names = ("web", "db", *(f"pod{number}" for number in range(3, count + 1)))
     number = int(of.name.removeprefix("node")) - 1
     return tuple(
         cni.Workload(
             f"default/{name}-{number}", tuple(block.address(at) for block in of.pod_cidrs), labels={"app": name}
         )
-        for at, name in enumerate(names[:count], 2)
+        for at, name in enumerate(names[:count], first)
     )
 
 
-def node(plugin: cni.Cni, whole: cni.Plan, of: cni.Machine, count: int = 2) -> Host:
-    """The Host of one machine with `count` pods."""
-    return assembled(of.name, "machine", _underlay(of), plugin.node(whole, of, workloads(of, count)))
+def node(plugin: cni.Cni, whole: cni.Plan, of: cni.Machine, count: int | None = None) -> Host:
+    """The Host of one machine with the pods of the plan, or with `count` others."""
+    pods = workloads(of, count) if count is not None else whole.workloads[of.name]
+    return assembled(of.name, "machine", _underlay(of), plugin.node(whole, of, pods))
 
 
 def pod(plugin: cni.Cni, whole: cni.Plan, of: cni.Machine, workload: cni.Workload) -> Host:
@@ -69,7 +73,7 @@ def network(plugin: cni.Cni, whole: cni.Plan) -> Network:
     zones: dict[str, list[cni.Machine]] = {}
     for each in whole.machines:
         held[each.name] = node(plugin, whole, each)
-        for workload in workloads(each):
+        for workload in whole.workloads[each.name]:
             held[workload.name] = pod(plugin, whole, each, workload)
         zones.setdefault(_zone(each), []).append(each)
     for zone, there in zones.items():

@@ -6,6 +6,7 @@ import pytest
 
 from k8snetlab import api
 from k8snetlab.address import Prefix
+from k8snetlab.cni import Machine
 from k8snetlab.controllers import Plan, listens, resolved
 from k8snetlab.errors import AddressInUse, PoolExhausted
 from tests.controllers.example import cluster, node, own, pod, running, service, workload
@@ -84,9 +85,9 @@ def test_addresses_come_from_the_plugin() -> None:
     """Another IPAM gives other addresses: where they come from is the CNI's business."""
 
     def from_the_top(
-        nodes: Sequence[api.Node], of: int, pods: Mapping[str, Sequence[str]], kept: Mapping[str, str]
+        pool: Prefix, machines: Sequence[Machine], pods: Mapping[str, Sequence[str]], kept: Mapping[str, str]
     ) -> Mapping[str, str]:
-        keys = [key for node in nodes for key in pods.get(node.name, ()) if key not in kept]
+        keys = [key for machine in machines for key in pods.get(machine.name, ()) if key not in kept]
         return {**kept, **{key: Prefix.of("10.244.9.0/24").address(200 - at) for at, key in enumerate(keys)}}
 
     found = resolved(api.load(ONE, pod("a"), pod("b")), Plan(), from_the_top)

@@ -14,11 +14,17 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     ("cloud", "iptables", {}),
     ("cloud", "iptables", {"attach": "ptp"}),
     ("cloud", "iptables", {"source-dest-check": "on"}),
+    ("calico", "iptables", {"mode": "bgp"}),
+    ("calico", "iptables", {"mode": "bgp", "topology": "tor"}),
+    ("calico", "iptables", {"mode": "bgp", "peers_down": "node-1:node-2"}),
+    ("calico", "iptables", {"mode": "vxlan"}),
+    ("calico", "iptables", {"mode": "vxlan-crosssubnet"}),
     ("flannel", "nftables", {}),
     ("bridge", "nftables", {}),
 ]
 NAMES = [
     "flannel", "flannel host-gw", "bridge", "cloud", "cloud without bridges", "cloud with the provider's check",
+    "calico bgp", "calico bgp tor", "calico bgp less a session", "calico vxlan", "calico vxlan-crosssubnet",
     "flannel nftables", "bridge nftables",
 ]  # fmt: skip
 
