@@ -115,6 +115,12 @@ def test_a_cloud_has_an_entry_for_every_node_on_its_router(nodes: int) -> None:
     assert networks.entries("calico", nodes, topology="tor") == Entries(router=nodes)
 
 
+@pytest.mark.parametrize("name", ["bridge", "flannel vxlan", "flannel wireguard", "cloud bridge"])
+def test_most_networks_enforce_no_policy(name: str) -> None:
+    """The API server accepts NetworkPolicies all the same, and they have no effect."""
+    assert measured()[name].policies is cni.Enforcement.NONE
+
+
 def test_what_one_more_node_costs_is_a_difference() -> None:
     """A route, a neighbour and a forwarding entry on every node, or one entry on the router."""
     assert measured()["flannel vxlan"].one_more == Entries(routes=1, neighbours=1, fdb=1)
@@ -164,7 +170,7 @@ def test_the_table_prints_what_three_nodes_have_and_a_fourth_brings() -> None:
     lines = str(measured()).splitlines()
     assert re.split(r"  +", lines[0])[:5] == ["NETWORK", "MTU", "ADDED", "ENCRYPTED", "OTHER SUBNETS"]
     assert re.split(r"  +", lines[2]) == [
-        "flannel vxlan", "1,450", "50 B", "no", "yes", "2 +1", "2 +1", "2 +1", "0", "0", "0",
+        "flannel vxlan", "1,450", "50 B", "no", "yes", "none", "2 +1", "2 +1", "2 +1", "0", "0", "0",
     ]  # fmt: skip
     document = measured().as_dict()
     assert json.loads(json.dumps(document))["rows"][1]["encapsulation"] == 50

@@ -95,7 +95,8 @@ class Entries(msgspec.Struct, frozen=True):
 class Figures(msgspec.Struct, frozen=True):
     """What was measured of one network. `wire` is the length of the whole frame between nodes, `sent` that of the frame
     which the pod sent, both in bytes; `headers` are those on the wire, outermost first; `across` says whether nodes of
-    another subnet are reached; `one_more` is what each node and the router get for one node more.
+    another subnet are reached; `policies` by what NetworkPolicies are enforced; `one_more` is what each node and the
+    router get for one node more.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Figures(msgspec.Struct, frozen=True):
     encrypted: bool
     mtu: int
     across: bool
+    policies: cni.Enforcement
     three: Entries
     one_more: Entries
 
@@ -149,11 +151,20 @@ def _cells(row: Figures) -> list[str]:
         f"{row.encapsulation} B",
         "yes" if row.encrypted else "no",
         "yes" if row.across else "no",
+        str(row.policies),
         *(_grows(getattr(row.three, kind), getattr(row.one_more, kind)) for kind in kinds),
     ]
 
 
-HEAD = ["NETWORK", "MTU", "ADDED", "ENCRYPTED", "OTHER SUBNETS", *(each.upper() for each in Entries.__struct_fields__)]
+HEAD = [
+    "NETWORK",
+    "MTU",
+    "ADDED",
+    "ENCRYPTED",
+    "OTHER SUBNETS",
+    "POLICIES",
+    *(each.upper() for each in Entries.__struct_fields__),
+]
 
 
 def _grows(three: int, more: int) -> str:
@@ -213,6 +224,7 @@ def figures(plugin: str, *, family: int = 4, **options: str) -> Figures:
         encrypted=encode(wire.innermost) not in encode(wire),
         mtu=small.network[SERVER].link("eth0").mtu,
         across=_asked(_cluster(plugin, held, 2, family, 2), family).client is Client.OPEN,
+        policies=small.plugin.policies.backend,
         three=entries(plugin, 3, family=family, **options),
         one_more=entries(plugin, 4, family=family, **options) - entries(plugin, 3, family=family, **options),
     )

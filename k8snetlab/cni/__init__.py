@@ -8,7 +8,7 @@ function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it wr
 
     variant   between nodes                        pod MTU on 1500     enforces NetworkPolicy
     bridge    host routes, one subnet only         1500                no
-    flannel   VXLAN, or host routes                1450, or 1500       no
+    flannel   VXLAN, host routes, or WireGuard     1450, 1500, 1420    no
     cloud     the provider's route table           1500                no
     calico    IPIP, or BGP, or VXLAN               1480, 1500, 1450    yes (its own chains)
     cilium    VXLAN, Geneve, or host routes        1500, routes 1450   yes, by identity
