@@ -198,3 +198,14 @@ def test_a_shop_of_others_is_explained(run: Run, document: Document, shared: Pat
     assert len(nodes) == 2
     assert found["reply"]["steps"][-1]["action"] == "DELIVER"
     assert [each["probability"] for each in found["outcomes"]] == [1.0]
+
+
+def test_hubble_tells_flows(shop: Run) -> None:
+    """A line for each thing that Cilium's programs report, where there are any."""
+    asked = ("--from", "shop/web-0", "--to", "shop/db-0:5432", "-o", "hubble")
+    told = shop("trace", *asked, "--cni", "cilium").stdout.splitlines()
+    assert told and all(line.startswith("shop/web-0:") for line in told)
+    assert told[-1].endswith("to-endpoint FORWARDED (TCP Flags: SYN, ACK)")
+    refused = shop("trace", *asked)
+    assert refused.exit_code == 2
+    assert "flannel has none" in refused.stderr
