@@ -59,10 +59,13 @@ from k8snetlab.cni.bridge import MTU, mtu_of
 from k8snetlab.cni.felix import VXLAN_PORT, Encapsulation, Endpoint, ipsets, patches, veth_name
 from k8snetlab.cni.plan import (
     FIRST_INDEX,
+    Answer,
     Enforcement,
     Machine,
+    NetworkList,
     Option,
     Plan,
+    Plugin,
     PolicyAttachment,
     Workload,
     chosen,
@@ -373,6 +376,30 @@ class Calico(msgspec.Struct, frozen=True):
             addresses=tuple(Address(ip, 32 if family(ip) == 4 else 128) for ip in workload.addresses),
         )
         return Part(links=(loopback(), device), routes=tuple(_pod_routes(workload)))
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime is told on that machine: Calico's plugin, which asks its own for addresses; then two that
+        have nothing to do. The MTU is what Felix found out, unless it was chosen. The configuration is for version
+        0.3.1, and the plugin answers with the name of the node's end and the addresses.
+        """
+        own = {
+            "type": "calico",
+            "log_level": "info",
+            "log_file_path": "/var/log/calico/cni/cni.log",
+            "datastore_type": "kubernetes",
+            "nodename": machine.name,
+            "mtu": self.mtu,
+            "ipam": {"type": "calico-ipam"},
+            "policy": {"type": "k8s"},
+            "kubernetes": {"kubeconfig": "/etc/cni/net.d/calico-kubeconfig"},
+        }
+        found = {} if self.mtu else {"/var/lib/calico/mtu": f"{self.pod_mtu(machine)}"}
+        calico = Plugin(own, reads=found, answer=Answer.NODE_END)
+        return NetworkList(
+            "0.3.1",
+            "k8s-pod-network",
+            (calico, Plugin({"type": "portmap", "snat": True}), Plugin({"type": "bandwidth"})),
+        )
 
     # On the router
 

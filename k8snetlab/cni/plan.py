@@ -26,8 +26,8 @@ from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.link import Address
 
 __all__ = [
-    "UNENFORCED", "Enforcement", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment", "Remote",
-    "Workload", "chosen", "derived_mac", "number_of",
+    "UNENFORCED", "Answer", "Enforcement", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment",
+    "Remote", "Workload", "chosen", "derived_mac", "number_of",
 ]  # fmt: skip
 
 FIRST_INDEX = 3
@@ -129,14 +129,22 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
                 yield Remote(other, pods, via.ip)
 
 
+class Answer(StrEnum):
+    """What a plugin's answer to ADD names: all interfaces with their MACs, and gateways; or the node's end alone."""
+
+    WHOLE = "whole"
+    NODE_END = "node end"
+
+
 class Plugin(msgspec.Struct, frozen=True):
     """One plugin of a network: its configuration (`type` is the program's name), which configuration it hands over to
-    another plugin, and which files it reads for that.
+    another plugin, which files it reads for that, and how much it answers.
     """
 
     configuration: Mapping[str, Any]
     delegate: Mapping[str, Any] | None = None
     reads: Mapping[str, str] = {}
+    answer: Answer = Answer.WHOLE
 
 
 class NetworkList(msgspec.Struct, frozen=True):

@@ -173,6 +173,32 @@ def test_every_pod_was_plugged_in_and_is_well(network: str, families: str) -> No
                 assert shop.cni_call(workload.name, "CHECK").succeeded
 
 
+def test_calicos_plugin_names_the_nodes_end_and_the_addresses() -> None:
+    """No MAC, no gateway, no route: the pod's routes are the same everywhere. Two plugins pass it on."""
+    shop = bookshop("calico")
+    conversation = shop.cni_call(POD)
+    assert names(conversation.calls) == ["calico", ["calico-ipam"], "portmap", "bandwidth"]
+    address = shop.objects.pod(POD).ips[0]
+    end = shop.network[POD].link("eth0").peer
+    assert end is not None
+    assert answer(conversation) == {
+        "cniVersion": "0.3.1",
+        "interfaces": [{"name": end.link}],
+        "ips": [{"version": "4", "address": f"{address}/32"}],
+        "dns": {},
+    }
+
+
+def test_calicos_plugin_reads_the_mtu_that_felix_found() -> None:
+    """Unless one was chosen, which then stands in the configuration."""
+    found, chosen = (
+        bookshop().changed(cni="calico", cni_options=options).cni_call(POD).calls[0]
+        for options in ({"mode": "vxlan"}, {"mode": "vxlan", "mtu": "1400"})
+    )
+    assert (found.stdin["mtu"], found.reads) == (0, {"/var/lib/calico/mtu": "1450"})
+    assert (chosen.stdin["mtu"], chosen.reads) == (1400, {})
+
+
 # What CHECK finds
 
 
