@@ -9,8 +9,8 @@ Field names are those of the RFCs, save that IPv6's *hop limit* is called `ttl` 
 both. Every header knows its `length` in bytes.
 
 Not modelled: wrong checksums, IP options, IPv6 extension headers other than fragments, TCP options other than MSS,
-sequence numbers beyond the handshake. Guide section 2.1; RFC 791, 8200, 9293, 768, 792, 4443, 826, 7348; WireGuard's
-paper, section 5.4.
+sequence numbers beyond the handshake. Guide section 2.1; RFC 791, 8200, 9293, 768, 792, 4443, 826, 7348,
+4303; WireGuard's paper, section 5.4.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 
 __all__ = [
     "ARP",
+    "ESP",
     "ICMP",
     "SCTP",
     "TCP",
@@ -34,6 +35,7 @@ __all__ = [
     "IPv6",
     "Packet",
     "Ports",
+    "Sleeve",
     "WireGuard",
 ]
 
@@ -241,7 +243,47 @@ class WireGuard(msgspec.Struct, frozen=True):
         return f"WireGuard session {self.receiver:08x}"
 
 
-Header: TypeAlias = Ethernet | ARP | IPv4 | IPv6 | TCP | UDP | SCTP | ICMP | VXLAN | WireGuard
+class ESP(msgspec.Struct, frozen=True):
+    """RFC 4303 in transport mode with AES-GCM (RFC 4106): what follows is unreadable on the wire. Its bytes before and
+    after that are counted together: SPI 4, sequence number 4, initialisation vector 8, padding to a multiple of 4, pad
+    length and next header 2, integrity value 16: 34 and the `pad`.
+    """
+
+    layer: ClassVar[str] = "esp"
+    spi: int
+    pad: int = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire."""
+        return 34 + self.pad
+
+    def __str__(self) -> str:
+        return f"ESP spi {self.spi:#010x}"
+
+
+class Sleeve(msgspec.Struct, frozen=True):
+    """What Weave Net's router writes into UDP before a whole frame: the names of the sender, of the machine the frame
+    comes from and of the one it is for, 6 bytes each, and its length: 20 bytes. Encrypted (NaCl's secretbox), 8 bytes
+    of sequence number and 16 of tag are added, and only the sender can be read.
+    """
+
+    layer: ClassVar[str] = "sleeve"
+    sender: str
+    src: str
+    dst: str
+    encrypted: bool = False
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire."""
+        return 44 if self.encrypted else 20
+
+    def __str__(self) -> str:
+        return f"sleeve{' encrypted' if self.encrypted else ''} {self.src} > {self.dst}"
+
+
+Header: TypeAlias = Ethernet | ARP | IPv4 | IPv6 | TCP | UDP | SCTP | ICMP | VXLAN | WireGuard | ESP | Sleeve
 IPHeader: TypeAlias = IPv4 | IPv6
 Ports: TypeAlias = TCP | UDP | SCTP | ICMP
 

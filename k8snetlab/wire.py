@@ -8,7 +8,7 @@ IPv4, TCP, UDP, ICMP and ICMPv6, and CRC-32C for SCTP.
 An IPv6 neighbour question or answer (`ARP` with IPv6 addresses) is written as what it is, ICMPv6 inside IPv6. Sequence
 numbers are those of a handshake that starts at 0 on both sides, as Wireshark counts them.
 
-What is in WireGuard cannot be read in a capture, here as there: its bytes are noise of the right length.
+What is encrypted cannot be read in a capture, here as there: its bytes are noise of the right length.
 
 Not modelled: in a fragment the checksum of the whole datagram (written as 0) and the length that its UDP header states
 (that of the fragment); the state cookie of an SCTP INIT ACK. Guide section 2.1; RFC 791, 826, 1071, 4443, 4861, 7348,
@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.packet import (
     ARP,
+    ESP,
     ICMP,
     SCTP,
     TCP,
@@ -37,6 +38,7 @@ from k8snetlab.packet import (
     IPv4,
     IPv6,
     Packet,
+    Sleeve,
     WireGuard,
 )
 
@@ -46,7 +48,7 @@ ETHERTYPE_BRIDGED = 0x6558
 """What Geneve says of a whole Ethernet frame inside."""
 
 ETHERTYPES: Mapping[type[Header], int] = {IPv4: 0x0800, ARP: 0x0806, IPv6: 0x86DD}
-PROTOCOLS: Mapping[str, int] = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4}
+PROTOCOLS: Mapping[str, int] = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4, "ESP": 50}
 """Protocol numbers of the IP header (IANA)."""
 
 TCP_FLAGS: Mapping[str, int] = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, ".": 0x10, "U": 0x20, "E": 0x40, "W": 0x80}
@@ -132,6 +134,10 @@ def _encode(headers: Sequence[Header], payload: bytes, outer: IPHeader | None) -
             return struct.pack("!II", 0x08 << 24, first.vni << 8) + inner
         case WireGuard():
             return _sealed(first, inner)
+        case ESP():
+            return _esp(first, inner)
+        case Sleeve():
+            return _sleeve(first, inner)
 
 
 DATA_MESSAGE = 4
@@ -210,6 +216,25 @@ def _sctp(sctp: SCTP) -> bytes:
     chunk = struct.pack("!BBH", CHUNKS[sctp.chunk], 0, 4 + len(body)) + body
     head = struct.pack("!HHI", sctp.sport, sctp.dport, tag)
     return head + struct.pack("<I", _crc32c(head + bytes(4) + chunk)) + chunk
+
+
+def _esp(esp: ESP, inner: bytes) -> bytes:
+    """SPI and sequence number can be read; the rest looks random."""
+    following = PROTOCOLS["UDP"]  # transport mode: what is protected here is always a tunnel in UDP
+    hidden = inner + bytes(range(1, esp.pad + 1)) + bytes((esp.pad, following))
+    return struct.pack("!IIQ", esp.spi, 1, 1) + _unreadable(hidden + bytes(TAG))
+
+
+def _sleeve(sleeve: Sleeve, inner: bytes) -> bytes:
+    framed = _mac(sleeve.src) + _mac(sleeve.dst) + struct.pack("!H", len(inner)) + inner
+    if not sleeve.encrypted:
+        return _mac(sleeve.sender) + framed
+    return _mac(sleeve.sender) + struct.pack("!Q", 1) + _unreadable(bytes(TAG) + framed)
+
+
+def _unreadable(hidden: bytes) -> bytes:
+    """As many bytes, and noise to whoever has not the key. It is no real cipher: the same bytes each time."""
+    return shake_256(hidden).digest(len(hidden))
 
 
 def _icmp(icmp: ICMP, inner: bytes, outer: IPHeader | None) -> bytes:

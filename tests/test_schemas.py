@@ -8,7 +8,22 @@ from jsonschema import Draft202012Validator
 
 from k8snetlab import schemas
 from k8snetlab.errors import ManifestError, Problem, UnknownName
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Header, IPv4, IPv6, Packet, WireGuard
+from k8snetlab.packet import (
+    ARP,
+    ESP,
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    VXLAN,
+    Ethernet,
+    Header,
+    IPv4,
+    IPv6,
+    Packet,
+    Sleeve,
+    WireGuard,
+)
 from k8snetlab.trace import Action, Client, Outcome, Request, Step, Trace, Verdict
 from tests.handmade import LOSING, mac, network, traced
 
@@ -68,6 +83,8 @@ HEADERS: tuple[Header, ...] = (
     SCTP(4000, 3868),
     VXLAN(1),
     WireGuard(2**32 - 1, 15),
+    ESP(4097, 2),
+    Sleeve(mac(1), mac(1), mac(2), encrypted=True),
     ICMP("echo-request"),
     ICMP("fragmentation-needed", 1450, 0, ABOUT),
 )

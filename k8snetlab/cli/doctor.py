@@ -75,6 +75,7 @@ FEATURES: Mapping[str, tuple[str, str]] = {
     "nftables": ("nft_do_chain", "nf_tables"),
     "IPVS": ("ip_vs_conn_new", "ip_vs"),
     "IPIP": ("ipip_tunnel_xmit", "ipip"),
+    "Open vSwitch": ("ovs_dp_process_packet", "openvswitch"),
     "WireGuard": ("wg_xmit", "wireguard"),
     "eBPF": ("bpf_prog_load", ""),
 }

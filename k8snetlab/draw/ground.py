@@ -441,7 +441,7 @@ def _devices(host: Host) -> dict[str, list[Link]]:
             found["bridge"].append(link)
         elif link.kind is LinkKind.NIC:
             found["card"].append(link)
-        elif link.kind in TUNNELS:
+        elif link.kind in (LinkKind.DATAPATH, *TUNNELS):
             found["tunnel"].append(link)
     return found
 

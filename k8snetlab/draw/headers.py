@@ -16,7 +16,23 @@ from k8snetlab.draw.drawing import Drawing
 from k8snetlab.draw.lettering import fitted, width
 from k8snetlab.draw.marks import Box, Label, Mark, sheet
 from k8snetlab.draw.theme import Role, theme_of
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, Geneve, Header, IPv4, IPv6, Packet, WireGuard
+from k8snetlab.packet import (
+    ARP,
+    ESP,
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    VXLAN,
+    Ethernet,
+    Geneve,
+    Header,
+    IPv4,
+    IPv6,
+    Packet,
+    Sleeve,
+    WireGuard,
+)
 from k8snetlab.trace import FATES, Action, Step, Trace
 
 __all__ = ["Row", "headers", "rows"]
@@ -107,6 +123,8 @@ _KINDS: Mapping[type, tuple[str, Role]] = {
     VXLAN: ("VXLAN", Role.TUNNEL),
     Geneve: ("Geneve", Role.TUNNEL),
     WireGuard: ("WireGuard", Role.TUNNEL),
+    ESP: ("ESP", Role.TUNNEL),
+    Sleeve: ("sleeve", Role.TUNNEL),
 }
 
 
@@ -122,6 +140,10 @@ def _lines(header: Header) -> tuple[str, ...]:
             return (f"vni {header.vni}",)
         case WireGuard():
             return "inside: encrypted", f"padding {header.padding}"
+        case ESP():
+            return (f"spi {header.spi:#x}",)
+        case Sleeve():
+            return header.src, f"→ {header.dst}"
         case _:
             return (str(header).removeprefix("ICMP "),)
 

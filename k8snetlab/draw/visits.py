@@ -63,7 +63,7 @@ def _place(network: Network, step: Step) -> Place:
     if step.action in (Action.TRANSMIT, Action.RECEIVE, Action.BRIDGE, Action.ENCAPSULATE, Action.DECAPSULATE):
         for link in host.links:
             if link.name == step.device:
-                if link.master:
+                if link.master and link.kind is not LinkKind.VXLAN:
                     return step.where, link.master
                 return step.where, STACK if link.kind in (LinkKind.VETH, LinkKind.LOOPBACK) else link.name
     return step.where, STACK

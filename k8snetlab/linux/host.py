@@ -299,6 +299,11 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             if link.wireguard is not None
         }
 
+    @cached_property
+    def meshes(self) -> Mapping[int, Link]:
+        """The entrances to a mesh that are up, by the UDP port that they take frames from others at."""
+        return {link.mesh.port: link for link in self.links if link.mesh is not None and link.up}
+
     def sysctl(self, key: str) -> int:
         """A kernel setting, e.g. `net.ipv4.ip_forward`. A Host that does not state it is misbuilt: `LabError`."""
         try:
@@ -491,7 +496,7 @@ def sysctls(*devices: str) -> dict[str, int]:
 
 class Found(msgspec.Struct, frozen=True):
     """Who answered an ARP request: the machine, its device and MAC; and the bridge ports between, as `(machine,
-    bridge, port towards the answer, port towards the question)`.
+    bridge, port towards the answer, port towards the question)`; of a mesh its entrance and the machine behind it.
     """
 
     host: str
@@ -554,10 +559,11 @@ class Network(Mapping[str, Host]):
         """Another network, in which one machine has one entry less (`Host.without`); of a link, the other end of its
         cable notices.
         """
-        changed = [self.host(name).without(entry, family)]
+        changed = {name: self.host(name).without(entry, family)}
         if isinstance(entry, Link) and entry.peer is not None and entry.peer.host in self:
-            changed.append(self[entry.peer.host].unplugged(entry.peer.link))
-        return self.replacing(*changed)
+            other = entry.peer.host  # perhaps the same machine
+            changed[other] = changed.get(other, self[other]).unplugged(entry.peer.link)
+        return self.replacing(*changed.values())
 
 
 def families(host: Host) -> tuple[int, ...]:

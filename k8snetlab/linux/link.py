@@ -4,12 +4,16 @@ A link is a device of one machine as `ip link` shows it. A *veth* is one end of 
 another network namespace; a *nic* is plugged into a switch; a *bridge* is a switch in software, and devices with
 `master` set are its ports; a *vxlan* or *geneve* device wraps whole frames into UDP, an *ipip* device packets into
 packets (IP in IP: 20 bytes, and no frame inside); *loopback* leads back to the machine itself; a *dummy* leads nowhere,
-and is there to hold addresses.
+and is there to hold addresses; an *openvswitch* device is a switch whose flows a program writes (Open vSwitch's
+datapath), and no rule of netfilter is asked about what passes it.
 
 Neighbours (the ARP table: address → MAC) belong to a link, and so do the FDB entries of a vxlan device (MAC → remote
 machine) and of a bridge (MAC → port). Who asks for the MAC of an address is answered by the machine that has it, or by
 a program that listens for such questions on some device of another machine (`Responder`). A *wireguard* device has
 peers instead, and no use for MACs: see `wireguard`.
+
+Some devices are an entrance to a *mesh*: whatever frame comes to one is carried to a machine of the mesh that has its
+MAC behind it, perhaps by others that relay it. `Mesh` is what the router there has worked out.
 
 Not modelled: carrier loss, queueing disciplines, VLANs, bonding, spanning tree, offloads. Guide section 2.1;
 `ip-link(8)`, `bridge(8)`, RFC 2003, RFC 7348.
@@ -25,8 +29,8 @@ from k8snetlab.address import Prefix, family, text
 from k8snetlab.linux.wireguard import Wireguard
 
 __all__ = [
-    "TUNNELS", "Address", "FdbEntry", "Link", "LinkKind", "Neighbour", "Peer", "Responder", "Vxlan", "link_local",
-    "loopback",
+    "TUNNELS", "Address", "FdbEntry", "Link", "LinkKind", "Mesh", "MeshPeer", "Neighbour", "Peer", "Responder",
+    "Vxlan", "Wrapping", "link_local", "loopback",
 ]  # fmt: skip
 
 
@@ -42,6 +46,7 @@ class LinkKind(StrEnum):
     IPIP = "ipip"
     DUMMY = "dummy"
     WIREGUARD = "wireguard"
+    DATAPATH = "openvswitch"
 
 
 TUNNELS = (LinkKind.VXLAN, LinkKind.GENEVE, LinkKind.IPIP, LinkKind.WIREGUARD)
@@ -88,6 +93,41 @@ class Vxlan(msgspec.Struct, frozen=True):
     external: bool = False
 
 
+class Wrapping(StrEnum):
+    """How a mesh carries frames from machine to machine."""
+
+    VXLAN = "vxlan"
+    ESP = "vxlan in esp"
+    SLEEVE = "sleeve"
+    NACL = "sleeve, encrypted"
+
+
+class MeshPeer(msgspec.Struct, frozen=True):
+    """Another machine of a mesh: its name there and its number of 12 bits, the machine and the device at which frames
+    for it come out, and the machine and underlay address that they are sent to next (its own, or a relay's).
+    """
+
+    name: str
+    number: int
+    host: str
+    link: str
+    next_host: str
+    via: str
+
+
+class Mesh(msgspec.Struct, frozen=True):
+    """What the router of a mesh knows: its own name and number, its underlay address, the UDP port, how frames are
+    carried, and the machines that can be reached.
+    """
+
+    name: str
+    number: int
+    local: str
+    port: int
+    wrapping: Wrapping
+    peers: tuple[MeshPeer, ...] = ()
+
+
 class Link(msgspec.Struct, frozen=True):
     """One device. `index` is the interface index; `master` names the bridge whose port it is; `hairpin` lets a bridge
     port send a frame back where it came from; `peer_index` is the index of the other end, which `ip` shows as
@@ -108,6 +148,7 @@ class Link(msgspec.Struct, frozen=True):
     peer_index: int = 0
     wireguard: Wireguard | None = None
     arp: bool = True
+    mesh: Mesh | None = None
 
 
 class Neighbour(msgspec.Struct, frozen=True):

@@ -32,8 +32,9 @@ __all__ = [
     "ACCEPT", "BALANCING", "DROP", "HOOKS", "L4", "NOTHING", "NOTRACK", "ORDER", "PRIORITIES", "RETURN", "TABLES",
     "TRACKING", "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "Goto",
     "ICMPv6Type", "InInterface", "Jump", "Mark", "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter",
-    "Nfacct", "NoTrack", "Nothing", "OutInterface", "Patch", "Physdev", "Protocol4", "Recent", "Redirect", "Reject",
-    "ReversePath", "Rule", "Scheduled", "SetMark", "Snat", "Source", "Statistic", "Surroundings", "Table", "Tables",
+    "Nfacct", "Nflog", "NoTrack", "Nothing", "OutInterface", "Patch", "Physdev", "PhysdevBridged", "Protocol4",
+    "Recent", "Redirect", "Reject", "ReversePath", "Rule", "Scheduled", "SetMark", "Snat", "Source", "State",
+    "Statistic", "Surroundings", "Table", "Tables",
     "Target", "tables",
 ]  # fmt: skip
 
@@ -284,6 +285,13 @@ class CtState(msgspec.Struct, frozen=True, gc=False):
         return f"-m conntrack {_not(self.invert)}--ctstate {','.join(self.states)}"
 
 
+class State(CtState, frozen=True, gc=False):
+    """`-m state --state NEW,RELATED,ESTABLISHED`: an older word for the same."""
+
+    def __str__(self) -> str:
+        return f"-m state {_not(self.invert)}--state {','.join(self.states)}"
+
+
 class AddrType(msgspec.Struct, frozen=True, gc=False):
     """`-m addrtype --src-type LOCAL` or `--dst-type LOCAL`: an address of this machine. `side` is `src` or `dst`;
     with `out_only` (`--limit-iface-out`) only the addresses of the device that the packet leaves by count.
@@ -395,6 +403,23 @@ class Physdev(msgspec.Struct, frozen=True):
         return f"-m physdev {_not(self.invert)}--physdev-is-in"
 
 
+class PhysdevBridged(msgspec.Struct, frozen=True):
+    """`-m physdev --physdev-in PORT --physdev-is-bridged`, or `--physdev-out`: whether a frame that a bridge passes on
+    without routing came by that port, or leaves by it. `side` is `in` or `out`.
+    """
+
+    side: str
+    port: str
+
+    def test(self, skb: Skb, at: Surroundings) -> bool:
+        if skb.bridged is None or not skb.leaves_by:
+            return False
+        return (skb.bridged[0] if self.side == "in" else skb.leaves_by) == self.port
+
+    def __str__(self) -> str:
+        return f"-m physdev --physdev-{self.side} {self.port} --physdev-is-bridged"
+
+
 class Scheduled(msgspec.Struct, frozen=True):
     """`-m ipvs --vproto N --vaddr A --vport P`: a client's packet that IPVS sends on from that virtual server."""
 
@@ -486,6 +511,19 @@ class Goto(Jump, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"-g {self.chain}"
+
+
+class Nflog(msgspec.Struct, frozen=True, gc=False):
+    """`-j NFLOG --nflog-group N`: a program is told of the packet, which goes on."""
+
+    group: int
+
+    @property
+    def says(self) -> str:
+        return f"told to the programs of group {self.group}"
+
+    def __str__(self) -> str:
+        return f"-j NFLOG --nflog-group {self.group}"
 
 
 class SetMark(msgspec.Struct, frozen=True, gc=False):

@@ -37,6 +37,7 @@ import msgspec
 
 from k8snetlab.address import number
 from k8snetlab.errors import UnknownName
+from k8snetlab.linux import mesh
 from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host, Phase
@@ -210,6 +211,8 @@ class Namespace:
             return
         if link.master:
             yield from self._bridge_receive(link, frame)
+        elif link.mesh is not None:  # a program takes all that comes here
+            yield from mesh.sent(self, link, link.mesh, frame)
         elif ethernet.dst in (link.mac, BROADCAST):
             yield from self._ip_receive(Skb(frame.popped(), device))
         else:
@@ -225,6 +228,9 @@ class Namespace:
             yield Step(self.name, port.name, Action.DROP, frame, f"{bridge.name} is down, and so are its ports")
             return
         self.ports[bridge.name, ethernet.src] = port.name
+        if bridge.kind is LinkKind.DATAPATH:
+            yield from self._flow(bridge, frame, mark)
+            return
         skb = Skb(frame.popped(), bridge.name)
         skb.mark = mark
         target = ethernet.dst
@@ -244,6 +250,19 @@ class Namespace:
             return
         if target:
             yield from self._bridge_forward(bridge, port, skb, Ethernet(ethernet.src, target))
+
+    def _flow(self, datapath: Link, frame: Packet, mark: int) -> Steps:
+        """A switch of Open vSwitch: the flow for the MAC says where the frame goes, and netfilter is not asked."""
+        ethernet = frame.headers[0]
+        assert isinstance(ethernet, Ethernet)
+        name = self._bridge_port(datapath, ethernet.dst)
+        if name is None:
+            why = f"the router finds no port of {datapath.name} for {ethernet.dst}"
+            yield Step(self.name, datapath.name, Action.LOST, frame, why)
+            return
+        why = f"the flow of {datapath.name} for {ethernet.dst} leads to {name}"
+        yield Step(self.name, datapath.name, Action.BRIDGE, frame, why)
+        yield from self._transmit(self.host.link(name), frame, mark)
 
     def _filters_bridges(self, version: int) -> bool:
         name = "iptables" if version == 4 else "ip6tables"
@@ -279,7 +298,7 @@ class Namespace:
             return
         yield Step(self.name, bridge.name, Action.BRIDGE, frame, f"{ethernet.dst} is behind port {name}")
         if skb.bridged is not None:
-            skb.oif = bridge.name
+            skb.oif, skb.leaves_by = bridge.name, name
             if not (yield from self._hook("FORWARD", skb)):
                 return
             if not (yield from self._hook("POSTROUTING", skb)):
@@ -408,6 +427,10 @@ class Namespace:
             return
         if skb.protocol == "IPIP":
             yield from self._out_of_ip(skb)
+            return
+        entrance = mesh.entrance(self.host, skb)
+        if entrance is not None and entrance.mesh is not None:
+            yield from mesh.received(self, entrance, entrance.mesh, skb)
             return
         ends = self.host.tunnels.get((skb.version, skb.dport), ()) if skb.protocol == "UDP" else ()
         if not ends:
@@ -769,6 +792,8 @@ class Namespace:
         elif frame.length > link.mtu + TAGGED:
             why = f"{frame.length - 14} bytes do not fit the MTU of {link.name}, {link.mtu}; nobody is told"
             yield Step(self.name, link.name, Action.DROP, frame, why)
+        elif link.mesh is not None and link.kind is LinkKind.VXLAN:
+            yield from mesh.sent(self, link, link.mesh, frame, mark)
         elif link.vxlan is not None:
             yield from self._encapsulate(link, frame, mark)
         elif peer is None or peer.host not in self.world.network:
@@ -801,7 +826,7 @@ class Namespace:
         yield from self._to_neighbour(self.host.link(route.device), route, skb, skb.packet)
 
     def transmitted(self, link: Link, frame: Packet) -> Steps:
-        """Put a frame on the cable as it is (`bpf_redirect`)."""
+        """Put a frame on the cable as it is (`bpf_redirect`, or a program with a raw socket)."""
         return self._transmit(link, frame)
 
     def one_hop(self, skb: Skb) -> Passed:
@@ -850,6 +875,23 @@ class Namespace:
         else:
             yield Step(self.name, link.name, Action.DROP, frame, f"the frame is for {ethernet.dst}, not for {link.mac}")
 
+    def switched(self, port: Link, frame: Packet, mark: int) -> Steps:
+        """A frame comes out of a tunnel that is a port of a bridge."""
+        return self._bridge_receive(port, frame, mark)
+
+    def outer_port(self, frame: Packet) -> int:
+        """The source port of a tunnel's UDP: the same for all packets of a flow."""
+        return _UDP_VXLAN_SPORT + hash_ports(frame) % 16384
+
+    def pieces(self, packet: Packet, mtu: int) -> tuple[Packet, ...]:
+        """A packet in fragments that a program on this machine made."""
+        self.cuts += 1
+        return fragments(packet, mtu, self.cuts)
+
+    def wrapped(self, skb: Skb, why: str) -> Steps:
+        """The outer packet of a tunnel sets out."""
+        return self._output(skb, why)
+
     def _encapsulate(self, link: Link, frame: Packet, mark: int) -> Steps:
         vxlan = link.vxlan
         ethernet = frame.headers[0]
@@ -870,9 +912,8 @@ class Namespace:
         ethernet = frame.headers[0]
         assert link.vxlan is not None and isinstance(ethernet, Ethernet)
         ip = IPv4(local, remote, "UDP", df=False) if ":" not in remote else IPv6(local, remote, "UDP")
-        sport = _UDP_VXLAN_SPORT + hash_ports(frame) % 16384
         header = Geneve(vni) if link.kind is LinkKind.GENEVE else VXLAN(vni)
-        outer = frame.pushed(ip, UDP(sport, link.vxlan.port), header)
+        outer = frame.pushed(ip, UDP(self.outer_port(frame), link.vxlan.port), header)
         skb = Skb(outer)
         skb.mark = mark  # the outer packet inherits it: rules may meet the same mark twice
         route = self._lookup(skb)

@@ -23,8 +23,8 @@ class Skb:
     """A packet inside one machine. `packet` starts with its IP header; the other fields are read from it."""
 
     __slots__ = (
-        "bridged", "connection", "cut", "dport", "dst", "iif", "joined", "mark", "oif", "packet", "protocol", "reply",
-        "routed", "sport", "src", "state", "tracked", "version", "virtual",
+        "bridged", "connection", "cut", "dport", "dst", "iif", "joined", "leaves_by", "mark", "oif", "packet",
+        "protocol", "reply", "routed", "sport", "src", "state", "tracked", "version", "virtual",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, iif: str = "") -> None:
@@ -33,6 +33,7 @@ class Skb:
         self.iif = iif
         self.oif = ""
         self.bridged: tuple[str, Ethernet] | None = None  # port and header of its frame, where iptables sees bridges
+        self.leaves_by = ""  # the port by which a bridge passes it on
         self.cut = 0  # the longest of the fragments that it was put together of, while that is known
         self.joined = 0  # the same, for good: it may be cut again here, into pieces that are no longer than those were
         self.connection: Connection | None = None

@@ -26,7 +26,7 @@ from k8snetlab.linux.ebpf import Entry as Slot
 from k8snetlab.linux.host import Entry, Host
 from k8snetlab.linux.ipset import IpSetEntry
 from k8snetlab.linux.ipvs import Destination, Director, RealServer, VirtualServer
-from k8snetlab.linux.link import TUNNELS, Address, FdbEntry, Link, LinkKind, Neighbour, Responder
+from k8snetlab.linux.link import TUNNELS, Address, FdbEntry, Link, LinkKind, Mesh, Neighbour, Responder
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
 from k8snetlab.linux.wireguard import WireguardPeer, wg_show, wg_showconf
@@ -61,7 +61,7 @@ def ip_addr(host: Host) -> str:
     netns = _netns_ids(host)
     lines: list[str] = []
     for link in host.links:
-        lines += (_first_line(link, ""), _second_line(link, netns))
+        lines += (_first_line(host, link, ""), _second_line(link, netns))
         for address in link.addresses:
             lines += (f"    {_address(address, link)}", "       valid_lft forever preferred_lft forever")
     return _text(lines)
@@ -71,7 +71,7 @@ def ip_link(host: Host) -> str:
     """`ip link`: every device."""
     netns = _netns_ids(host)
     return _text(
-        line for link in host.links for line in (_first_line(link, "mode DEFAULT "), _second_line(link, netns))
+        line for link in host.links for line in (_first_line(host, link, "mode DEFAULT "), _second_line(link, netns))
     )
 
 
@@ -80,13 +80,15 @@ def ip_link_details(host: Host) -> str:
     netns = _netns_ids(host)
     lines: list[str] = []
     for link in host.links:
-        lines += (_first_line(link, "mode DEFAULT "), _second_line(link, netns))
-        lines += (f"    {line}" for line in _kind(link))
+        lines += (_first_line(host, link, "mode DEFAULT "), _second_line(link, netns))
+        lines += (f"    {line}" for line in _kind(host, link))
     return _text(lines)
 
 
-def _first_line(link: Link, mode: str) -> str:
-    name = f"{link.name}@{_other_end(link)}" if link.peer_index else link.name
+def _first_line(host: Host, link: Link, mode: str) -> str:
+    name = f"{link.name}@if{link.peer_index}" if link.peer_index else link.name
+    if link.kind is LinkKind.VETH and link.peer is not None and link.peer.host == host.name:
+        name = f"{link.name}@{link.peer.link}"
     name += "@NONE" if link.kind is LinkKind.IPIP else ""
     flags = _FLAGS.get(link.kind, "BROADCAST,MULTICAST") + ("" if link.arp else ",NOARP")
     up = ",UP,LOWER_UP" if link.up else ""
@@ -95,12 +97,6 @@ def _first_line(link: Link, mode: str) -> str:
         f"{link.index}: {name}: <{flags}{up}> mtu {link.mtu} qdisc {_qdisc(link)} {master}state {_state(link)} "
         f"{mode}group default{'' if link.kind is LinkKind.DUMMY else ' qlen 1000'}"
     )
-
-
-def _other_end(link: Link) -> str:
-    """The other end of a cable: its index in its own namespace, or its name, where that is this one."""
-    assert link.peer is not None
-    return f"if{link.peer_index}" if link.arp else link.peer.link
 
 
 _FLAGS = {
@@ -124,7 +120,7 @@ def _second_line(link: Link, netns: dict[str, int]) -> str:
 
 
 def _netns_ids(host: Host) -> dict[str, int]:
-    """The number by which a machine knows each network namespace that a cable of its leads to, in order of
+    """The number by which a machine knows each other network namespace that a cable of its leads to, in order of
     appearance.
     """
     peers = (link.peer.host for link in host.links if link.kind is LinkKind.VETH and link.peer is not None)
@@ -155,7 +151,7 @@ def _has_broadcast(address: Address, link: Link) -> bool:
     return address.family == 4 and address.length < 31 and link.kind is not LinkKind.LOOPBACK
 
 
-def _kind(link: Link) -> Iterator[str]:
+def _kind(host: Host, link: Link) -> Iterator[str]:
     """What `ip -d` adds below a device: its kind, and what it is to its bridge."""
     if link.vxlan and link.vxlan.external:
         yield f"{link.kind} external dstport {link.vxlan.port}"
@@ -165,10 +161,18 @@ def _kind(link: Link) -> Iterator[str]:
         yield f"vxlan id {of.vni} local {of.local} dev {of.device} srcport 0 0 dstport {of.port} {learning}ttl auto"
     elif link.kind is LinkKind.IPIP:
         yield "ipip any remote any local any ttl inherit nopmtudisc"
-    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY, LinkKind.WIREGUARD):
+    elif link.kind is LinkKind.VXLAN and link.mesh:
+        yield f"vxlan external id 0 srcport 0 0 dstport {link.mesh.port} nolearning ttl auto"
+    elif link.kind in (LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY, LinkKind.WIREGUARD, LinkKind.DATAPATH):
         yield str(link.kind)
-    if link.master:
+    if link.master in _datapaths(host):
+        yield "openvswitch_slave"
+    elif link.master:
         yield f"bridge_slave state forwarding hairpin {'on' if link.hairpin else 'off'}"
+
+
+def _datapaths(host: Host) -> set[str]:
+    return {link.name for link in host.links if link.kind is LinkKind.DATAPATH}
 
 
 # ip route, ip rule
@@ -299,7 +303,8 @@ def _neighbour(entry: Neighbour) -> str:
 def bridge_fdb(host: Host) -> str:
     """`bridge fdb show`: the entries of tunnel devices and bridges, and each port's own address."""
     lines = [_fdb(entry, host) for entry in host.fdb]
-    lines += (f"{link.mac} dev {link.name} master {link.master} permanent" for link in host.links if link.master)
+    ports = (link for link in host.links if link.master and link.master not in _datapaths(host))
+    lines += (f"{link.mac} dev {link.name} master {link.master} permanent" for link in ports)
     return _text(lines)
 
 
@@ -381,9 +386,16 @@ def _link(link: Link) -> str:
         f"master {link.master}{' hairpin' if link.hairpin else ''}" if link.master else "",
         _tunnel(link),
         f"key {link.wireguard.public} port {link.wireguard.port}" if link.wireguard else "",
+        _mesh(link.mesh) if link.mesh else "",
         f"to {link.peer.host} {link.peer.link}" if link.peer else "",
     )
     return " ".join(part for part in parts if part)
+
+
+def _mesh(mesh: Mesh) -> str:
+    """How many machines a mesh reaches, and by whose help those that are not reached directly."""
+    relayed = ", ".join(f"{peer.host} by {peer.next_host}" for peer in mesh.peers if peer.next_host != peer.host)
+    return f"mesh {mesh.wrapping} port {mesh.port} to {len(mesh.peers)} machines{f' ({relayed})' if relayed else ''}"
 
 
 # conntrack -L
@@ -398,11 +410,17 @@ def conntrack_list(conntrack: Conntrack) -> str:
     return _text(_connection(connection) for connection in conntrack)
 
 
-_NUMBER = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4}
-_UNANSWERED = {"TCP": "120 SYN_SENT", "SCTP": "3 COOKIE_WAIT", "UDP": "30", "ICMP": "30", "ICMPv6": "30", "IPIP": "600"}
+_NUMBER = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4, "ESP": 50}
+_UNANSWERED = {
+    "TCP": "120 SYN_SENT", "SCTP": "3 COOKIE_WAIT", "UDP": "30", "ICMP": "30", "ICMPv6": "30", "IPIP": "600",
+    "ESP": "600",
+}  # fmt: skip
 _ANSWERED = {**_UNANSWERED, "TCP": "432000 ESTABLISHED", "SCTP": "210 ESTABLISHED"}
 _ASSURED = ("TCP", "SCTP")
 """Protocols whose answered connections are kept even when the table is full; UDP must talk for two seconds first."""
+
+_PORTLESS = ("IPIP", "ESP")
+"""Protocols that conntrack knows the addresses of only."""
 
 _ECHO = {"ICMP": (8, 0), "ICMPv6": (128, 129)}
 
@@ -412,7 +430,7 @@ def _connection(connection: Connection) -> str:
     answered = connection.seen_reply
     echo, reply = _ECHO.get(protocol, (0, 0))
     parts = (
-        f"{'unknown' if protocol == 'IPIP' else protocol.lower():<8} {_NUMBER[protocol]}",
+        f"{'unknown' if protocol in _PORTLESS else protocol.lower():<8} {_NUMBER[protocol]}",
         (_ANSWERED if answered else _UNANSWERED)[protocol],
         _tuple(connection.original, echo),
         "" if answered else "[UNREPLIED]",
@@ -428,7 +446,7 @@ def _tuple(of: Tuple, icmp_type: int) -> str:
     addresses = f"src={of.src} dst={of.dst}"
     if of.protocol in _ECHO:
         return f"{addresses} type={icmp_type} code=0 id={of.sport or of.dport}"
-    return addresses if of.protocol == "IPIP" else f"{addresses} sport={of.sport} dport={of.dport}"
+    return addresses if of.protocol in _PORTLESS else f"{addresses} sport={of.sport} dport={of.dport}"
 
 
 # iptables-save

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -25,7 +25,7 @@ from k8snetlab.errors import LabError
 from k8snetlab.linux.balancing import Balancer, Dialled
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.host import Found, Host, Network
-from k8snetlab.linux.link import Link, LinkKind, link_local
+from k8snetlab.linux.link import Link, LinkKind, MeshPeer, link_local
 from k8snetlab.linux.netns import PASSING, Namespace, Steps
 from k8snetlab.linux.redirecting import Redirector
 from k8snetlab.linux.route import RouteType
@@ -43,6 +43,10 @@ FRAMES = 2000
 """More frames than this for one packet mean a loop that no TTL ends (bridges in a ring)."""
 
 T = TypeVar("T")
+
+
+Trail = tuple[tuple[str, str, str, str], ...]
+"""The bridges between a question and its answer, as `Found.bridges` has them."""
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -126,6 +130,15 @@ class World:
             yield from self._answers.popleft()
             yield from self.run()
 
+    def beyond(self, host: Host, entrance: Link, mac: str) -> MeshPeer | None:
+        """The machine of a mesh behind which a MAC is: what its router learns when an answer comes by."""
+        assert entrance.mesh is not None
+        for peer in entrance.mesh.peers:
+            visited = {(host.name, entrance.master or entrance.name)}
+            if any(_taken(self.network, *end, mac, visited) for end in _exit(self.network, peer)):
+                return peer
+        return None
+
     # Who is on the cable?
 
     def asked(self, host: Host, link: Link, address: str, sender: str) -> ARP | None:
@@ -144,7 +157,8 @@ class World:
         found = self._first(memory[key])
         for name, bridge, towards, back in found.bridges:
             ports = self.at(name).ports
-            ports[bridge, found.mac] = towards
+            if towards:
+                ports[bridge, found.mac] = towards
             if back:
                 ports[bridge, link.mac] = back
         if sender:
@@ -171,8 +185,9 @@ class World:
 def _search(network: Network, host: Host, link: Link, address: str, sender: str) -> tuple[Found, ...]:
     """Breadth first over cables and bridges, from a device outwards, to the machines that answer for the address."""
     allowed = network.may_own(address)
-    queue: deque[tuple[str, str, tuple[tuple[str, str, str, str], ...]]] = deque()
+    queue: deque[tuple[str, str, Trail]] = deque()
     if link.kind is LinkKind.BRIDGE:
+        allowed = allowed.union((host.name,))
         for port in host.ports[link.name] if link.up else ():
             if port.up and port.peer is not None:
                 queue.append((port.peer.host, port.peer.link, ((host.name, link.name, port.name, ""),)))
@@ -191,13 +206,16 @@ def _search(network: Network, host: Host, link: Link, address: str, sender: str)
         if not arrived.up:
             continue
         listening = there.link(arrived.master) if arrived.master else arrived
-        if _answers(there, listening, address, sender):
+        if arrived.mesh is not None and not arrived.master:
+            queue.extend(_onward(network, name, arrived, trail, allowed))
+            continue
+        if listening.kind is not LinkKind.DATAPATH and _answers(there, listening, address, sender):
             answers.setdefault((name, listening.name), Found(name, listening.name, listening.mac, trail))
         if arrived.master and listening.up:
             for port in there.ports[arrived.master]:
-                if port.name != device and port.up and port.peer is not None:
+                if port.name != device and port.up:
                     step = (name, arrived.master, port.name, device)
-                    queue.append((port.peer.host, port.peer.link, (*trail, step)))
+                    queue.extend(_onward(network, name, port, (*trail, step), allowed))
     return tuple(answers.values())
 
 
@@ -226,22 +244,69 @@ def _answers(there: Host, link: Link, address: str, sender: str) -> bool:
 
 def _behind(network: Network, port: Link, mac: str, visited: set[tuple[str, str]]) -> bool:
     """Whether a frame for `mac` that leaves by this port is taken by somebody."""
-    if port.peer is None or port.peer.host not in network:
-        return False
-    there = network[port.peer.host]
-    arrived = there.link(port.peer.link)
+    return any(_taken(network, host, device, mac, visited) for host, device in _ends(network, port))
+
+
+def _taken(network: Network, name: str, device: str, mac: str, visited: set[tuple[str, str]]) -> bool:
+    """Whether a frame for `mac` that arrives at a device is taken there, or by somebody beyond."""
+    there = network[name]
+    arrived = there.link(device)
     if not arrived.up:
         return False
     if not arrived.master:
-        return arrived.mac == mac
+        if arrived.mesh is None:
+            return arrived.mac == mac
+        if (name, device) in visited:
+            return False
+        visited.add((name, device))
+        return any(_taken(network, *end, mac, visited) for end in _ends(network, arrived))
     bridge = there.link(arrived.master)
-    if not bridge.up or bridge.mac == mac:
+    if not bridge.up or (bridge.mac == mac and bridge.kind is LinkKind.BRIDGE):
         return bridge.up
     if (there.name, arrived.master) in visited:
         return False
     visited.add((there.name, arrived.master))
     others = (other for other in there.ports[arrived.master] if other.name != arrived.name and other.up)
     return any(_behind(network, other, mac, visited) for other in others)
+
+
+def _ends(network: Network, link: Link) -> Iterator[tuple[str, str]]:
+    """The machines and devices at which a frame arrives that enters this device: the other end of its cable, or of a
+    mesh every machine that can be reached.
+    """
+    if link.mesh is not None:
+        for peer in link.mesh.peers:
+            yield from _exit(network, peer)
+    elif link.peer is not None and link.peer.host in network:
+        yield link.peer.host, link.peer.link
+
+
+def _onward(
+    network: Network, name: str, link: Link, trail: Trail, allowed: Collection[str]
+) -> Iterator[tuple[str, str, Trail]]:
+    """The same for a question on its way. The routers of a mesh learn who asked, and who answered."""
+    if link.mesh is None:
+        if link.peer is not None:
+            yield link.peer.host, link.peer.link, trail
+        return
+    for peer in link.mesh.peers:
+        if peer.host in allowed:
+            learnt = ((name, link.name, peer.host, ""), (peer.host, peer.link, "", name))
+            yield from ((*end, (*trail, *learnt)) for end in _exit(network, peer))
+
+
+def _exit(network: Network, peer: MeshPeer) -> Iterator[tuple[str, str]]:
+    """Where a frame arrives that comes out of a mesh: at a port of the switch there, or at the end of the cable that a
+    program puts it on.
+    """
+    there = network[peer.host].links if peer.host in network else ()
+    out = next((link for link in there if link.name == peer.link), None)
+    if out is None:
+        return
+    if out.master:
+        yield peer.host, peer.link
+    elif out.up and out.peer is not None and out.peer.host in network:
+        yield out.peer.host, out.peer.link
 
 
 def _answer_of(at: Namespace, skb: Skb) -> Packet:

@@ -94,6 +94,13 @@ class Lab:
         if wrapping:
             message = "a lab makes no IPIP devices: no kernel it was tried on has them, so the walk alone does"
             raise CannotDo(Problem(message, object=", ".join(wrapping[:3]), field="ipip"))
+        meshed = [host.name for host in self.network.values() if host.meshes]
+        if meshed:
+            message = (
+                "a lab has no router of a mesh, the program that writes the flows of Open vSwitch or carries "
+                "frames itself, so the walk alone does"
+            )
+            raise CannotDo(Problem(message, object=", ".join(meshed[:3]), field="mesh"))
         for field, (program, package) in PROGRAMS.items():
             if any(getattr(host, field) for host in self.network.values()) and shutil.which(program) is None:
                 raise CannotDo(Problem(f"there is no program {program}: install the package {package}", field=field))

@@ -13,7 +13,22 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from k8snetlab.packet import ARP, ICMP, SCTP, TCP, UDP, VXLAN, Ethernet, IPHeader, IPv4, IPv6, Packet, WireGuard
+from k8snetlab.packet import (
+    ARP,
+    ESP,
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    VXLAN,
+    Ethernet,
+    IPHeader,
+    IPv4,
+    IPv6,
+    Packet,
+    Sleeve,
+    WireGuard,
+)
 from k8snetlab.trace.step import Action, Outcome, Step
 
 __all__ = ["WIDTH", "brief", "chance", "chances", "endpoint", "html", "table", "telling"]
@@ -66,7 +81,10 @@ def brief(packet: Packet) -> tuple[str, ...]:
         return (f"ARP {ip}",)
     if not isinstance(ip, IPv4 | IPv6):
         return (str(packet),)
-    if len(headers) > 3 and isinstance(headers[2], VXLAN | WireGuard):
+    if len(headers) > 4 and isinstance(headers[1], ESP):
+        outer = f"{headers[1]} ({headers[3]}): {ip}"
+        return (outer, *brief(Packet(headers[4:], packet.payload)))
+    if len(headers) > 3 and isinstance(headers[2], VXLAN | WireGuard | Sleeve):
         outer = f"{headers[2]}: {ip}"
         return (outer, *brief(Packet(headers[3:], packet.payload)))
     if ip.protocol == "IPIP" and not ip.offset:
