@@ -19,6 +19,7 @@ MTUS = {
     "calico vxlan-crosssubnet": 1450, "calico tor": 1500,
     "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
     "cilium wireguard": 1500,
+    "weave fastdp": 1376, "weave sleeve": 1376,
 }  # fmt: skip
 ON_THE_WIRE = {
     "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud bridge": 1042,
@@ -26,6 +27,7 @@ ON_THE_WIRE = {
     "calico vxlan-crosssubnet": 1042, "calico tor": 1042,
     "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
     "cilium wireguard": 1162,
+    "weave fastdp": 1092, "weave sleeve": 1104,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
 
@@ -139,6 +141,18 @@ def test_cilium_has_a_route_to_every_node_and_entries_for_all_that_is_there(node
     assert native.cache > nodes - 1 and not tunnel.neighbours and not tunnel.fdb
 
 
+@pytest.mark.parametrize("nodes", [2, 3, 10])
+@pytest.mark.parametrize("mode", ["fastdp", "sleeve"])
+def test_weave_has_one_route_and_nothing_else(nodes: int, mode: str) -> None:
+    """The rest is learnt, at any size."""
+    assert networks.entries("weave", nodes, mode=mode) == Entries(routes=1)
+
+
+def test_a_network_without_ipv6_has_no_row_there() -> None:
+    """Weave Net has pods of IPv4 only."""
+    assert not [each.name for each in measured(6) if each.name.startswith("weave")]
+
+
 def test_every_cni_with_every_backend_has_a_row() -> None:
     """A new one has its row without being named here."""
     assert [each.name for each in measured()] == list(networks.ways())
@@ -154,7 +168,7 @@ def test_growth_is_measured_and_drawn() -> None:
     assert curves["flannel wireguard"] == {2: 1, 10: 1, 60: 1}
     assert curves["cloud ptp"] == {2: 0, 10: 0}
     drawing = k8s.draw.curves(grown, title="Routes to other nodes, on a node", across="nodes")
-    assert any(line.endswith("flannel wireguard: 1 at 2, 1 at 10, 1 at 60.") for line in drawing.alt)
+    assert any("flannel wireguard" in line and line.endswith(": 1 at 2, 1 at 10, 1 at 60.") for line in drawing.alt)
 
 
 def test_a_kind_of_entry_that_does_not_exist_is_named() -> None:

@@ -84,7 +84,11 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def objects(self) -> controllers.Resolved:
         """Every object as the controllers leave it: pods with nodes and addresses, Services with theirs, slices."""
         ipam = cni.ipam_of(self.plugin)
-        return controllers.resolved(self.manifests, plan_of(self.options), ipam, self.registry)
+        return controllers.resolved(self.manifests, self._plan, ipam, self.registry)
+
+    @property
+    def _plan(self) -> controllers.Plan:
+        return msgspec.structs.replace(plan_of(self.options), cni_pools=cni.own_pools(self.plugin))
 
     @cached_property
     def answer(self) -> Answer:

@@ -274,8 +274,15 @@ def _leads_to(route: Route, pods: Prefix, own: Sequence[Prefix] = ()) -> bool:
 
 
 def table(family: int = 4) -> Networks:
-    """The figures of every network that there is."""
-    return Networks(tuple(figures(family=family, **_words(options)) for options in ways().values()))
+    """The figures of every network that gives pods addresses of that family."""
+    there = (options for options in ways().values() if _has(options["cni"], family))
+    return Networks(tuple(figures(family=family, **_words(options)) for options in there))
+
+
+def _has(plugin: str, family: int) -> bool:
+    """Whether a CNI has addresses of that family: one with pools of its own may not."""
+    pools = cni.own_pools(cni.named(plugin))
+    return not pools or any(pool.family == family for pool in pools)
 
 
 def _words(options: Mapping[str, str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ function: from what it has to know (`Plan`, `Machine`, `Workload`) to what it wr
     cloud     the provider's route table           1500                no
     calico    IPIP, or BGP, or VXLAN               1480, 1500, 1450    yes (its own chains)
     cilium    VXLAN, Geneve, or host routes        1500, routes 1450   yes, by identity
+    weave     a mesh: VXLAN, or a program (sleeve) 1376                yes (its own chains)
 
 To add one: a module with a class that fulfils `Cni`, and its line in `VARIANTS`.
 
@@ -44,13 +45,14 @@ from k8snetlab.cni.plan import (
     Remote,
     Workload,
 )
+from k8snetlab.cni.weave import Weave
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
 __all__ = [
     "VARIANTS", "Allocating", "Bridge", "Calico", "Cilium", "Cloud", "Cni", "Configured", "Enforcement", "Flannel",
     "Ipam", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib", "Routing",
-    "Speaking", "Workload", "ipam_of", "named", "told_to_router",
+    "Spanning", "Speaking", "Weave", "Workload", "ipam_of", "named", "node_addresses", "own_pools", "told_to_router",
 ]  # fmt: skip
 
 
@@ -142,6 +144,34 @@ class Speaking(Protocol):
         ...
 
 
+@runtime_checkable
+class Spanning(Protocol):
+    """A CNI whose pod network is one Ethernet segment over all nodes, and no business of the API server's: it takes
+    addresses from pools of its own, and nodes have no pod CIDRs unless they say so.
+    """
+
+    @property
+    def pools(self) -> tuple[Prefix, ...]:
+        """The pod network, at most one a family, unless another is asked for; of other families pods have none."""
+        ...
+
+    def node_addresses(self, plan: Plan) -> Mapping[str, str]:
+        """Who holds which address of the segment, beside pods: address to machine. Raises `BadOption` for what does
+        not fit the plan.
+        """
+        ...
+
+
+def own_pools(plugin: Cni) -> tuple[Prefix, ...]:
+    """The pod network that a CNI has by itself; empty where nodes have pod CIDRs of the cluster's."""
+    return plugin.pools if isinstance(plugin, Spanning) else ()
+
+
+def node_addresses(plugin: Cni, plan: Plan) -> Mapping[str, str]:
+    """The machines that hold addresses of one segment that spans them, by address."""
+    return plugin.node_addresses(plan) if isinstance(plugin, Spanning) else {}
+
+
 def ipam_of(plugin: Cni) -> Ipam:
     """By what a CNI gives pods their addresses."""
     return plugin.addresses if isinstance(plugin, Allocating) else host_local
@@ -153,6 +183,7 @@ VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
     "cloud": Cloud.of,
     "calico": Calico.of,
     "cilium": Cilium.of,
+    "weave": Weave.of,
 }
 """The CNIs that exist, by name; each is made from its options."""
 

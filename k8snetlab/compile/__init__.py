@@ -88,13 +88,14 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str, proxy_options: Mapping
     if fronted.machine:
         held[BALANCER] = partial(underlay.balancer, layout, added[BALANCER])
     held[CLIENT] = partial(underlay.outside, client_address(4), client_address(6))
-    return Network(held, _owners(layout, mode, added))
+    return Network(held, _owners(layout, plugin, mode, added))
 
 
-def _owners(layout: Layout, mode: services.Mode, added: Parts) -> Callable[[str], Iterable[str]]:
+def _owners(layout: Layout, plugin: cni.Cni, mode: services.Mode, added: Parts) -> Callable[[str], Iterable[str]]:
     """Which machines may own an address, or answer for it."""
     own = layout.owners()
     answering = {each.address: (name,) for name, part in added.items() for each in part.responders}
+    answering |= {address: (name,) for address, name in cni.node_addresses(plugin, layout.cni_plan).items()}
     always = (BALANCER,) if BALANCER in added else ()
     everywhere = mode.addresses(layout.exposures)
     if not (answering or always or everywhere):
@@ -132,8 +133,9 @@ def _check_pods(layout: Layout, plugin: cni.Cni) -> None:
     problems: list[Problem] = []
     for node, workloads in layout.workloads.items():
         machine = layout.machines[node]
+        ranges = layout.objects.networks.pods if cni.own_pools(plugin) else machine.pod_cidrs
         for workload in workloads:
-            if all(_held(machine.pod_cidrs, address) for address in workload.addresses):
+            if all(_held(ranges, address) for address in workload.addresses):
                 continue
             try:
                 plugin.pod(layout.cni_plan, machine, workload)

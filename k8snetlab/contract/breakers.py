@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from k8snetlab.address import Prefix, family
+from k8snetlab.address import Prefix, family, number
 from k8snetlab.compile import KUBELET, ROUTER, router_device
 from k8snetlab.errors import BadOption
 from k8snetlab.flows import Terrain
@@ -53,8 +53,19 @@ def _spots(terrain: Terrain) -> Iterator[Spot]:
     name = next((name for name, pods in terrain.layout.workloads.items() if pods), None)
     if name is None:
         raise BadOption("no pod runs in this cluster, so there is nothing to break")
-    for own in terrain.layout.machines[name].pod_cidrs:
+    for own in terrain.layout.machines[name].pod_cidrs or _around_pods(terrain, name):
         yield Spot(name, own, terrain.layout.cni_plan.pod_cidr(own.family))
+
+
+def _around_pods(terrain: Terrain, node: str) -> Iterator[Prefix]:
+    """For a node that has no range of its own, the smallest block of each family that holds all its pods' addresses."""
+    held = [address for pod in terrain.layout.workloads[node] for address in pod.addresses]
+    for of in (4, 6):
+        values = [number(address) for address in held if family(address) == of]
+        if values:
+            bits = 32 if of == 4 else 128
+            shift = (min(values) ^ max(values)).bit_length()
+            yield Prefix(of, min(values) >> shift << shift, bits - shift)
 
 
 def _ruled(terrain: Terrain, rules: Callable[[Spot], Sequence[Rule]]) -> Network:

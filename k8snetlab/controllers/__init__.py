@@ -22,6 +22,8 @@ Nothing rolls out, restarts or waits; a CronJob has no pods between its times. G
 
 from __future__ import annotations
 
+import msgspec
+
 from k8snetlab import api
 from k8snetlab.cni.ipam import Ipam, host_local
 from k8snetlab.controllers import addresses, assumed, exposure, ingress, machines, scheduler, workloads
@@ -57,7 +59,8 @@ def _resolved(manifests: api.Manifests, plan: Plan, ipam: Ipam, registry: Regist
     networks = networks_of(manifests, plan)
     added = assumed.objects(manifests, networks, plan)
     given = (*added, *manifests.objects)
-    nodes = machines.nodes(_of(given, api.Node), _of(given, api.Pod), networks)
+    ranges = networks if not plan.cni_pools else msgspec.structs.replace(networks, pods=())
+    nodes = machines.nodes(_of(given, api.Node), _of(given, api.Pod), ranges)
     made = workloads.expanded(given, nodes)
     pods = scheduler.bound(made.pods, nodes)
     pods = addresses.addressed(pods, nodes, networks.pods, ipam)

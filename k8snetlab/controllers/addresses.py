@@ -36,7 +36,8 @@ def addressed(
         Machine(node.name, (), tuple(map(Prefix.of, node.pod_cidrs)), annotations=node.metadata.annotations)
         for node in nodes
     ]
-    families = dict.fromkeys(block.family for machine in machines for block in machine.pod_cidrs)
+    shown = dict.fromkeys(block.family for machine in machines for block in machine.pod_cidrs)
+    families = shown or dict.fromkeys(pool.family for pool in pools)
     own_pools = [pool for of in families for pool in pools if pool.family == of]
     waiting: dict[str, list[str]] = {}
     for pod in pods:

@@ -94,7 +94,7 @@ def _with_pod_cidrs(
             str(shown.get((node.name, pool.family)) or _next(blocks, pool, node.ref))
             for blocks, pool in zip(free, networks.pods, strict=True)
         )
-        yield replace(node, spec=replace(node.spec, pod_cidr=own[0], pod_cidrs=own))
+        yield replace(node, spec=replace(node.spec, pod_cidr=next(iter(own), ""), pod_cidrs=own))
 
 
 def _shown(pods: Iterable[api.Pod], networks: Networks) -> dict[tuple[str, int], Prefix]:

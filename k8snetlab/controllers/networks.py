@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `nodes` is how many workers there are when the manifests name no Node. Several node blocks of one family are one
     underlay subnet a zone. The families of the cluster are those of `families`, or of the blocks that were said, or
     IPv4. `pools` are the addresses that a load balancer gives away, none for nobody who does, and `ip_mode` what it
-    says of them.
+    says of them. `cni_pools` is the pod network of a CNI that asks no node for its range: nodes get none.
     """
 
     nodes: int = 3
@@ -43,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     service_cidrs: tuple[Prefix, ...] = ()
     families: tuple[int, ...] = ()
     pools: tuple[Prefix, ...] = ()
+    cni_pools: tuple[Prefix, ...] = ()
     ip_mode: api.IPMode = api.IPMode.VIP
 
 
@@ -71,7 +72,7 @@ def networks_of(manifests: api.Manifests, plan: Plan) -> Networks:
     networks = Networks(
         families,
         _node_blocks(nodes, plan, families),
-        _blocks(plan.pod_cidrs, PODS, families, [Prefix.of(cidr) for node in nodes for cidr in node.pod_cidrs]),
+        _pods(nodes, plan, families),
         _blocks(plan.service_cidrs, SERVICES, families, _hosts(_cluster_ips(manifests)) if nodes else []),
     )
     _disjoint(networks)
@@ -100,6 +101,18 @@ def _one_a_family(field: str, said: Sequence[Prefix], families: Sequence[int]) -
         wanted = " and ".join(f"IPv{each}" for each in families)
         message = f"takes one block for each family of the cluster ({wanted}), not {blocks}"
         raise BadOption(Problem(message, field=field))
+
+
+def _pods(nodes: Sequence[api.Node], plan: Plan, families: Sequence[int]) -> tuple[Prefix, ...]:
+    """The pod networks. What nodes say of their ranges means nothing to a CNI with a pool of its own."""
+    if not plan.cni_pools:
+        shown = [Prefix.of(cidr) for node in nodes for cidr in node.pod_cidrs]
+        return _blocks(plan.pod_cidrs, PODS, families, shown)
+    own = {block.family: str(block) for block in plan.cni_pools}
+    if not set(families) & set(own):
+        gives, wanted = (" and ".join(f"IPv{of}" for of in each) for each in (own, families))
+        raise BadOption(Problem(f"the CNI gives addresses of {gives} only, and the cluster has {wanted}", field="cni"))
+    return _blocks(plan.pod_cidrs, {**PODS, **own}, families, [])
 
 
 def _blocks(
