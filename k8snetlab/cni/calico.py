@@ -114,6 +114,9 @@ ROUTER = "router"
 CLUSTER = "244.0.0.1"
 """The cluster id of the route reflectors."""
 
+LARGEST_MESH = 1000
+"""So many nodes may all talk to each other here; real clusters take reflectors from about a hundred on."""
+
 FELIX, BIRD = "80", "bird"
 """Who wrote a route: the protocol numbers that `ip route` shows."""
 
@@ -404,7 +407,10 @@ class Calico(msgspec.Struct, frozen=True):
     # On the router
 
     def router(self, plan: Plan) -> Part:
-        """What the router of the nodes' subnets learns by BGP, where the nodes speak to it."""
+        """What the router of the nodes' subnets learns by BGP, where the nodes speak to it. Raises `UnknownName` and
+        `BadOption` for sessions that this cluster cannot have.
+        """
+        self._check(plan)
         if self.topology is not Topology.TOR:
             return Part()
         return Part(
@@ -422,6 +428,7 @@ class Calico(msgspec.Struct, frozen=True):
         return plan.once(self, self._found)
 
     def _found(self, plan: Plan) -> tuple[Pool, ...]:
+        self._check(plan)
         return tuple(self._pool(plan, of) for of in plan.families)
 
     def _pool(self, plan: Plan, of: int) -> Pool:
@@ -470,7 +477,6 @@ class Calico(msgspec.Struct, frozen=True):
         if self.topology is Topology.TOR and gateway:
             speakers.append(Speaker(ROUTER, gateway, ROUTER_ASN))
         sessions = tuple(self._sessions([speaker.name for speaker in speakers], passing))
-        self._known(speakers)
         return Table(speakers, (session for session in sessions if not self._is_down(session)))
 
     def _sessions(self, names: Sequence[str], passing: set[str]) -> Iterator[Session]:
@@ -483,12 +489,18 @@ class Calico(msgspec.Struct, frozen=True):
                 elif one in passing or other in passing:
                     yield Session(one, other, client=other if one in passing else one)
 
-    def _known(self, speakers: Sequence[Speaker]) -> None:
-        names = [speaker.name for speaker in speakers]
-        for down in self.peers_down:
-            for name in down:
-                if name not in names:
-                    raise UnknownName("BGP speaker", name, names, object=f"CNI {self.name}", field="peers_down")
+    def _check(self, plan: Plan) -> None:
+        """Refuse what no such cluster can have: sessions of machines that it has not, or too many."""
+        names = [machine.name for machine in plan.machines]
+        known = (*names, ROUTER) if self.topology is Topology.TOR else names
+        for name in (name for down in self.peers_down for name in down):
+            if name not in known:
+                raise UnknownName("BGP speaker", name, known, object=f"CNI {self.name}", field="peers_down")
+        bgp = self.mode.encapsulation(4) is not Encapsulation.VXLAN
+        if bgp and self.topology is Topology.FULL_MESH and len(names) > LARGEST_MESH:
+            sessions = len(names) * (len(names) - 1) // 2
+            message = f"{len(names):,} nodes in a full mesh are {sessions:,} BGP sessions: take route reflectors"
+            raise _bad("topology", message)
 
     def _is_down(self, session: Session) -> bool:
         return any(set(down) <= {session.one, session.other} for down in self.peers_down)

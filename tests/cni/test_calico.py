@@ -512,6 +512,14 @@ def test_the_sessions_of_six_nodes_are_those_of_the_topology(options: dict[str, 
     assert pool.bgp is not None and len(pool.bgp.sessions) == sessions
 
 
+def test_a_mesh_of_too_many_is_refused_with_numbers() -> None:
+    """Sessions grow with the square of the nodes."""
+    one = machine(1)
+    many = plan(*(msgspec.structs.replace(one, name=f"node{number}") for number in range(1, 1202)), first=1)
+    with pytest.raises(BadOption, match="1,201 nodes in a full mesh are 720,600 BGP sessions: take route reflectors"):
+        calico("bgp").pools(many)
+
+
 def test_a_reflector_is_no_hop() -> None:
     """Routes by way of node1 lead straight to the node of the block."""
     host = node(calico("bgp", topology="route-reflector"), THREE, machine(2))

@@ -163,3 +163,12 @@ def test_wireguard_devices_are_not_made(kernel: None) -> None:
     shop = example("bookshop", cni_options={"backend": "wireguard"})
     with pytest.raises(CannotDo, match="node-1, node-2, node-3: wireguard: a lab makes no WireGuard"), live.Lab(shop):
         pass
+
+
+def test_ipip_devices_are_not_made(kernel: None) -> None:
+    """The same of Calico's usual tunnels."""
+    with (
+        pytest.raises(CannotDo, match="ipip: a lab makes no IPIP devices"),
+        live.Lab(example("bookshop", cni="calico")),
+    ):
+        pass
