@@ -334,3 +334,25 @@ def test_an_example_takes_the_options_of_load() -> None:
 def test_the_examples_are_those_of_this_clone() -> None:
     """`data/` beside the package."""
     assert example("bookshop").manifests.objects == api.load(DATA / "bookshop").objects
+
+
+def test_a_bound_program_answers_at_one_address() -> None:
+    """The other family is refused, by the machine itself."""
+    both = {"node_cidr": "172.18.0.0/16,fd00:172::/64", "pod_cidr": "10.244.0.0/16,fd00:10:244::/56"}
+    cluster = example("service-both-families", **both, service_cidr="10.96.0.0/12,fd00:10:96::/108")
+    bound = cluster.bound("default/web-2", cluster.objects.pod("default/web-2").ip)
+    clients = [bound.trace("default/client", "default/web-2:8080", family=of).client for of in (4, 6)]
+    assert clients == ["OPEN", "REFUSED"]
+
+
+def test_nothing_is_bound_to_an_address_of_another_machine() -> None:
+    """The address has to be one of the machine's own; the loopback's are."""
+    with pytest.raises(BadOption, match="has no address"):
+        bookshop().bound("node-1", "192.0.2.1")
+    assert bookshop().bound("node-1", "127.0.0.1").network["node-1"].listeners[0].address == "127.0.0.1"
+
+
+def test_who_is_not_there_is_bound_to_nothing() -> None:
+    """A machine that a later change takes away keeps no sockets."""
+    address = bookshop().objects.node("node-3").addresses[0]
+    assert "node-3" not in bookshop().bound("node-3", address).changed(nodes=2).network

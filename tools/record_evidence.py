@@ -54,11 +54,26 @@ def _lacking(kind: str) -> k8s.Cluster:
     return cluster.without("node-1", entries[kind])
 
 
+def _dual() -> k8s.Cluster:
+    """Notebook 5_7's cluster, with a Service of both families."""
+    cluster = k8s.example("service-both-families", **BOTH)
+    return cluster.patched("Service", "default/web", {"spec": {"ipFamilyPolicy": "PreferDualStack"}})
+
+
+def _bound() -> k8s.Cluster:
+    """The same, with programs of the Service's pods that listen on IPv4 alone."""
+    cluster = _dual()
+    for name in ("default/web-1", "default/web-2"):
+        cluster = cluster.bound(name, cluster.objects.pod(name).ip)
+    return cluster
+
+
 SHOP = (("shop/api-77bfb645fb-2w2jr", "shop/db-0:5432"),)
 PODS = (("default/here-a", "default/here-b:8080"), ("default/here-a", "default/there:8080"))
 ONE_WAY = (("default/here-a", "default/there:8080"), ("default/there", "default/here-a:8080"))
 BALANCED = (("default/client", "svc/default/web:80"), ("default/web-2", "svc/default/web:80"))
 DOORS = tuple(("external", f"node/{node}:{port}") for port in (30081, 30082) for node in ("node-1", "node-3"))
+ASKED = (("default/client", "svc/default/web:80"),)
 SICK = tuple(("default/client", f"svc/default/{name}:80") for name in ("orders", "prices", "reviews"))
 
 RECORDS: Mapping[str, Record] = {
@@ -86,6 +101,11 @@ RECORDS: Mapping[str, Record] = {
     },
     "service-node-ports": Record(lambda: k8s.example("service-node-ports"), DOORS),
     "service-node-ports-nftables": Record(lambda: k8s.example("service-node-ports", proxy="nftables"), DOORS),
+    "service-both-families": Record(_dual, ASKED),
+    "service-both-families-ipv6": Record(
+        lambda: k8s.example("service-both-families", **{name: both.split(",")[1] for name, both in BOTH.items()}), ASKED
+    ),
+    "service-both-families-bound": Record(_bound, ASKED),
     "services-that-do-not-work": Record(lambda: k8s.example("services-that-do-not-work"), SICK),
 }
 """What is recorded, by file name."""

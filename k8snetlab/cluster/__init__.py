@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from k8snetlab import api, cni, controllers
-from k8snetlab.address import AddressPlan
+from k8snetlab.address import AddressPlan, canonical
 from k8snetlab.api.patch import Patch
 from k8snetlab.cluster import requests
 from k8snetlab.cluster.attachments import Attachments
@@ -37,7 +37,7 @@ from k8snetlab.cni.hubble import Flow, flows
 from k8snetlab.cni.protocol import Conversation
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
-from k8snetlab.errors import CannotDo, LabError, Problem, UnknownName
+from k8snetlab.errors import BadOption, CannotDo, LabError, Problem, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.counting import counting
@@ -308,6 +308,24 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def with_hosts(self, *hosts: Host) -> Cluster:
         """Another cluster with these machines, just as they are, in the place of their namesakes."""
         return self.overlaid(", ".join(host.name for host in hosts), lambda terrain: terrain.network.replacing(*hosts))
+
+    def bound(self, host: str, address: str) -> Cluster:
+        """Another cluster in which the programs of one machine no longer listen on every address of both families, but
+        on one address alone: `bound("shop/web-0", "10.244.1.2")`.
+
+        Raises `UnknownName` for a machine that there is not, `BadOption` for an address that it does not have.
+        """
+        if not self.network.host(host).is_local(canonical(address, field="address")):
+            raise BadOption(Problem(f"{host} has no address {address}", field="address"))
+
+        def apply(terrain: Terrain) -> Network:
+            if host not in terrain.network:
+                return terrain.network
+            machine = terrain.network[host]
+            sockets = tuple(msgspec.structs.replace(each, address=canonical(address)) for each in machine.listeners)
+            return terrain.network.replacing(msgspec.structs.replace(machine, listeners=sockets))
+
+        return self.overlaid(f"{host} listens on {address} only", apply)
 
     def sysctl(self, host: str, key: str, value: int) -> Cluster:
         """Another cluster in which one machine has another kernel setting: `sysctl("node-1", "net.ipv4.ip_forward",
