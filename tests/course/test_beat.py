@@ -60,7 +60,7 @@ def test_every_lesson_has_a_notebook_of_its_title() -> None:
     named = {path.stem: next(cells(path)).text for path in SOURCES}
     for number in LESSONS:
         one = lesson(number)
-        stem = f"{number}_{one.title.lower().replace(' ', '_')}"
+        stem = f"{number}_{re.sub('[ -]', '_', one.title.lower())}"
         assert f"# # {number.replace('_', '.')} {one.title}" in named[stem]
 
 

@@ -19,6 +19,7 @@ MAKERS: dict[str, Callable[[], Explorer[Any]]] = {
     "pod_to_pod": lambda: explore.PodToPod(example("same-node-other-node")),
     "service": lambda: explore.WhoAnswers(example("service-three-backends")),
     "slices": lambda: explore.PodChurn(example("service-many-pods")),
+    "families": lambda: explore.WhichFamily(example("service-both-families")),
 }
 CHANGES: dict[str, tuple[str, Any]] = {
     "walk": ("step", 7),
@@ -27,6 +28,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "pod_to_pod": ("network", "flannel, host-gw"),
     "service": ("ready", 1),
     "slices": ("most", 10),
+    "families": ("families", "IPv6"),
 }
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from k8snetlab import contract
 from k8snetlab.cluster import example
+from k8snetlab.cni import VARIANTS
 from k8snetlab.explore.contract import NETWORKS as CONTRACT_NETWORKS
 from k8snetlab.explore.contract import NOTHING, ContractModel
+from k8snetlab.explore.families import CLUSTERS, FamiliesModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
 from k8snetlab.explore.pod_to_pod import NETWORKS, PodToPodModel, wire
 from k8snetlab.explore.service import POLICIES, SERVICE_TYPES, ServiceModel
@@ -367,3 +369,65 @@ def test_equal_slices_are_said_once(slices: SlicesModel) -> None:
     """A hundred slices of ten are no line of a hundred numbers."""
     text = slices.view(**{**RESTART, "pods": 1000, "most": 10, "happens": "one pod stumbles"}, nodes=1).text  # type: ignore[arg-type]
     assert text.endswith("100 slices: 100 × 10")
+
+
+@pytest.fixture(scope="module")
+def families() -> FamiliesModel:
+    """The cluster of notebook 5_7."""
+    return FamiliesModel(example("service-both-families"))
+
+
+BOTH = {
+    "families": "IPv4, IPv6",
+    "cni": "flannel",
+    "policy": "PreferDualStack",
+    "order": "(not said)",
+    "program": "every address",
+    "source": "a pod",
+    "asked": "its choice",
+}
+
+
+@pytest.mark.parametrize("of", CLUSTERS)
+def test_a_client_takes_the_first_family(families: FamiliesModel, of: str) -> None:
+    """Which one is the first, the cluster says, where the Service does not."""
+    call = families.trace(**{**BOTH, "families": of})
+    assert (":" in call.request.address) == of.startswith("IPv6")
+    assert call.client is Client.OPEN
+
+
+def test_a_service_that_says_nothing_has_one_family(families: FamiliesModel) -> None:
+    """In a dual-stack cluster too; the other one is no address to ask, and the picture says so."""
+    view = families.view(**{**BOTH, "policy": "(not said)", "asked": "IPv6"})
+    assert "IPv4 to 10.96.49.66: DELIVERED, client OPEN" in view.text
+    assert view.text.endswith("it has no IPv6 address")
+    assert "it has no IPv6 address" in view.picture.text
+
+
+def test_what_the_api_server_refuses_is_shown(families: FamiliesModel) -> None:
+    """Two families are too many for a cluster of one."""
+    view = families.view(**{**BOTH, "policy": "RequireDualStack", "families": "IPv6"})
+    assert "not configured for dual-stack" in view.text
+    assert "no packet was sent" in view.picture.text
+
+
+@pytest.mark.parametrize(("program", "refused"), [("IPv4 only", 6), ("IPv6 only", 4)])
+def test_a_program_refuses_the_family_it_is_not_bound_to(families: FamiliesModel, program: str, refused: int) -> None:
+    """It answers in the other one."""
+    for of in (4, 6):
+        call = families.trace(**{**BOTH, "program": program, "asked": f"IPv{of}"})
+        assert call.client is (Client.REFUSED if of == refused else Client.OPEN)
+
+
+def test_a_program_of_a_family_that_its_pod_lacks_is_alone(families: FamiliesModel) -> None:
+    """It listens on the loopback device, where nobody comes."""
+    call = families.trace(**{**BOTH, "families": "IPv6", "program": "IPv4 only"})
+    assert call.client is Client.REFUSED
+
+
+@pytest.mark.parametrize("cni", VARIANTS)
+def test_every_network_has_a_view_of_both_families(families: FamiliesModel, cni: str) -> None:
+    """A plugin that cannot do one of them says why."""
+    view = families.view(**{**BOTH, "cni": cni})
+    assert "IPv4" in view.text
+    assert "IPv6" in view.text
