@@ -36,7 +36,6 @@ CNIS: tuple[tuple[str, dict[str, str]], ...] = (
     ("calico", {"mode": "vxlan-crosssubnet"}),
     ("bridge", {"hairpin": "off"}),
     ("cloud", {}),
-    ("cloud", {"attach": "ptp"}),
     ("cloud", {"source-dest-check": "on"}),
 )
 PROXIES = ("iptables", "iptables", "nftables")
