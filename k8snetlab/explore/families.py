@@ -6,7 +6,7 @@ four to meet in one family. Turn them, and the text says for each family how far
 family that was chosen, and who may take the packet there.
 
 The client takes the first family of the Service that it has too, or the one that it is told to. Where the API server
-refuses the Service, or there is no address to ask, the reason stands in the picture's place.
+refuses the Service, the plugin the cluster, or there is no address to ask, the reason stands in the picture's place.
 
 A program that is bound to a family which its pod lacks listens where nobody else can come, on the loopback device.
 
@@ -24,7 +24,7 @@ from k8snetlab import api, draw
 from k8snetlab.address import family
 from k8snetlab.cluster import Cluster
 from k8snetlab.cni import VARIANTS
-from k8snetlab.errors import LabError
+from k8snetlab.errors import LabError, ManifestError
 from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown
 from k8snetlab.explore.service import deciding
 from k8snetlab.trace import Trace
@@ -134,7 +134,8 @@ class FamiliesModel:
         try:
             service = self._made(settings)
         except LabError as error:
-            lines = [title, "The API server refuses it:", str(error)]
+            refuses = "The API server refuses it:" if isinstance(error, ManifestError) else "There is no such cluster:"
+            lines = [title, refuses, str(error)]
             return View("\n".join(lines), draw.nobody(f"Service {self.service.name}", str(error)))
         lines = [title, f"{service.spec.ip_family_policy}: {', '.join(service.cluster_ips)}", *self._each(settings)]
         source = f"{self.sources[settings['source']]} asks over {settings['asked']}"

@@ -411,6 +411,14 @@ def test_what_the_api_server_refuses_is_shown(families: FamiliesModel) -> None:
     assert "no packet was sent" in view.picture.text
 
 
+def test_a_plugin_without_the_family_of_a_cluster_is_no_matter_of_the_api_server(families: FamiliesModel) -> None:
+    """There is no such cluster, and it is the plugin that says so; beside IPv4, pods just have no address."""
+    text = families.view(**{**BOTH, "families": "IPv6", "cni": "weave"}).text
+    assert "There is no such cluster:\ncni: " in text
+    beside = families.trace(**{**BOTH, "cni": "weave", "asked": "IPv6"})
+    assert beside.client is Client.UNREACHABLE
+
+
 @pytest.mark.parametrize(("program", "refused"), [("IPv4 only", 6), ("IPv6 only", 4)])
 def test_a_program_refuses_the_family_it_is_not_bound_to(families: FamiliesModel, program: str, refused: int) -> None:
     """It answers in the other one."""
