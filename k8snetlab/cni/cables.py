@@ -10,9 +10,9 @@ State of a pod: its address with the length of the node's range, and three route
 range by the gateway (the one that the kernel made is taken away), and the default route, which the plugin for
 addresses was told.
 
-Not modelled: `ipMasq`, IP forwarding that the plugin switches on by itself (the CNI states it); that Linux keeps an IPv4
-route of scope host while its device is down (here it goes with the device). Guide section 2.1; the
-plugin's documentation in containernetworking/plugins.
+Not modelled: `ipMasq`; IP forwarding, which the plugin switches on by itself (here the CNI states it); that Linux keeps
+an IPv4 route of scope host while its device is down (here it goes with the device). Guide section 2.1; the plugin's
+documentation in containernetworking/plugins.
 """
 
 from __future__ import annotations
