@@ -51,8 +51,9 @@ from k8snetlab.linux.host import Part
 
 __all__ = [
     "VARIANTS", "Allocating", "Bridge", "Calico", "Cilium", "Cloud", "Cni", "Configured", "Enforcement", "Flannel",
-    "Ipam", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib", "Routing",
-    "Spanning", "Speaking", "Weave", "Workload", "ipam_of", "named", "node_addresses", "own_pools", "told_to_router",
+    "Ipam", "Machine", "NetworkList", "Option", "Particular", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib",
+    "Routing", "Spanning", "Speaking", "Weave", "Workload", "ipam_of", "named", "node_addresses", "own_pools",
+    "told_to_router",
 ]  # fmt: skip
 
 
@@ -116,6 +117,15 @@ class Configured(Protocol):
 
     def network(self, plan: Plan, machine: Machine) -> NetworkList:
         """What the runtime finds in its configuration on that machine."""
+        ...
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A CNI that does not work beside every proxy."""
+
+    def refuses(self, proxy: str) -> str:
+        """Why it cannot work beside this one; nothing where it can."""
         ...
 
 

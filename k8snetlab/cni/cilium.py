@@ -37,7 +37,10 @@ and chains of IPv6, which are taken to be those of IPv4. Addresses of cilium_hos
 are drawn by chance in reality and hashed here; the first is read from the annotations
 `network.cilium.io/ipv4-cilium-host` and `ipv6-cilium-host` where there are any.
 
-Not modelled: IPAM modes other than `kubernetes`, health endpoints, IPsec, endpoint routes, masquerading by eBPF,
+With `bpf-masquerade=on`, which needs `proxy=ebpf`, there is no table nat: the program at the network card hides pods
+behind their node from all but nodes and pods. What is neither TCP nor UDP nor an echo request leaves as it is.
+
+Not modelled: IPAM modes other than `kubernetes`, health endpoints, IPsec, endpoint routes, the agent's own ip-masq,
 host routing past the stack (`bpf.hostLegacyRouting` is thought to be on), BGP, host firewall, the chain
 CILIUM_PRE_mangle and the proxy that it leads to, identity 7 for API servers. Nothing of this runs on the real kernel of
 the lab: Cilium's own programs would be needed for that. Guide sections 3.1 and 5.7; RFC 7348, RFC 8926.
@@ -147,6 +150,7 @@ class Cilium(msgspec.Struct, frozen=True):
         Option("mode", tuple(Mode), Mode.VXLAN, "how packets cross from node to node"),
         Option("encryption", tuple(Encryption), Encryption.NONE, "whether what goes from node to node is encrypted"),
         Option("masquerade", ("on", "off"), "on", "whether the node hides pods from all outside the pod network"),
+        Option("bpf-masquerade", ("on", "off"), "off", "by a program at the network card; needs proxy ebpf"),
         MTU,
     )
 
@@ -154,13 +158,15 @@ class Cilium(msgspec.Struct, frozen=True):
     encryption: Encryption = Encryption.NONE
     masquerade: bool = True
     mtu: int = 0
+    bpf_masquerade: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Cilium:
         """The variant with these options. Raises `BadOption`."""
         value = chosen(cls.name, cls.options, options)
         encryption = Encryption(value["encryption"])
-        return cls(Mode(value["mode"]), encryption, value["masquerade"] == "on", mtu_of(cls.name, value["mtu"]))
+        hidden, by_program = value["masquerade"] == "on", value["bpf-masquerade"] == "on"
+        return cls(Mode(value["mode"]), encryption, hidden, mtu_of(cls.name, value["mtu"]), hidden and by_program)
 
     @property
     def overhead(self) -> int:
@@ -181,6 +187,12 @@ class Cilium(msgspec.Struct, frozen=True):
         }
         hidden = ", encrypted by WireGuard" if self.encryption is Encryption.WIREGUARD else ""
         return f"Cilium 1.19: eBPF programs at a device for each pod, {ways[self.mode]}{hidden}"
+
+    def refuses(self, proxy: str) -> str:
+        """Why it cannot work beside a proxy: masquerading by a program needs the programs that replace kube-proxy."""
+        if self.bpf_masquerade and proxy != "ebpf":
+            return f"bpf-masquerade needs Cilium in the place of kube-proxy (proxy ebpf), and the proxy is {proxy}"
+        return ""
 
     def pod_mtu(self, machine: Machine) -> int:
         """The MTU of the pods' devices: the underlay's. What a tunnel needs is taken off on the routes."""
@@ -305,11 +317,19 @@ class Cilium(msgspec.Struct, frozen=True):
             host=HOST_DEVICE,
             net=NET_DEVICE,
             encrypts=WG_DEVICE if self.encryption is Encryption.WIREGUARD else "",
+            hides=tuple(address.ip for address in machine.addresses) if self.bpf_masquerade else (),
+            inside=tuple(str(self._inside(plan, machine, of)) for of in own) if self.bpf_masquerade else (),
         )
 
+    def _inside(self, plan: Plan, machine: Machine, of: int) -> Prefix | None:
+        """Where pods are seen by their own addresses; with a tunnel pods elsewhere are not reached by the card."""
+        return machine.pod_cidr(of) if self.mode in TUNNELS else plan.pod_cidr(of)
+
     def _programs(self, machine: Machine, ends: Sequence[Link]) -> Iterator[Attachment]:
-        if self.encryption is Encryption.WIREGUARD:
+        if self.encryption is Encryption.WIREGUARD or self.bpf_masquerade:
             yield Attachment(Program.TO_OUTSIDE, machine.device)
+        if self.bpf_masquerade:
+            yield Attachment(Program.FROM_OUTSIDE, machine.device)
         yield Attachment(Program.TO_HOST, NET_DEVICE)
         yield Attachment(Program.TO_HOST, HOST_DEVICE)
         yield Attachment(Program.FROM_HOST, HOST_DEVICE)
@@ -352,12 +372,11 @@ class Cilium(msgspec.Struct, frozen=True):
     # Netfilter
 
     def _patches(self, plan: Plan, machine: Machine, of: int, own: str) -> Iterator[Patch]:
-        block = machine.pod_cidr(of)
-        if block is not None:
+        block, inside = machine.pod_cidr(of), self._inside(plan, machine, of)
+        if block is not None and inside is not None:
             yield _patch("raw", of, _RAW)
             yield _patch("filter", of, _FILTER)
-            if self.masquerade:
-                inside = block if self.mode in TUNNELS else plan.pod_cidr(of)
+            if self.masquerade and not self.bpf_masquerade:
                 yield _patch("nat", of, {"POSTROUTING": ("CILIUM_POST_nat", tuple(_masqueraded(block, inside, own)))})
 
 

@@ -66,6 +66,9 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str, proxy_options: Mapping
         raise BadOption(Problem(f"there is no proxy mode {proxy!r}; there are {', '.join(PROXIES)}", field="proxy"))
     mode = services.MODES[proxy]
     options = mode.chosen(proxy_options or {})
+    refused = plugin.refuses(proxy) if isinstance(plugin, cni.Particular) else ""
+    if refused:
+        raise BadOption(Problem(refused, object=f"CNI {plugin.name}", field="proxy"))
     _check_outside(layout)
     _check_pods(layout, plugin)
     fronted = IMPLEMENTATIONS[layout.load_balancer]

@@ -14,7 +14,8 @@ and the programs that look them up:
     out of the tunnel ─► cil_from_overlay, which takes the identity from the tunnel ───┤   (ingress allowed?)
     into cilium_host ─► cil_from_host, for what the machine itself sends or routes ────┼─► the tunnel, as its identity
                                                                                        └─► up the stack
-    out by the network card ─► cil_to_netdev ─► to be encrypted? by the WireGuard device, and out again
+    out by the network card ─► cil_to_netdev ─► to be hidden? another source. To be encrypted? the WireGuard device
+    in by the network card ─► cil_from_netdev ─► an answer to what was hidden: to whom it is for
 
 What goes from container to container, or into the tunnel, meets neither netfilter nor a routing table. The layout of
 maps, programs and their outputs is that of Cilium 1.19; `redirecting` lets them work.
@@ -248,7 +249,8 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
 
     `tunnel` is the device that packets for other machines are wrapped at, empty where they are routed; `encrypts` the
     WireGuard device that they are led to on their way out, if there is one; `host` the device by which the machine
-    itself speaks to containers, and `net` its other end. `labels` are those of the
+    itself speaks to containers, and `net` its other end. `hides` are the addresses (one a family) behind which the
+    program at the network card hides containers from all that is not `inside`. `labels` are those of the
     identities that are not reserved.
     """
 
@@ -261,6 +263,8 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
     host: str = "cilium_host"
     net: str = "cilium_net"
     encrypts: str = ""
+    hides: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
 
     @cached_property
     def programs(self) -> Mapping[tuple[str, str], Program]:
@@ -309,6 +313,21 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
         """
         held = [each for each in self.policies.get(endpoint, ()) if each.covers(direction, identity, protocol, port)]
         return max(held, key=lambda each: (each.deny, each.bits, each.identity != UNKNOWN), default=None)
+
+    def hidden_as(self, source: str, destination: str) -> str:
+        """The address behind which a container hides from a destination, or nothing: containers, this machine and
+        others of the group see it as it is.
+        """
+        own = self.by_address.get(source)
+        if own is None or not own.device or self.identity(destination) in (HOST, REMOTE_NODE):
+            return ""
+        if any(block.contains(destination) for block in self._inside):
+            return ""
+        return next((address for address in self.hides if family(address) == family(destination)), "")
+
+    @cached_property
+    def _inside(self) -> tuple[Prefix, ...]:
+        return tuple(map(Prefix.of, self.inside))
 
     @cached_property
     def policies(self) -> Mapping[int, tuple[Permit, ...]]:

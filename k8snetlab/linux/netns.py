@@ -207,8 +207,11 @@ class Namespace:
             if passed is None:
                 return
             frame = passed
-        if self.redirector is not None and (yield from self.redirector.ingress(link, frame)):
-            return
+        if self.redirector is not None:
+            passed = yield from self.redirector.ingress(link, frame)
+            if passed is None:
+                return
+            frame = passed
         if link.master:
             yield from self._bridge_receive(link, frame)
         elif link.mesh is not None:  # a program takes all that comes here

@@ -15,6 +15,10 @@ the machine itself proves nothing: it may be that of a packet from outside, whic
 
 Each program that hands a packet on counts as a hop. A tunnel does not.
 
+The program at the network card may hide containers behind the machine's address (map `cilium_snat_v4_external`): the
+first packets of TCP and UDP and echo requests to whoever is outside, and what follows them; netfilter sees neither. A
+port that another flow has is replaced by the next free one (the real program takes one by chance).
+
 With WireGuard the program at the network card leads what is in the tunnel to the WireGuard device: whole packets, with
 their outer headers; without a tunnel, what goes from container to container. Containers of one machine are never
 encrypted.
@@ -32,6 +36,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import msgspec
+
 from k8snetlab.errors import UnknownName
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.datapath import (
@@ -47,7 +53,7 @@ from k8snetlab.linux.datapath import (
 )
 from k8snetlab.linux.ebpf import Program
 from k8snetlab.linux.link import Link
-from k8snetlab.linux.netns import Namespace, Steps
+from k8snetlab.linux.netns import Namespace, Steps, rewritten
 from k8snetlab.linux.skb import Skb
 from k8snetlab.packet import ICMP, VXLAN, Ethernet, Packet
 from k8snetlab.trace import Action, Step
@@ -57,6 +63,9 @@ __all__ = ["Redirector"]
 
 Taken = Generator[Step, None, bool]
 """Steps, and then whether the program has taken the frame, so that nobody else sees it."""
+
+HIDDEN = ("TCP", "UDP", "ICMP", "ICMPv6")
+"""The protocols whose packets can be hidden."""
 
 Passed = Generator[Step, None, Packet | None]
 """Steps, and then the frame that goes on, if one does."""
@@ -71,39 +80,48 @@ MARK_OVERLAY, MARK_ENCRYPTED = 0x400, 0x1E00
 class Redirector:
     """The programs of one machine, and the flows they know."""
 
-    __slots__ = ("_datapath", "_flows", "at")
+    __slots__ = ("_datapath", "_flows", "_hidden", "_opened", "_shown", "at")
 
     def __init__(self, at: Namespace, datapath: Datapath) -> None:
         self.at = at
         self._datapath = datapath
         self._flows: set[tuple[int, Tuple]] = set()  # (endpoint, tuple) of both directions
+        self._opened: set[Tuple] = set()  # tuples of flows that containers here began
+        self._hidden: dict[Tuple, Tuple] = {}  # as a container sends it: as it goes on
+        self._shown: dict[Tuple, Tuple] = {}  # the answer to what goes on: as the container sent it
 
     # 1. A container sends
 
-    def ingress(self, link: Link, frame: Packet) -> Taken:
-        """What the program at a container's device makes of a frame that the container sent."""
+    def ingress(self, link: Link, frame: Packet) -> Passed:
+        """What the program at a device's ingress makes of a frame."""
         own = self._datapath.by_device.get((link.name, 6 if ":" in frame.ip.src else 4))
-        if own is None or not self._datapath.runs(Program.FROM_CONTAINER, link.name):
-            return False
+        if own is not None and self._datapath.runs(Program.FROM_CONTAINER, link.name):
+            yield from self._from_container(own, link, frame)
+            return None
+        if self._shown and self._datapath.runs(Program.FROM_OUTSIDE, link.name):
+            return (yield from self._answered(link, frame))
+        return frame
+
+    def _from_container(self, own: Endpoint, link: Link, frame: Packet) -> Steps:
+        """A container has sent a frame."""
         skb = Skb(frame.popped(), link.name)
         how = _how(Program.FROM_CONTAINER, link)
         if skb.src != own.address:
             why = f"{how}: {skb.src} is not the address of this endpoint"
             yield self._dropped(link, skb, why, Reason.INVALID_SOURCE)
-            return True
+            return
         peer = self._datapath.identity(skb.dst)
         if not (yield from self._allowed(own, Direction.EGRESS, peer, skb, link, how)):
-            return True
+            return
         there = self._datapath.by_address.get(skb.dst)
         if there is not None and there.device:
             yield from self._to_endpoint(there, own.identity, skb, link, how)
-            return True
+            return
         known = self._datapath.lookup(skb.dst)
         if there is None and known is not None and known.tunnel and self._datapath.tunnel:
             yield from self._wrapped(own.identity, known.tunnel, skb, frame, link, how, known)
-            return True
+            return
         yield from self._up(own, skb, link, how, there or known)
-        return True
 
     def _up(self, own: Endpoint, skb: Skb, link: Link, how: str, entry: RuleText | None) -> Steps:
         """Up the stack, with the sender's identity as the mark."""
@@ -146,8 +164,9 @@ class Redirector:
         other end.
         """
         datapath = self._datapath
-        if datapath.encrypts and datapath.runs(Program.TO_OUTSIDE, link.name):
-            return (yield from self._to_network(link, frame))
+        if datapath.runs(Program.TO_OUTSIDE, link.name):
+            frame = yield from self._hide(link, frame)
+            return (yield from self._to_network(link, frame)) if datapath.encrypts else frame
         if not datapath.runs(Program.FROM_HOST, link.name):
             return frame
         skb = Skb(frame.popped(), link.name)
@@ -201,6 +220,46 @@ class Redirector:
         yield from self.at.encrypted(device, skb, MARK_ENCRYPTED)
         return None
 
+    def _hide(self, link: Link, frame: Packet) -> Generator[Step, None, Packet]:
+        """A container's packet to the outside gets the machine's address, if the container began to speak."""
+        skb = Skb(frame.popped(), link.name)
+        key = skb.tuple
+        if key not in self._opened or skb.ip.offset or skb.protocol not in HIDDEN:
+            return frame
+        behind = self._datapath.hidden_as(skb.src, skb.dst)
+        if not behind:
+            return frame
+        sent = self._hidden.get(key)
+        if sent is None:
+            sent = self._hidden[key] = self._free(key._replace(src=behind))
+            self._shown[sent.mirrored()] = key
+        skb.put(rewritten(skb.packet, skb.ip, src=sent.src, sport=sent.sport))
+        why = f"{_how(Program.TO_OUTSIDE, link)}: {key.src} hides behind {behind} from all outside"
+        yield Step(self.at.name, link.name, Action.SNAT, skb.packet, why, self._datapath.lookup(skb.dst))
+        return skb.packet.pushed(frame.headers[0])
+
+    def _free(self, sent: Tuple) -> Tuple:
+        """The tuple with its own port, or else the next that no other flow to the same place has."""
+        ports = (*range(sent.sport, 65536), *range(1024, sent.sport))
+        free = (wanted for port in ports if (wanted := sent._replace(sport=port)).mirrored() not in self._shown)
+        return next(free, sent)
+
+    def _answered(self, link: Link, frame: Packet) -> Generator[Step, None, Packet]:
+        """An answer to what was hidden, or an error about it, gets the container's address back."""
+        skb = Skb(frame.popped(), link.name)
+        asked = self._shown.get(_known_by(skb)) if not skb.ip.offset else None
+        if asked is None:
+            return frame
+        header = skb.packet.headers[1]
+        if isinstance(header, ICMP) and header.about is not None:
+            about = rewritten(header.about, header.about.ip, src=asked.src, sport=asked.sport)
+            skb.put(_readdressed(skb.packet, asked.src, about))
+        else:
+            skb.put(rewritten(skb.packet, skb.ip, dst=asked.src, dport=asked.sport))
+        why = f"{_how(Program.FROM_OUTSIDE, link)}: it answers what {asked.src} sent from behind this machine"
+        yield Step(self.at.name, link.name, Action.CONNTRACK, skb.packet, why)
+        return skb.packet.pushed(frame.headers[0])
+
     # Where packets go
 
     def _to_endpoint(self, there: Endpoint, identity: int, skb: Skb, link: Link, how: str) -> Steps:
@@ -250,6 +309,8 @@ class Redirector:
             yield self._dropped(link, skb, why, reason, permit or nothing)
             return False
         self._flows |= {flow, (own.number, skb.tuple.mirrored())}
+        if direction is Direction.EGRESS:
+            self._opened.add(skb.tuple)
         why = f"{how}: {direction.lower()} of endpoint {own.number} {who} is allowed"
         yield Step(self.at.name, link.name, Action.RULE, skb.packet, why, permit)
         return True
@@ -266,6 +327,14 @@ class Redirector:
     def _who(self, identity: int) -> str:
         first = self._datapath.named(identity)[0]
         return f"identity {identity}" if first == f"{identity}" else f"identity {identity} ({first})"
+
+
+def _readdressed(packet: Packet, to: str, about: Packet) -> Packet:
+    """An error with another receiver, about the packet as he sent it."""
+    header = packet.headers[1]
+    assert isinstance(header, ICMP)
+    outer = msgspec.structs.replace(packet.ip, dst=to)
+    return Packet((outer, ICMP(header.message, header.mtu, header.ident, about)), packet.payload)
 
 
 def _how(program: Program, link: Link) -> str:

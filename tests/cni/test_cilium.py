@@ -7,7 +7,8 @@ from random import Random
 import msgspec
 import pytest
 
-from k8snetlab import cni
+from k8snetlab import cni, contract
+from k8snetlab.cluster import Cluster
 from k8snetlab.cni.cilium import lxc_name, router
 from k8snetlab.cni.identities import identities, security_labels
 from k8snetlab.errors import BadOption
@@ -19,6 +20,7 @@ from k8snetlab.linux.walk import Exchange, World, exchange
 from k8snetlab.packet import UDP, VXLAN, Geneve
 from k8snetlab.trace import Action, Client, Step
 from tests.cni.example import machine, network, node, plan, pod, workloads
+from tests.shops import bookshop
 
 VXLAN_MODE = cni.named("cilium")
 GENEVE = cni.named("cilium", {"mode": "geneve"})
@@ -491,3 +493,52 @@ def test_encrypted_packets_find_a_node_of_another_subnet_by_its_address() -> Non
     net = network(NATIVE_WIREGUARD, plan(machine(1), machine(2, zone=19)))
     assert sent(net, "default/web-0", "10.244.2.3").client is Client.OPEN
     assert sent(net, "node1", "10.244.2.3").client is not Client.OPEN
+
+
+# Masquerading by a program
+
+
+def hiding(mode: str = "vxlan", **more: str) -> Cluster:
+    """The bookshop with Cilium in the place of kube-proxy, which hides pods by a program."""
+    options = {"mode": mode, "bpf-masquerade": "on", **more}
+    return bookshop("cilium").changed(cni_options=options, proxy="ebpf")
+
+
+@pytest.mark.parametrize("mode", ["vxlan", "native"])
+def test_a_program_hides_pods_from_all_outside(mode: str) -> None:
+    """The web server outside sees the node, and its answer finds the pod; no table nat is there."""
+    shop = hiding(mode)
+    home = shop.objects.pod("shop/web-0").node_name
+    trace = shop.trace("shop/web-0", "203.0.113.10:80")
+    assert (trace.client, trace.source_seen) == (Client.OPEN, shop.objects.node(home).addresses[0])
+    assert [step.action for step in trace.steps if "hides behind" in step.why] == [Action.SNAT]
+    assert [step.action for step in trace.reply if "answers what" in step.why] == [Action.CONNTRACK]
+    assert "nat" not in shop.network[home].netfilter.ipv4
+
+
+def test_nodes_and_pods_see_pods_as_they_are() -> None:
+    """What is in the cluster is not hidden from, with a tunnel or without."""
+    for mode in ("vxlan", "native"):
+        shop = hiding(mode)
+        own = shop.objects.pod("shop/web-0").ip
+        assert shop.trace("shop/web-0", "node/node-2:10250").source_seen == own
+        assert contract.check(shop).holds
+
+
+def test_an_answer_of_a_pod_is_not_hidden() -> None:
+    """A client outside who uses a node port hears the address that he asked."""
+    shop = hiding()
+    port = next(port.node_port for each in shop.objects.services for port in each.spec.ports if port.node_port)
+    assert {each.client for each in shop.trace("external", f"node/node-1:{port}").outcomes} == {Client.OPEN}
+
+
+def test_an_error_about_a_hidden_packet_reaches_the_pod() -> None:
+    """Nobody listens outside, and the pod is told."""
+    trace = hiding().trace("shop/web-0", "203.0.113.10:9/UDP")
+    assert trace.client is Client.REFUSED
+
+
+def test_masquerading_by_a_program_needs_the_programs_of_the_proxy() -> None:
+    """As Cilium itself says when it starts."""
+    with pytest.raises(BadOption, match=r"CNI cilium: proxy: bpf-masquerade needs .* and the proxy is iptables"):
+        bookshop("cilium").changed(cni_options={"bpf-masquerade": "on"})

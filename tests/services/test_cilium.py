@@ -53,6 +53,13 @@ def test_rows_end_as_on_flannel(proxy: str, mode: str) -> None:
     assert different == KNOWN[proxy]
 
 
+def test_rows_end_the_same_where_a_program_masquerades() -> None:
+    """Cilium in the place of kube-proxy, and without a table nat."""
+    plain = cluster("cilium", "vxlan", "ebpf")
+    hiding = plain.changed(cni_options={"bpf-masquerade": "on"})
+    assert [row.name for row in COMPARED if ends(plain, row) != ends(hiding, row)] == []
+
+
 def test_a_program_refuses_for_a_pod_where_kube_proxy_drops() -> None:
     """`internalTrafficPolicy: Local` without a backend on the node."""
     row = next(row for row in COMPARED if row.name == AT_THE_POD[0])
