@@ -17,9 +17,9 @@ import typer
 
 import k8snetlab as k8s
 from k8snetlab.cli import output
+from k8snetlab.cni import ARCHIVED, named
 from k8snetlab.cni import VARIANTS as CNIS
 from k8snetlab.cni import Option as CniOption
-from k8snetlab.cni import named
 from k8snetlab.compile import IMPLEMENTATIONS, PROXIES
 from k8snetlab.errors import BadOption, LabError, Problem
 
@@ -42,6 +42,11 @@ def options_of(cni: str) -> str:
     return f"{cni}: {', '.join(map(_said, named(cni).options))}"
 
 
+def _living(cni: str) -> str:
+    """The name of a CNI, and whether its project has ended."""
+    return f"{cni} (archived in {ARCHIVED[cni]})" if cni in ARCHIVED else cni
+
+
 def _said(option: CniOption) -> str:
     return f"{option.name}={'|'.join(option.values) or option.default or '…'}"
 
@@ -50,7 +55,7 @@ Files: TypeAlias = Annotated[
     list[str], typer.Option("--file", "-f", metavar="F", help="A file, a folder, or - for standard input. Repeatable.")
 ]
 CniName: TypeAlias = Annotated[
-    str, typer.Option(metavar="NAME", help=f"The CNI: {', '.join(CNIS)}.", autocompletion=one_of(CNIS))
+    str, typer.Option(metavar="NAME", help=f"The CNI: {', '.join(map(_living, CNIS))}.", autocompletion=one_of(CNIS))
 ]
 CniOptions: TypeAlias = Annotated[
     list[str] | None,

@@ -50,10 +50,10 @@ from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
 __all__ = [
-    "VARIANTS", "Allocating", "Bridge", "Calico", "Cilium", "Cloud", "Cni", "Configured", "Enforcement", "Flannel",
-    "Ipam", "Machine", "NetworkList", "Option", "Particular", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib",
-    "Routing", "Spanning", "Speaking", "Weave", "Workload", "ipam_of", "named", "node_addresses", "own_pools",
-    "told_to_router",
+    "ARCHIVED", "VARIANTS", "Allocating", "Bridge", "Calico", "Cilium", "Cloud", "Cni", "Configured", "Enforcement",
+    "Flannel", "Ipam", "Machine", "NetworkList", "Option", "Particular", "Plan", "Plugin", "PolicyAttachment",
+    "Remote", "Rib", "Routing", "Spanning", "Speaking", "Weave", "Workload", "ipam_of", "named", "node_addresses",
+    "own_pools", "told_to_router",
 ]  # fmt: skip
 
 
@@ -196,6 +196,9 @@ VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
     "weave": Weave.of,
 }
 """The CNIs that exist, by name; each is made from its options."""
+
+ARCHIVED: Mapping[str, int] = {"weave": 2024}
+"""Those whose project has ended, and when: nobody mends them any more."""
 
 
 def named(name: str, options: Mapping[str, str] | None = None) -> Cni:

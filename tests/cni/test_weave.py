@@ -518,6 +518,7 @@ def test_the_lab_has_no_router_of_a_mesh(mode: str) -> None:
 def test_it_is_said_that_the_project_is_archived() -> None:
     """Nobody should choose it today without knowing."""
     assert "2.8.1 (archived in 2024)" in cni.named("weave").summary
+    assert cni.ARCHIVED == {"weave": 2024}
 
 
 def test_a_cluster_changes_to_weave() -> None:
