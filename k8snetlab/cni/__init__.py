@@ -24,15 +24,11 @@ Not modelled: several networks in one pod. Guide sections 2.1 and 3.1; CNI speci
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Protocol, runtime_checkable
 
 from k8snetlab.address import Prefix
 from k8snetlab.cni.bgp import Rib
-from k8snetlab.cni.bridge import Bridge
-from k8snetlab.cni.calico import Calico
-from k8snetlab.cni.cilium import Cilium
-from k8snetlab.cni.cloud import Cloud
-from k8snetlab.cni.flannel import Flannel
 from k8snetlab.cni.ipam import Ipam, host_local
 from k8snetlab.cni.plan import (
     Enforcement,
@@ -45,15 +41,13 @@ from k8snetlab.cni.plan import (
     Remote,
     Workload,
 )
-from k8snetlab.cni.weave import Weave
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 
 __all__ = [
-    "ARCHIVED", "VARIANTS", "Allocating", "Bridge", "Calico", "Cilium", "Cloud", "Cni", "Configured", "Enforcement",
-    "Flannel", "Ipam", "Machine", "NetworkList", "Option", "Particular", "Plan", "Plugin", "PolicyAttachment",
-    "Remote", "Rib", "Routing", "Spanning", "Speaking", "Weave", "Workload", "ipam_of", "named", "node_addresses",
-    "own_pools", "told_to_router",
+    "ARCHIVED", "VARIANTS", "Allocating", "Cni", "Configured", "Enforcement", "Ipam", "Machine", "NetworkList",
+    "Option", "Particular", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib", "Routing", "Spanning", "Speaking",
+    "Workload", "ipam_of", "named", "node_addresses", "own_pools", "told_to_router",
 ]  # fmt: skip
 
 
@@ -187,13 +181,23 @@ def ipam_of(plugin: Cni) -> Ipam:
     return plugin.addresses if isinstance(plugin, Allocating) else host_local
 
 
+def _later(module: str, name: str) -> Callable[[Mapping[str, str]], Cni]:
+    """A variant, whose module is loaded when somebody wants it."""
+
+    def made(options: Mapping[str, str]) -> Cni:
+        plugin: Cni = getattr(import_module(f"{__name__}.{module}"), name).of(options)
+        return plugin
+
+    return made
+
+
 VARIANTS: Mapping[str, Callable[[Mapping[str, str]], Cni]] = {
-    "bridge": Bridge.of,
-    "flannel": Flannel.of,
-    "cloud": Cloud.of,
-    "calico": Calico.of,
-    "cilium": Cilium.of,
-    "weave": Weave.of,
+    "bridge": _later("bridge", "Bridge"),
+    "flannel": _later("flannel", "Flannel"),
+    "cloud": _later("cloud", "Cloud"),
+    "calico": _later("calico", "Calico"),
+    "cilium": _later("cilium", "Cilium"),
+    "weave": _later("weave", "Weave"),
 }
 """The CNIs that exist, by name; each is made from its options."""
 

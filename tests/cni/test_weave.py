@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from k8snetlab import cni
 from k8snetlab.cluster import Cluster
-from k8snetlab.cni.weave import set_name
+from k8snetlab.cni.weave import Weave, set_name
 from k8snetlab.contract import RULES, break_rule, check
 from k8snetlab.errors import BadOption, CannotDo, PoolExhausted
 from k8snetlab.linux.host import Host
@@ -229,7 +229,7 @@ def test_the_names_of_sets_are_those_of_real_nodes(meaning: str, name: str) -> N
 
 def test_policies_attach_to_the_chains_of_weave_npc() -> None:
     """One for packets to pods and one for packets from them, the same for all pods of a node."""
-    attachment = cni.Weave.policies
+    attachment = Weave.policies
     assert attachment.chains("vethwepl1234567") == ("WEAVE-NPC-INGRESS", "WEAVE-NPC-EGRESS-CUSTOM")
     assert set(attachment.chains("")) < set(built().netfilter.ipv4["filter"].chains)
 
