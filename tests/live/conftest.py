@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -47,3 +49,32 @@ def python_for_everybody() -> str:
             subprocess.run([path, "-c", ""], user=NOBODY, extra_groups=[], check=True)
             return str(path)
     pytest.skip(f"there is no {name} that an ordinary user may run")
+
+
+class Ordinary(Protocol):
+    """Runs a program of Python as a user without any privilege, and gives what it wrote and what it complained of."""
+
+    def __call__(self, code: str, *words: str) -> tuple[str, str]: ...
+
+
+@pytest.fixture
+def ordinary(for_everybody: Path, python_for_everybody: str) -> Ordinary:
+    """Another user than root, in a user namespace."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; the other tests run as this one")
+
+    def run(code: str, *words: str) -> tuple[str, str]:
+        ran = subprocess.run(
+            [python_for_everybody, "-c", code, *words],
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            cwd="/",
+            env={"PYTHONPATH": str(for_everybody), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return ran.stdout, ran.stderr
+
+    return run

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,10 +12,8 @@ from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.netfilter import Chain, Masquerade, Netfilter, Patch, Rule, Table, tables
 from k8snetlab.trace import Client
+from tests.live.conftest import Ordinary
 from tests.live.shop import CLIENT, OUTSIDE, SHOP, WEB_1, WEB_2, node, service, shop
-
-NOBODY = 65534
-
 
 DROPS = {"iptables": "-j DROP", "nftables": "vmap @no-endpoint-nodeports"}
 """How the rule ends that drops what no backend on the node can take, by proxy mode."""
@@ -257,25 +252,7 @@ with live.Lab(cluster) as lab:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests run as this one")
-def test_an_ordinary_user_follows_and_captures_too(
-    rule_trace: None, for_everybody: Path, python_for_everybody: str
-) -> None:
+def test_an_ordinary_user_follows_and_captures_too(rule_trace: None, ordinary: Ordinary) -> None:
     """Without any privilege, in a user namespace."""
-    ran = subprocess.run(
-        [
-            python_for_everybody,
-            "-c",
-            ORDINARY,
-            SHOP.replace("ipFamilyPolicy: RequireDualStack", "sessionAffinity: None"),
-        ],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        cwd="/",
-        env={"PYTHONPATH": str(for_everybody), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ran.stdout, ran.stderr) == ("True True True\n", "")
+    text = SHOP.replace("ipFamilyPolicy: RequireDualStack", "sessionAffinity: None")
+    assert ordinary(ORDINARY, text) == ("True True True\n", "")

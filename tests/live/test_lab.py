@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from k8snetlab import live
 from k8snetlab.cluster import Cluster, example
 from k8snetlab.errors import CannotDo, UnknownName
 from k8snetlab.trace import Client
-from tests.live.conftest import NOBODY
+from tests.live.conftest import NOBODY, Ordinary
 
 ROOT = Path(__file__).resolve().parents[2]
 WEB, OTHER = "default/web-1", "default/client"
@@ -118,21 +116,9 @@ with live.Lab(cluster) as lab:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests run as this one")
-def test_an_ordinary_user_has_a_lab_too(kernel: None, for_everybody: Path, python_for_everybody: str) -> None:
+def test_an_ordinary_user_has_a_lab_too(kernel: None, ordinary: Ordinary) -> None:
     """Without any privilege, in a user namespace."""
-    ran = subprocess.run(
-        [python_for_everybody, "-c", ORDINARY, TWO],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        cwd="/",
-        env={"PYTHONPATH": str(for_everybody), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ran.stdout, ran.stderr) == (f"{NOBODY} OPEN\n", "")
+    assert ordinary(ORDINARY, TWO) == (f"{NOBODY} OPEN\n", "")
 
 
 def test_building_is_quick(kernel: None) -> None:

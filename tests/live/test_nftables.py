@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,7 @@ from k8snetlab.cluster import Cluster
 from k8snetlab.errors import CannotDo
 from k8snetlab.linux.text import nft_list_ruleset
 from k8snetlab.trace import Client
-from tests.live.conftest import NOBODY
+from tests.live.conftest import Ordinary
 from tests.live.shop import CLIENT, SHOP, WEB_1, WEB_2, service, shop
 
 STICKY = SHOP.replace("ipFamilyPolicy: RequireDualStack", "sessionAffinity: ClientIP")
@@ -97,21 +94,9 @@ with live.Lab(cluster) as lab:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the other tests run as this one")
-def test_an_ordinary_user_has_such_tables_too(nftables: None, for_everybody: Path, python_for_everybody: str) -> None:
+def test_an_ordinary_user_has_such_tables_too(nftables: None, ordinary: Ordinary) -> None:
     """Without any privilege, in a user namespace: with affinity, and with the kernel's own trace of rules."""
-    ran = subprocess.run(
-        [python_for_everybody, "-c", ORDINARY, STICKY],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        cwd="/",
-        env={"PYTHONPATH": str(for_everybody), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ran.stdout, ran.stderr) == ("1 True\n", "")
+    assert ordinary(ORDINARY, STICKY) == ("1 True\n", "")
 
 
 def test_a_service_that_nobody_serves_is_refused(sticky: tuple[live.Lab, str]) -> None:

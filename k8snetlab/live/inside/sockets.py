@@ -244,13 +244,7 @@ class Sockets:
         code.jump("nobody", 0)
         code.copy(_backend, 0)
         self._note(code, size)
-        for at in range(0, size, 4):
-            code.read(4, 1, _backend, at)
-            code.write(4, _ctx, _IP[size] + at, 1)
-        code.read(2, 1, _backend, size)
-        code.write(4, _ctx, _PORT, 1)
-        code.label("pass")
-        code.end(1)
+        self._lead(code, size)
         code.label("nobody")
         code.set(1, _UNREACHABLE)
         code.call(_RESULT)
@@ -371,6 +365,17 @@ class Sockets:
         code.write(4, _fp, _OLD + size, 1)
         self._put(code, self._asked[size], _SEEN, _OLD)
 
+    @staticmethod
+    def _lead(code: Code, size: int) -> None:
+        """The socket's address and port become those that `_backend` points at, and the call goes on."""
+        for at in range(0, size, 4):
+            code.read(4, 1, _backend, at)
+            code.write(4, _ctx, _IP[size] + at, 1)
+        code.read(2, 1, _backend, size)
+        code.write(4, _ctx, _PORT, 1)
+        code.label("pass")
+        code.end(1)
+
     def _backward(self, size: int, bit: int) -> Code:
         """Put back what was asked."""
         code = self._begun(size, bit)
@@ -385,13 +390,7 @@ class Sockets:
         code.find(self._asked[size], _SEEN)
         code.jump("pass", 0)
         code.copy(_backend, 0)
-        for at in range(0, size, 4):
-            code.read(4, 1, _backend, at)
-            code.write(4, _ctx, _IP[size] + at, 1)
-        code.read(2, 1, _backend, size)
-        code.write(4, _ctx, _PORT, 1)
-        code.label("pass")
-        code.end(1)
+        self._lead(code, size)
         return code
 
 
