@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -28,24 +28,24 @@ from k8snetlab import api, cni, controllers
 from k8snetlab.address import AddressPlan, canonical
 from k8snetlab.api.patch import Patch
 from k8snetlab.cluster import requests
-from k8snetlab.cluster.attachments import Attachments
 from k8snetlab.cluster.examples import example_path, examples_folder
 from k8snetlab.cluster.machine import SHOWN, Machine
 from k8snetlab.cluster.options import Options, chosen, plan_of
 from k8snetlab.cluster.requests import Answer, Asked, Change
-from k8snetlab.cni.hubble import Flow, flows
-from k8snetlab.cni.protocol import Conversation
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import BadOption, CannotDo, LabError, Problem, UnknownName
 from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
 from k8snetlab.linux import text
-from k8snetlab.linux.counting import counting
 from k8snetlab.linux.host import Entry, Host, Network
-from k8snetlab.services.churn import Ledger, started
 from k8snetlab.services.slices import MOST_ENDPOINTS
 from k8snetlab.tables import Table, table
 from k8snetlab.trace import Trace
+
+if TYPE_CHECKING:  # what few questions need is loaded by these
+    from k8snetlab.cni.hubble import Flow
+    from k8snetlab.cni.protocol import Conversation
+    from k8snetlab.services.churn import Ledger
 
 __all__ = ["SHOWN", "Answer", "Cluster", "Machine", "Options", "Overlay", "example", "examples_folder"]
 
@@ -162,6 +162,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         """How many rules each machine compares with a packet and with its answer, one after the other, as the kernel
         does; the arguments are those of `trace`.
         """
+        from k8snetlab.linux.counting import counting
+
         tally: Counter[str] = Counter()
         watched = [counting(host, tally) for host in self.network.values() if host.filters[4] or host.filters[6]]
         self.with_hosts(*watched).trace(source, target, seed=seed, via=via)
@@ -173,6 +175,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         """
         if all(self.network[name].datapath is None for name in self.layout.nodes):
             raise CannotDo(Problem(f"Hubble hears Cilium's programs, and {self.options.cni} has none", field="cni"))
+        from k8snetlab.cni.hubble import flows
+
         return flows(trace, self.network)
 
     def session(self, *, seed: int = 0, now: float = 0.0) -> Session:
@@ -189,6 +193,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
         `most` is the number of endpoints in a slice. Raises `UnknownName` and `BadOption`.
         """
+        from k8snetlab.services.churn import started
+
         found = self.objects.service(service.removeprefix("svc/"))
         nodes = {node.name: node for node in self.objects.nodes}
         return started(found, self.objects.meant_by(found), nodes, most)
@@ -207,6 +213,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         made. Raises `UnknownName`, `BadOption` for a pod that no plugin is called for, and `CannotDo` for a command
         that the CNI's configuration does not have.
         """
+        from k8snetlab.cluster.attachments import Attachments
+
         return Attachments(self.layout, self.plugin, self.compiled, self.network).asked(name, command)
 
     def rib(self, name: str) -> tuple[cni.Rib, ...]:

@@ -23,7 +23,7 @@ from k8snetlab.linux.ebpf import Attachment, Ebpf, Program, sockets
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.ipvs import Scheduler
 from k8snetlab.linux.link import Link
-from k8snetlab.services import ebpf, iptables, ipvs, nftables
+from k8snetlab.services import iptables
 from k8snetlab.services.endpoints import Backend
 from k8snetlab.services.exposure import Exposure, exposures
 from k8snetlab.services.health import health_listeners, ready_on
@@ -108,6 +108,8 @@ def _iptables(served: Served, place: Place) -> Part:
 
 def _nftables(served: Served, place: Place) -> Part:
     """kube-proxy in nftables mode: a table for each family."""
+    from k8snetlab.services import nftables
+
     tables = tuple(
         nftables.table(
             ports,
@@ -125,6 +127,8 @@ def _nftables(served: Served, place: Place) -> Part:
 
 def _ebpf_on(served: Served, place: Place, attached: tuple[Attachment, ...]) -> Part:
     """The maps of a node, and the programs that look them up in one of its namespaces."""
+    from k8snetlab.services import ebpf
+
     own = tuple(place.node.addresses)
     maps = ebpf.frontends(served, node=place.node.name, zone=place.node.zone, addresses=own)
     known = ebpf.identities(own, place.nodes)
@@ -133,6 +137,8 @@ def _ebpf_on(served: Served, place: Place, attached: tuple[Attachment, ...]) -> 
 
 def _ebpf(served: Served, place: Place) -> Part:
     """Cilium instead of kube-proxy: maps and programs."""
+    from k8snetlab.services import ebpf
+
     return _ebpf_on(served, place, ebpf.attached(place.links, tuple(place.node.addresses)))
 
 
@@ -145,6 +151,8 @@ def per_packet(served: Served, place: Place) -> Ebpf:
     """Cilium beside another proxy: cluster addresses are balanced at the devices of pods, for pods alone. What a pod
     sends never meets the rules of kube-proxy on its way back, so these could not translate it.
     """
+    from k8snetlab.services import ebpf
+
     own = tuple(place.node.addresses)
     kinds = frozenset({ebpf.CLUSTER_IP})
     maps = ebpf.frontends(served, node=place.node.name, zone=place.node.zone, addresses=own, kinds=kinds)
@@ -162,6 +170,8 @@ def through_tunnel(balancing: Ebpf, device: str, source: tuple[str, ...]) -> Ebp
 
 def _ipvs(served: Served, place: Place) -> Part:
     """kube-proxy in ipvs mode."""
+    from k8snetlab.services import ipvs
+
     families = (4, 6)
     node = ipvs.Node(
         name=place.node.name,
@@ -175,13 +185,21 @@ def _ipvs(served: Served, place: Place) -> Part:
     return ipvs.part(served, node, strict_arp=place.options["strict-arp"] == "true")
 
 
+def _bound_everywhere(served: Served) -> frozenset[str]:
+    """The addresses that kube-proxy in ipvs mode binds on every node."""
+    from k8snetlab.services import ipvs
+
+    return frozenset(ipvs.service_addresses(served))
+
+
+# Most clusters have one mode, so a mode's module is loaded when it is first compiled.
 MODES: Mapping[str, Mode] = {
     "iptables": Mode(_iptables),
     "nftables": Mode(_nftables),
     "ipvs": Mode(
         _ipvs,
-        addresses=lambda served: frozenset(ipvs.service_addresses(served)),
-        options={"scheduler": ipvs.SCHEDULERS, "strict-arp": ("false", "true")},
+        addresses=_bound_everywhere,
+        options={"scheduler": tuple(Scheduler), "strict-arp": ("false", "true")},
     ),
     "ebpf": Mode(_ebpf, _ebpf_in_pod),
 }

@@ -83,13 +83,10 @@ from k8snetlab.linux.netfilter import (
 from k8snetlab.services.endpoints import Backend, Chosen, chosen
 from k8snetlab.services.exposure import Exposure
 
-__all__ = ["DEVICE", "SCHEDULERS", "Node", "part", "service_addresses"]
+__all__ = ["DEVICE", "Node", "part", "service_addresses"]
 
 DEVICE = "kube-ipvs0"
 """The device that makes Service addresses local."""
-
-SCHEDULERS: tuple[str, ...] = tuple(Scheduler)
-"""The schedulers that `--ipvs-scheduler` may name here, the usual one first."""
 
 MASQUERADE = 0x4000
 """The mark of a packet that shall leave with the node's own address: bit 14."""
