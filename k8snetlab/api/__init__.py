@@ -10,6 +10,13 @@ pass and where the web comes in (`networking`), and who makes the pods (`workloa
 """
 
 from k8snetlab.api.base import DEFAULT_NAMESPACE, KindT, Object, ObjectMeta, OwnerReference, Part, to_dict
+from k8snetlab.api.cluster_policies import (
+    ClusterNetworkPolicy,
+    ClusterNetworkPolicyEgressPeer,
+    ClusterNetworkPolicyProtocol,
+    PolicyTier,
+    RuleAction,
+)
 from k8snetlab.api.core import (
     ConfigMap,
     Namespace,
@@ -84,6 +91,9 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "KINDS",
     "AddressType",
+    "ClusterNetworkPolicy",
+    "ClusterNetworkPolicyEgressPeer",
+    "ClusterNetworkPolicyProtocol",
     "ConfigMap",
     "Container",
     "ContainerPort",
@@ -132,11 +142,13 @@ __all__ = [
     "PodSpec",
     "PodStatus",
     "PodTemplateSpec",
+    "PolicyTier",
     "PolicyType",
     "Protocol",
     "ReplicaSet",
     "ReplicaSetSpec",
     "RestartPolicy",
+    "RuleAction",
     "Secret",
     "Service",
     "ServiceAccount",

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
-from k8snetlab.api import core, networking, pod, service, workloads
+from k8snetlab.api import cluster_policies, core, networking, pod, service, workloads
 from k8snetlab.api.base import Labels, Object, Path, spelled, to_dict
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import Problem
@@ -36,8 +36,8 @@ KINDS: Mapping[tuple[str, str], type[Object]] = {
         core.Namespace, core.Node, pod.Pod, service.Service, service.EndpointSlice, service.Endpoints,
         workloads.Deployment, workloads.ReplicaSet, workloads.StatefulSet, workloads.DaemonSet, workloads.Job,
         workloads.CronJob,
-        networking.NetworkPolicy, networking.Ingress, networking.IngressClass, core.Secret, core.ConfigMap,
-        core.ServiceAccount,
+        networking.NetworkPolicy, cluster_policies.ClusterNetworkPolicy, networking.Ingress, networking.IngressClass,
+        core.Secret, core.ConfigMap, core.ServiceAccount,
     )
 }  # fmt: skip
 """The kinds the lab reads, by `apiVersion` and `kind`."""

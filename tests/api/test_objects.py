@@ -169,6 +169,7 @@ def test_every_kind_prints_back() -> None:
         **{kind: {"spec": apps} for kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")},
         "Job": {"spec": once},
         "CronJob": {"spec": {"schedule": "0 * * * *", "jobTemplate": {"spec": once}}},
+        "ClusterNetworkPolicy": {"spec": {"tier": "Baseline", "priority": 0, "subject": {"namespaces": {}}}},
         "Ingress": {"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}},
     }
     for version, kind in api.KINDS:
