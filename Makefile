@@ -50,8 +50,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Three workers on two cores: tests of the real kernel mostly wait. Who is idle takes work from who is not.
 unit: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 -m 'not browser' tests
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not browser' tests
 
 # Strict: every output of every cell is computed again and compared.
 nbval: $(VENV)/test.stamp
