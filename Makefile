@@ -63,7 +63,7 @@ rebuild: $(VENV)/test.stamp
 	$(BIN)/python tools/build_readme.py --check
 
 browser: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m browser tests/browser
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m browser tests/browser
 
 other-pythons: $(VENV)/test.stamp
 	$(BIN)/python tools/other_pythons.py
