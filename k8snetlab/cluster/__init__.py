@@ -45,6 +45,8 @@ from k8snetlab.trace import Trace
 if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.cni.hubble import Flow
     from k8snetlab.cni.protocol import Conversation
+    from k8snetlab.policies.engine import PolicyVerdict
+    from k8snetlab.policies.plan import Policies
     from k8snetlab.services.churn import Ledger
 
 __all__ = ["SHOWN", "Answer", "Cluster", "Machine", "Options", "Overlay", "example", "examples_folder"]
@@ -178,6 +180,28 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         from k8snetlab.cni.hubble import flows
 
         return flows(trace, self.network)
+
+    @cached_property
+    def policies(self) -> Policies:
+        """What the policies say, as the CNI reads them."""
+        from k8snetlab.policies import plan
+
+        choices = plan.choices_of(self.plugin.name)
+        return plan.of(self.objects.objects, choices=choices, places=self.manifests.places)
+
+    def allowed(
+        self, source: str, destination: str, port: int, protocol: str = "TCP", *, family: int | None = None
+    ) -> PolicyVerdict:
+        """Whether the policies let a connection pass, and which rule says so; whether it arrives is for `trace`.
+
+        The ends are WHO as in `trace`, or addresses; `port` is the destination's. Under a CNI that enforces no policies
+        everything passes: `changed(cni="calico")` asks another one. Raises `UnknownName` and `BadOption`.
+        """
+        from k8snetlab.cluster.ends import end_of
+        from k8snetlab.policies.engine import verdict
+
+        here, there = (end_of(self.objects, self.policies, who) for who in (source, destination))
+        return verdict(self.policies, here, there, port, protocol, of=family)
 
     def session(self, *, seed: int = 0, now: float = 0.0) -> Session:
         """A place where connections, affinity and time live."""

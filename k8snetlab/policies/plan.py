@@ -114,7 +114,7 @@ class Outside(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The address, as messages say it."""
+        """The DNS name, or the addresses."""
         return self.domain or ", ".join(self.addresses)
 
     def address(self, of: int) -> str:
@@ -150,6 +150,11 @@ class Flow(NamedTuple):
     def subject(self, direction: Direction) -> End:
         """The end that a policy of this direction may select."""
         return self.destination if direction is INGRESS else self.source
+
+    @property
+    def called(self) -> tuple[str, str]:
+        """What messages call source and destination: by name, or by the address that is used."""
+        return _called(self.source, self.source_address), _called(self.destination, self.destination_address)
 
 
 # --- what rules ask ---------------------------------------------------------------------------------------------------
@@ -339,6 +344,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """What the API leaves open, or a plugin does otherwise. The defaults are what the API says, and where it says
     nothing, what its documentation calls usual.
 
+    - `plugin`: whose choices these are, for messages.
     - `enforced`: whether policies have any effect.
     - `host_network_subjects`, `host_network_peers`: whether selectors mean pods with `hostNetwork` (in NetworkPolicies;
       ClusterNetworkPolicies never mean them). Otherwise these pods are nothing but their node.
@@ -353,6 +359,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     - `families`: in which families anything is enforced.
     """
 
+    plugin: str = "the network"
     enforced: bool = True
     host_network_subjects: bool = False
     host_network_peers: bool = False
@@ -370,20 +377,18 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 BY_THE_BOOK = Choices()
-NOBODY = Choices(enforced=False)
-"""A network without enforcement: the API server takes every policy, and none has an effect."""
-
 CHOICES: Mapping[str, Choices] = {
     # Felix's chains: what a pod sends to its node goes through the pod's egress policies, as does what comes back to it
     # from a Service; both are seen after DNAT. Rules of domainNames need a DNS proxy that open-source Calico lacks.
-    "calico": Choices(pod_to_own_node=False, own_service=False, domain_names=False),
+    "calico": Choices(plugin="calico", pod_to_own_node=False, own_service=False, domain_names=False),
     # Rules are by identity. A block stands for the identities that are no pod's, no node's: "world" and its parts.
     # Nodes have the identities host and remote-node; only what comes from the own host is let in unasked. Packets that
     # the load balancer sends back to their pod are not judged.
-    "cilium": Choices(pod_to_own_node=False, blocks_mean_pods=False, blocks_mean_nodes=False),
+    "cilium": Choices(plugin="cilium", pod_to_own_node=False, blocks_mean_pods=False, blocks_mean_nodes=False),
     # weave-npc 2.8.1: written for NetworkPolicy and IPv4 alone. A packet to an address of the own node is let through.
     "weave": Choices(
-        own_service=False, ranges=False, named_ports=False, cluster_policies=False, domain_names=False, families=(4,)
+        plugin="weave", own_service=False, ranges=False, named_ports=False, cluster_policies=False, domain_names=False,
+        families=(4,),
     ),
 }  # fmt: skip
 """What the CNIs that enforce policies choose, by name (Calico 3.30, Cilium 1.19, Weave Net 2.8.1)."""
@@ -391,7 +396,7 @@ CHOICES: Mapping[str, Choices] = {
 
 def choices_of(cni: str) -> Choices:
     """What a CNI does where the API leaves it open; a CNI that is not in `CHOICES` enforces nothing."""
-    return CHOICES.get(cni, NOBODY)
+    return CHOICES.get(cni) or Choices(plugin=cni, enforced=False)
 
 
 # --- the whole cluster ------------------------------------------------------------------------------------------------
@@ -411,6 +416,15 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     cluster_policies: tuple[api.ClusterNetworkPolicy, ...] = ()
     choices: Choices = BY_THE_BOOK
     places: Mapping[str, api.Place] = {}
+
+    @property
+    def written(self) -> tuple[api.NetworkPolicy | api.ClusterNetworkPolicy, ...]:
+        """All policies as somebody wrote them, whether they have an effect or not."""
+        return (*self.network_policies, *self.cluster_policies)
+
+    def place(self, ref: str) -> api.Place | None:
+        """Where an object was written, if it was read from a file."""
+        return self.places.get(ref)
 
     def choosing(self, choices: Choices) -> Policies:
         """The same under another network plugin."""
@@ -508,6 +522,9 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
             if name not in self.machines:
                 raise UnknownName("node", name, self.machines)
             return self.machines[name]
+        if kind in ("svc", "service"):
+            message = "policies see what is behind a Service: ask for one of its pods, and for the pod's port"
+            raise BadOption(Problem(message, object=who))
         if name:
             raise UnknownName("pod", who, self.by_name)
         address = _canonical(who.removeprefix("external:"), "")
@@ -712,6 +729,12 @@ def _transport_ports(protocol: api.Protocol, match: TransportMatch) -> Ports:
 def _asked(policy: Policy) -> tuple[int, int, str]:
     own = policy.tier is Tier.NETWORK_POLICY
     return _TIERS.index(policy.tier), policy.priority, "" if own else policy.object.name
+
+
+def _called(end: End, address: str) -> str:
+    if isinstance(end, Outside):
+        return f"{end.domain} ({address})" if end.domain else address
+    return f"node/{end.name}" if isinstance(end, Machine) else end.name
 
 
 def _canonical(address: str, object: str) -> str:

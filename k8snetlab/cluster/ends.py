@@ -1,0 +1,30 @@
+"""Whom does a question about policies mean?
+
+The words are those of a trace. Guide section 4.1.
+"""
+
+from __future__ import annotations
+
+from k8snetlab.compile.layout import CLIENT, client_address
+from k8snetlab.controllers import Resolved
+from k8snetlab.errors import BadOption, Problem
+from k8snetlab.policies.plan import End, Outside, Policies
+
+__all__ = ["end_of"]
+
+
+def end_of(objects: Resolved, policies: Policies, who: str) -> End:
+    """The end that WHO means: `NAMESPACE/POD`, `deploy/NAMESPACE/NAME` (or `sts/…`, `ds/…`; its first pod),
+    `node/NAME`, `external`, `external:IP`, or an address. Raises `UnknownName` and `BadOption`.
+    """
+    if who == CLIENT:
+        return Outside((client_address(4), client_address(6)))
+    name = who.removeprefix("pod/")
+    if name.count("/") == 2:
+        pods = objects.pods_of(name)
+        if not pods:
+            raise BadOption(Problem("it has no pods", object=who))
+        name = pods[0].key
+    if any(pod.key == name and pod.completed for pod in objects.pods):
+        raise BadOption(Problem("it has completed: it neither sends nor receives", object=f"Pod {name}"))
+    return policies.end(name)
