@@ -20,7 +20,7 @@ def end_of(objects: Resolved, policies: Policies, who: str) -> End:
     if who == CLIENT:
         return Outside((client_address(4), client_address(6)))
     name = who.removeprefix("pod/")
-    if name.count("/") == 2:
+    if name.count("/") == 2 and not name.startswith(("svc/", "service/")):
         pods = objects.pods_of(name)
         if not pods:
             raise BadOption(Problem("it has no pods", object=who))
