@@ -1,0 +1,190 @@
+"""How long does it take to know who can talk to whom in a large cluster, and to read its objects?
+
+    python benchmarks/policies.py
+
+A cluster is generated: namespaces with labels, pods of both families with named ports, and policies with selectors of
+every form, blocks of addresses with holes, named ports and ranges. The same numbers give the same cluster. Each line
+has its goal beside it; memory is the peak of a process of its own that does nothing else.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from k8snetlab import api
+
+Data = dict[str, Any]
+
+TEAMS = ("books", "cards", "games", "music")
+STAGES = ("dev", "test", "prod")
+TIERS = ("web", "api", "db", "cache", "job")
+PODS_A_NAMESPACE = 50
+REPLICAS = 5
+
+
+def generated(pods: int, policies: int, *, seed: int = 7) -> Iterator[Data]:
+    """A cluster as plain data: 50 pods a namespace in Deployments of 5, 50 pods a node."""
+    rng = random.Random(seed)
+    namespaces = max(1, pods // PODS_A_NAMESPACE)
+    for number in range(max(1, pods // 50)):
+        yield node(number)
+    for number in range(namespaces):
+        labels = {"team": TEAMS[number % 4], "stage": STAGES[number % 3]}
+        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"ns-{number}", "labels": labels}}
+    for number in range(pods):
+        yield pod(number, namespaces)
+    for number in range(policies):
+        yield policy(number, namespaces, rng)
+
+
+def node(number: int) -> Data:
+    """A node with a block of 256 pod addresses in each family."""
+    high, low = divmod(number, 256)
+    addresses = [f"172.18.{high}.{low}", f"fd00:172::{number + 1:x}"]
+    return {
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"},
+        "spec": {
+            "podCIDR": f"10.{high}.{low}.0/24", "podCIDRs": [f"10.{high}.{low}.0/24", f"fd00:10:{number:x}::/112"]
+        },
+        "status": {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]},
+    }  # fmt: skip
+
+
+def pod(number: int, namespaces: int) -> Data:
+    """A running pod. Web pods listen on 8080 or 8081 under one name."""
+    at, of = number % namespaces, number // namespaces
+    group = of // REPLICAS
+    tier = TIERS[group % len(TIERS)]
+    labels = {"app": f"app-{group}", "tier": tier, "version": f"v{of % 2}", "pod-template-hash": f"h{group:07x}"}
+    if of % 7 == 0:
+        labels["canary"] = "" if of % 2 else "true"
+    machine, host = divmod(number, 50)
+    high, low = divmod(machine, 256)
+    addresses = [f"10.{high}.{low}.{host + 2}", f"fd00:10:{machine:x}::{host + 2:x}"]
+    ports = [
+        {"name": "http", "containerPort": 8080 + number % 2},
+        {"name": "metrics", "containerPort": 9090, "protocol": "TCP"},
+        {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+    ]
+    return {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": f"app-{group}-{of:04x}", "namespace": f"ns-{at}", "labels": labels},
+        "spec": {
+            "nodeName": f"node-{machine}",
+            "containers": [{"name": "main", "image": f"registry.example.com/app-{group}:1.0", "ports": ports}],
+        },
+        "status": {
+            "phase": "Running", "podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }  # fmt: skip
+
+
+def policy(number: int, namespaces: int, rng: random.Random) -> Data:
+    """A policy of a form that its number says; what it selects is drawn."""
+    spec: Data = {"podSelector": pod_selector(rng), "policyTypes": ["Ingress"]}
+    if number % 10 == 0:
+        spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"] if number % 20 else ["Ingress"]}
+        if number % 20:
+            spec["egress"] = [{"ports": [{"port": "dns", "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
+    else:
+        spec["ingress"] = [{"from": peers(rng), "ports": ports(rng)} for _ in range(rng.randint(1, 3))]
+        if number % 3 == 0:
+            spec["policyTypes"] = ["Ingress", "Egress"]
+            spec["egress"] = [{"to": peers(rng), "ports": ports(rng)} for _ in range(rng.randint(1, 2))]
+    metadata = {"name": f"policy-{number}", "namespace": f"ns-{rng.randrange(namespaces)}"}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def pod_selector(rng: random.Random) -> Data:
+    """A selector of pods, of any form."""
+    values = sorted(rng.sample(TIERS, 2))
+    return rng.choice((
+        {"matchLabels": {"tier": rng.choice(TIERS)}},
+        {"matchLabels": {"app": f"app-{rng.randrange(10)}", "version": f"v{rng.randrange(2)}"}},
+        {"matchExpressions": [{"key": "tier", "operator": "In", "values": values}]},
+        {"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": values}]},
+        {"matchExpressions": [{"key": "canary", "operator": "Exists"}]},
+        {
+            "matchLabels": {"tier": rng.choice(TIERS)},
+            "matchExpressions": [{"key": "canary", "operator": "DoesNotExist"}],
+        },
+        {"matchLabels": {"canary": ""}},
+        {},
+    ))  # fmt: skip
+
+
+def namespace_selector(rng: random.Random) -> Data:
+    """A selector of namespaces, of any form."""
+    return rng.choice((
+        {"matchLabels": {"team": rng.choice(TEAMS)}},
+        {"matchLabels": {"kubernetes.io/metadata.name": f"ns-{rng.randrange(20)}"}},
+        {"matchExpressions": [{"key": "stage", "operator": "NotIn", "values": ["prod"]}]},
+        {"matchLabels": {"team": rng.choice(TEAMS), "stage": rng.choice(STAGES)}},
+        {},
+    ))  # fmt: skip
+
+
+def peers(rng: random.Random) -> list[Data]:
+    """The other ends of a rule: pods here, pods elsewhere, addresses with and without holes."""
+    found: list[Data] = []
+    for _ in range(rng.randint(1, 3)):
+        second, third = rng.randrange(2), rng.randrange(0, 256, 16)
+        block = {"cidr": f"10.{second}.{third}.0/20", "except": [f"10.{second}.{third + rng.randrange(16)}.0/24"]}
+        found.append(rng.choice((
+            {"podSelector": pod_selector(rng)},
+            {"namespaceSelector": namespace_selector(rng)},
+            {"namespaceSelector": namespace_selector(rng), "podSelector": pod_selector(rng)},
+            {"ipBlock": block},
+            {"ipBlock": {"cidr": rng.choice(("192.0.2.0/24", "fd00:10::/40", "0.0.0.0/0"))}},
+        )))  # fmt: skip
+    return found
+
+
+def ports(rng: random.Random) -> list[Data]:
+    """Ports of a rule: by number, by name, by range, all of a protocol, all."""
+    some: tuple[list[Data], ...] = (
+        [{"port": 8080}],
+        [{"port": "http"}],
+        [{"port": 8000, "endPort": 8999}, {"port": "metrics", "protocol": "TCP"}],
+        [{"port": 5432}, {"port": 6379}],
+        [{"protocol": "UDP", "port": 53}],
+        [{"protocol": "TCP"}],
+        [],
+    )
+    return rng.choice(some)
+
+
+def as_json(objects: list[Data]) -> str:
+    """The objects as `kubectl get -o json` prints them."""
+    listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+    return msgspec.json.format(msgspec.json.encode(listed), indent=4).decode()
+
+
+def as_yaml(objects: list[Data]) -> str:
+    """The objects as documents of a file, as `kubectl get -o yaml` writes fields."""
+    import yaml
+
+    return yaml.dump_all(objects, Dumper=yaml.CSafeDumper, sort_keys=True)
+
+
+def median(action: Callable[[], object], runs: int) -> float:
+    """The median time of a call, in seconds; the garbage of one run is not on the bill of the next."""
+    took = []
+    for _ in range(runs):
+        gc.collect()
+        begin = time.perf_counter()
+        action()
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took)
