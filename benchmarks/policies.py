@@ -12,17 +12,11 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
-
-from k8snetlab import api
 
 Data = dict[str, Any]
 

@@ -16,6 +16,7 @@ Not modelled: anycast, multicast groups, scoped addresses (`fe80::1%eth0`). Guid
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -24,13 +25,29 @@ import msgspec
 
 from k8snetlab.errors import BadOption, Problem
 
-__all__ = ["AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "number", "special", "text"]
+__all__ = [
+    "AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "is_canonical", "number", "special", "text",
+]  # fmt: skip
+
+
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}")
+# At most six groups, none of them zero, on both sides of `::`: there is nothing left to shorten.
+_SHORT_IPV6 = re.compile(r"(?!(?:[^:]*:){7})(?:[1-9a-f][0-9a-f]{0,3}:)+(?::[1-9a-f][0-9a-f]{0,3})+")
 
 
 @lru_cache(maxsize=1 << 17)
 def number(address: str) -> int:
     """The address as an integer: `number("10.0.0.1") == 167772161`. Raises `ValueError` for what is no address."""
+    if _IPV4.fullmatch(address):
+        first, second, third, fourth = address.split(".")
+        return int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
     return int(ipaddress.ip_address(address))
+
+
+def is_canonical(address: str) -> bool:
+    """Whether it is plainly an address in its one way of writing; of some rare ones this does not know it."""
+    return _IPV4.fullmatch(address) is not None or _SHORT_IPV6.fullmatch(address) is not None
 
 
 @lru_cache(maxsize=1 << 17)
@@ -48,6 +65,8 @@ def text(value: int, of: int) -> str:
 
 def canonical(address: str, *, field: str = "", object: str = "") -> str:
     """The one way to write an address (RFC 5952); `BadOption` names `object` and `field` when it is none."""
+    if is_canonical(address):
+        return address
     try:
         return str(ipaddress.ip_address(address))
     except ValueError as error:

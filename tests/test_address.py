@@ -1,15 +1,31 @@
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
-from k8snetlab.address import AddressPlan, Prefix, Range, canonical, family, hosts, number, special, text
+from k8snetlab.address import (
+    AddressPlan,
+    Prefix,
+    Range,
+    canonical,
+    family,
+    hosts,
+    is_canonical,
+    number,
+    special,
+    text,
+)
 from k8snetlab.errors import BadOption
 
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("10.0.0.1", "10.0.0.1"), ("FD00:0:0::1", "fd00::1"), ("fd00:0:0:1::1", "fd00:0:0:1::1"), ("::", "::")],
-)
+    [
+        ("10.0.0.1", "10.0.0.1"), ("FD00:0:0::1", "fd00::1"), ("fd00:0:0:1::1", "fd00:0:0:1::1"), ("::", "::"),
+        ("fd00:010::1", "fd00:10::1"), ("fd00::1:2:3:4:5:6", "fd00:0:1:2:3:4:5:6"), ("fd00:0:1::2", "fd00:0:1::2"),
+    ],
+)  # fmt: skip
 def test_an_address_is_written_in_one_way(written: str, read: str) -> None:
     """RFC 5952: small letters, the longest run of zeros as ::."""
     assert canonical(written) == read
@@ -21,6 +37,15 @@ def test_what_is_no_address_is_refused_with_its_place(wrong: str) -> None:
     with pytest.raises(BadOption) as error:
         canonical(wrong, field="status.podIP", object="Pod shop/web-0")
     assert (error.value.problems[0].object, error.value.problems[0].field) == ("Pod shop/web-0", "status.podIP")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 5, 6, 7])
+def test_what_is_taken_for_canonical_at_a_glance_is(groups: int) -> None:
+    """The shortcut for texts that need no parsing never takes one that would be written otherwise."""
+    for before in range(groups + 1):
+        for each in ("1", "fd00", "0", "0a"):
+            written = ":".join(["1"] * before) + "::" + ":".join([each] + ["b"] * (groups - before - 1))
+            assert not is_canonical(written) or canonical(written) == str(ipaddress.ip_address(written)) == written
 
 
 def test_an_address_is_a_number_and_back() -> None:

@@ -82,8 +82,11 @@ LabelValue = Annotated[
 Labels = Mapping[LabelKey, LabelValue]
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=kube_name):
-    """A piece of an object, such as a port or a selector: frozen, equal by value, strict about its fields."""
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=kube_name, gc=False):
+    """A piece of an object, such as a port or a selector: frozen, equal by value, strict about its fields.
+
+    Plain data has no cycles, so the garbage collector need not look through the many thousands of them.
+    """
 
 
 class OwnerReference(Part, frozen=True, kw_only=True):

@@ -116,11 +116,13 @@ def _misspelt(version: str, kind: str) -> Problem | None:
 
     No kind of Kubernetes that the lab leaves out is spelled that closely.
     """
+    if (version, kind) in KINDS:
+        return None
     from difflib import get_close_matches  # only when something went wrong
 
     own = [known for among, known in KINDS if among == version]
     close = get_close_matches(kind, own, n=1, cutoff=0.8)
-    if kind in own or not close:
+    if not close:
         return None
     return Problem(f"Kubernetes has no {kind} in {version}; did you mean {close[0]}?", field="kind")
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
 
-from k8snetlab.address import number
+from k8snetlab.address import is_canonical, number
 
 __all__ = [
     "IS_LABEL", "IS_PORT_NAME", "IS_QUALIFIED_NAME", "IS_SUBDOMAIN", "Broken", "block_of", "duplicate", "forbidden",
@@ -40,6 +41,7 @@ IS_QUALIFIED_NAME = (
 )
 
 
+@lru_cache(maxsize=1 << 12)
 def is_label(value: str) -> bool:
     """Whether it is a DNS label: `web`, `1-b`."""
     return _LABEL.fullmatch(value) is not None
@@ -50,6 +52,7 @@ def is_subdomain(value: str) -> bool:
     return len(value) <= 253 and _SUBDOMAIN.fullmatch(value) is not None
 
 
+@lru_cache(maxsize=1 << 12)
 def is_port_name(value: str) -> bool:
     """Whether it is the name of a service as IANA keeps them: `http`."""
     return _PORT_NAME.fullmatch(value) is not None
@@ -63,6 +66,8 @@ def is_qualified_name(value: str) -> bool:
 
 def is_address(value: str) -> bool:
     """Whether it is an IP address, without a zone."""
+    if is_canonical(value):
+        return True
     try:
         number(value)
     except ValueError:

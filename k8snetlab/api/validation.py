@@ -203,19 +203,23 @@ def _container(place: str, container: Container, *, host_network: bool) -> Broke
     for index, port in enumerate(container.ports):
         if port.name:
             yield from _port_name(f"{place}.ports[{index}].name", port.name)
-        yield from _port_number(f"{place}.ports[{index}].hostPort", port.host_port)
+        if port.host_port:
+            yield from _port_number(f"{place}.ports[{index}].hostPort", port.host_port)
         if host_network and port.host_port not in (0, port.container_port):
             yield f"{place}.ports[{index}].hostPort", "must equal containerPort with hostNetwork"
         if port.host_ip:
             yield from _address(f"{place}.ports[{index}].hostIP", port.host_ip)
     named = [port.name for port in container.ports if port.name]
-    yield from _twice(f"{place}.ports", named, "the name")
+    if len(named) > 1:
+        yield from _twice(f"{place}.ports", named, "the name")
     for what, probe in (
         ("livenessProbe", container.liveness_probe),
         ("readinessProbe", container.readiness_probe),
         ("startupProbe", container.startup_probe),
     ):
-        for how, action in (("httpGet", probe and probe.http_get), ("tcpSocket", probe and probe.tcp_socket)):
+        if probe is None:
+            continue
+        for how, action in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket)):
             if action:
                 yield from _port_reference(f"{place}.{what}.{how}.port", action.port)
 

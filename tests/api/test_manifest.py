@@ -230,6 +230,21 @@ def test_duplicate_key_in_json_is_found() -> None:
     assert (said.line, said.message) == (3, "the key 'kind' stands twice, in lines 2 and 3")
 
 
+def test_duplicate_key_is_found_where_a_colon_is_escaped() -> None:
+    """Colons are counted to find a key that stands twice; one that is written as a number does not hide it."""
+    text = json.dumps({**CONFIG, "data": {"time": "12:30"}}).replace("12:30", "12\\u003a30")
+    assert api.load(text).of(api.ConfigMap)[0].data == {"time": "12:30"}
+    assert "stands twice" in problem(text.replace('"kind"', '"kind": "Pod", "kind"')).message
+
+
+def test_numbers_in_json_are_whole_where_they_can_be() -> None:
+    """80.0 and 1e3 are the whole numbers 80 and 1000, as in YAML."""
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}, "spec": {"ports": [{"port": 80}]}}
+    text = json.dumps(service).replace("80", '80.0, "nodePort": 3e4')
+    port = api.load(text).of(api.Service)[0].spec.ports[0]
+    assert (port.port, port.node_port) == (80, 30000)
+
+
 def test_duplicate_object_names_both_places(tmp_path: Path) -> None:
     """Two objects of one kind, namespace and name cannot both be meant."""
     (tmp_path / "a.yaml").write_text(SERVICE)
