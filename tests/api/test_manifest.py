@@ -240,9 +240,9 @@ def test_duplicate_key_is_found_where_a_colon_is_escaped() -> None:
 def test_numbers_in_json_are_whole_where_they_can_be() -> None:
     """80.0 and 1e3 are the whole numbers 80 and 1000, as in YAML."""
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}, "spec": {"ports": [{"port": 80}]}}
-    text = json.dumps(service).replace("80", '80.0, "nodePort": 3e4')
+    text = json.dumps(service).replace("80", '80.0, "targetPort": 1e3')
     port = api.load(text).of(api.Service)[0].spec.ports[0]
-    assert (port.port, port.node_port) == (80, 30000)
+    assert (port.port, port.target_port) == (80, 1000)
 
 
 def test_duplicate_object_names_both_places(tmp_path: Path) -> None:
