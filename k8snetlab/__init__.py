@@ -40,7 +40,7 @@ from k8snetlab.packet import Packet
 from k8snetlab.trace import Action, Client, Step, Trace, Verdict
 
 if TYPE_CHECKING:
-    from k8snetlab import contract
+    from k8snetlab import contract, faults
     from k8snetlab.cluster import networks
     from k8snetlab.services import churn
 
@@ -49,7 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "AddressInUse", "AddressPlan", "BadOption", "CannotDo", "Client", "Cluster", "LabError", "ManifestError",
     "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict",
-    "churn", "contract", "example", "networks",
+    "churn", "contract", "example", "faults", "networks",
 ]  # fmt: skip
 
 _LATER = {
@@ -58,6 +58,7 @@ _LATER = {
     "course": "course",
     "draw": "draw",
     "explore": "explore",
+    "faults": "faults",
     "live": "live",
     "networks": "cluster.networks",
 }

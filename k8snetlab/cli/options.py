@@ -22,8 +22,9 @@ from k8snetlab.cni import VARIANTS as CNIS
 from k8snetlab.cni import Option as CniOption
 from k8snetlab.compile import IMPLEMENTATIONS, PROXIES
 from k8snetlab.errors import BadOption, LabError, Problem
+from k8snetlab.faults import FAULTS
 
-__all__ = ["about_a_cluster", "changes", "one_of", "pairs"]
+__all__ = ["about_a_cluster", "broken", "changes", "one_of", "pairs"]
 
 USUAL = k8s.Options()
 
@@ -91,6 +92,14 @@ LoadBalancerCidr: TypeAlias = Annotated[
     str, typer.Option(metavar="CIDR[,CIDR]", help="Which addresses it gives: one network a family.")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(metavar="N", help="What chance is drawn from.")]
+Faults: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[@MACHINE]",
+        help=f"Something that goes wrong, on that machine or where it is noticed first. Repeatable. {', '.join(FAULTS)}.",
+        autocompletion=one_of(FAULTS),
+    ),
+]
 
 
 def load(
@@ -107,8 +116,11 @@ def load(
     load_balancer: LoadBalancer = USUAL.load_balancer,
     load_balancer_cidr: LoadBalancerCidr = USUAL.load_balancer_cidr,
     seed: Seed = USUAL.seed,
+    fault: Faults = None,
 ) -> k8s.Cluster:
-    """The cluster that these options mean; kinds that the lab does not read are mentioned."""
+    """The cluster that these options mean; kinds that the lab does not read are mentioned, and what people say of its
+    faults.
+    """
     chosen = {
         "cni": cni, "cni_options": pairs(cni_option or (), "--cni-option"), "proxy": proxy,
         "proxy_options": pairs(proxy_option or (), "--proxy-option"), "nodes": nodes, "pod_cidr": pod_cidr,
@@ -119,6 +131,17 @@ def load(
     unknown = cluster.manifests.unknown_kinds
     if unknown:
         output.note(f"not read, because the lab does not know them: {', '.join(map(str, unknown))}")
+    return broken(cluster, fault or ())
+
+
+def broken(cluster: k8s.Cluster, words: Iterable[str]) -> k8s.Cluster:
+    """The cluster with faults, each `NAME` or `NAME@MACHINE`. Raises `UnknownName` and `CannotDo`."""
+    for word in words:
+        name, at, machine = word.partition("@")
+        if at and not machine:
+            raise BadOption(Problem(f"{word!r} names no machine after the @", field="--fault"))
+        cluster = cluster.broken(name, on=machine.removeprefix("node/"))
+        output.note(f"{name}: {FAULTS[name].symptom}")
     return cluster
 
 

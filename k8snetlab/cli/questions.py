@@ -17,7 +17,7 @@ import typer
 
 import k8snetlab as k8s
 from k8snetlab.cli import output, rows
-from k8snetlab.cli.options import about_a_cluster, changes, one_of
+from k8snetlab.cli.options import about_a_cluster, broken, changes, one_of
 from k8snetlab.cli.output import Format
 from k8snetlab.cni.protocol import Command
 from k8snetlab.errors import BadOption, CannotDo, Problem, UnknownName
@@ -276,6 +276,9 @@ Apply: TypeAlias = Annotated[
 ]
 
 
+FAULT = "fault="
+
+
 @about_a_cluster
 def diff(
     cluster: k8s.Cluster,
@@ -286,13 +289,15 @@ def diff(
     """Say what another choice or manifest would change. Devices, addresses, routes, neighbours and rules are compared.
 
     OPTION is one of cni, cni-option (=K=V), proxy, proxy-option (=K=V), nodes, pod-cidr, service-cidr, node-cidr,
-    load-balancer, load-balancer-cidr, seed.
+    load-balancer, load-balancer-cidr, seed, or fault (=NAME or =NAME@MACHINE).
 
     Exit status 0 if nothing differs, 1 if something does.
     """
     _only(change or apply, "--change", "say what to change, with --change or --apply")
-    other = cluster.changed(**changes(change)) if change else cluster
-    found = cluster.diff(other.applied(*apply) if apply else other)
+    wrong = [word.removeprefix(FAULT) for word in change or () if word.startswith(FAULT)]
+    chosen = [word for word in change or () if not word.startswith(FAULT)]
+    other = cluster.changed(**changes(chosen)) if chosen else cluster
+    found = cluster.diff(broken(other.applied(*apply) if apply else other, wrong))
     if as_ is Format.JSON:
         output.document("Diff", found.as_dict())
     else:

@@ -8,7 +8,8 @@ A cluster is what was read (manifests), what was chosen (`Options`), what was do
 its API server has given to Services so far (a registry: no address moves because another Service comes or goes).
 Everything else — pods, addresses, slices, devices, routes, rules — is computed from these when it is first asked for,
 and kept. A what-if is another value: nothing here changes. Where only the overlays differ, the other value begins with
-the same compiled machines, so that taking one route away does not compile anything again.
+the same compiled machines, so that taking one route away does not compile anything again. A fault (`faults`) is an
+overlay too; some of them choose otherwise (a BGP session that is down) rather than change machines.
 
 Not modelled: time. What needs it (connections that stay, affinity) lives in `Cluster.session`. Guide sections 1.1 and
 1.2.
@@ -19,8 +20,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -55,11 +57,34 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 """What a cluster is loaded from: a file, a folder, YAML or JSON text, a dict, or an object."""
 
 
-class Overlay(msgspec.Struct, frozen=True):
-    """A named change of the machines' state, applied after compiling. It survives `Cluster.changed`."""
+class Overlay(Protocol):
+    """A named change that survives `Cluster.changed`: of what was chosen, before compiling, and of the machines' state,
+    after it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `Cluster.repaired` takes it away by."""
+        ...
+
+    def choose(self, options: Options) -> Options:
+        """The options with what it makes of them."""
+        ...
+
+    def apply(self, terrain: Terrain) -> Network:
+        """The machines with what it makes of them."""
+        ...
+
+
+class Retouched(msgspec.Struct, frozen=True):
+    """An overlay that changes machines only, by a function."""
 
     name: str
     apply: Callable[[Terrain], Network]
+
+    def choose(self, options: Options) -> Options:
+        """Nothing is chosen otherwise."""
+        return options
 
 
 class Cluster(msgspec.Struct, frozen=True, dict=True):
@@ -88,9 +113,17 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         ipam = cni.ipam_of(self.plugin)
         return controllers.resolved(self.manifests, self._plan, ipam, self.registry)
 
+    @cached_property
+    def choices(self) -> Options:
+        """The options, with what the overlays make of them."""
+        found = self.options
+        for overlay in self.overlays:
+            found = overlay.choose(found)
+        return found
+
     @property
     def _plan(self) -> controllers.Plan:
-        return msgspec.structs.replace(plan_of(self.options), cni_pools=cni.own_pools(self.plugin))
+        return msgspec.structs.replace(plan_of(self.choices), cni_pools=cni.own_pools(self.plugin))
 
     @cached_property
     def answer(self) -> Answer:
@@ -102,18 +135,18 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def layout(self) -> Layout:
         """Who stands where on the underlay."""
-        return Layout(self.objects, self.options.load_balancer)
+        return Layout(self.objects, self.choices.load_balancer)
 
     @cached_property
     def plugin(self) -> cni.Cni:
         """The CNI."""
-        return cni.named(self.options.cni, dict(self.options.cni_options))
+        return cni.named(self.choices.cni, dict(self.choices.cni_options))
 
     @cached_property
     def compiled(self) -> Network:
-        """The state of every machine as the manifests and options have it, before any overlay."""
+        """The state of every machine as manifests and options have it, before any overlay changes it."""
         try:
-            return compiled(self.layout, self.plugin, self.options.proxy, dict(self.options.proxy_options))
+            return compiled(self.layout, self.plugin, self.choices.proxy, dict(self.choices.proxy_options))
         except LabError as error:
             raise error.placed(self.manifests.placed) from None
 
@@ -249,7 +282,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         plugin = self.plugin
         found = plugin.rib(self.layout.cni_plan, name) if isinstance(plugin, cni.Speaking) else ()
         if not found:
-            said = ", ".join(f"{key}={value}" for key, value in self.options.cni_options)
+            said = ", ".join(f"{key}={value}" for key, value in self.choices.cni_options)
             raise CannotDo(f"no node speaks BGP with CNI {plugin.name}{f' ({said})' if said else ''}")
         return found
 
@@ -302,20 +335,38 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         return _built(Cluster(change.manifests, self.options, self.overlays, change.registry, change.asked))
 
     def _with_overlays(self, overlays: tuple[Overlay, ...]) -> Cluster:
-        """Another cluster with other overlays on the same compiled machines."""
-        _ = self.compiled
+        """Another cluster with other overlays; on the same compiled machines, where these choose nothing else."""
         other = Cluster(self.manifests, self.options, overlays, self.registry)
-        vars(other).update({name: vars(self)[name] for name in _BELOW_OVERLAYS if name in vars(self)})
+        if other.choices == self.choices:
+            _ = self.compiled
+            vars(other).update({name: vars(self)[name] for name in _BELOW_OVERLAYS if name in vars(self)})
         return _built(other)
 
     def overlaid(self, name: str, apply: Callable[[Terrain], Network]) -> Cluster:
         """Another cluster whose machines are changed by a function, after compiling. The function is applied again
         wherever `changed` and its kin compile anew.
         """
-        return self._with_overlays((*self.overlays, Overlay(name, apply)))
+        return self.under(Retouched(name, apply))
+
+    def under(self, overlay: Overlay) -> Cluster:
+        """Another cluster with one overlay more."""
+        return self._with_overlays((*self.overlays, overlay))
+
+    def broken(self, fault: str, *, on: str = "") -> Cluster:
+        """Another cluster with a fault of `k8snetlab.faults`: `broken("route-missing")`. It is put where some packet
+        notices it first, or `on` one machine, and survives `changed`; `repaired("route-missing")` takes it away.
+
+        Raises `UnknownName` for a fault or a machine that there is not, `CannotDo` where this cluster has nothing that
+        could be broken so, or where nobody would notice.
+        """
+        faults = import_module("k8snetlab.faults")  # that room knows this one
+        broken: Cluster = faults.broken(self, fault, on)
+        return broken
 
     def repaired(self, name: str) -> Cluster:
-        """Another cluster without the overlays of that name. Raises `UnknownName`."""
+        """Another cluster without the overlays of that name: a fault, or another change of the machines. Raises
+        `UnknownName`.
+        """
         kept = tuple(overlay for overlay in self.overlays if overlay.name != name)
         if len(kept) == len(self.overlays):
             raise UnknownName("overlay", name, (overlay.name for overlay in self.overlays))
@@ -388,7 +439,7 @@ def _built(cluster: Cluster) -> Cluster:
 
 
 _BELOW_OVERLAYS = ("objects", "layout", "plugin", "compiled")
-"""What does not depend on the overlays of a cluster."""
+"""What depends on the overlays of a cluster only where they choose something else."""
 
 
 def example(name: str, **options: Any) -> Cluster:
