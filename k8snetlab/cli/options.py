@@ -96,7 +96,7 @@ Faults: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME[@MACHINE]",
-        help=f"Something that goes wrong, on that machine or where it is noticed first. Repeatable. {', '.join(FAULTS)}.",
+        help=f"What goes wrong, on that machine or where it is noticed first. Repeatable. {', '.join(FAULTS)}.",
         autocompletion=one_of(FAULTS),
     ),
 ]
