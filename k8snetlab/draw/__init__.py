@@ -9,6 +9,8 @@ is a leaf; matplotlib and networkx are met here only.
 | `topology`      | which way did the packet go?                                  | `topology` |
 | `trace`         | who did what, in which order?                                 | `ladder`   |
 | `headers`       | what is on the wire, header by header?                        | `headers`  |
+| `side_by_side`  | and on other networks, for the same flow?                     | `beside`   |
+| `before_after`  | what does a change do to the machines and to the path?        | `change`   |
 | `outcomes`      | who may take the packet, and how likely?                      | `outcomes` |
 | `nobody`        | why was no packet sent?                                       | `outcomes` |
 | `plan`          | which addresses are whose, and do any overlap?                | `plan`     |
@@ -20,9 +22,11 @@ is a leaf; matplotlib and networkx are met here only.
 Every picture is given on light or dark paper (`theme`), and says in sentences what is to be seen (`Drawing.alt`). An
 `Easel` paints one drawing after the other quickly: that is for explorers.
 
-Not modelled: motion. Guide sections 1.1 to 2.2, and 5.1.
+Not modelled: motion. Guide sections 1.1 to 2.2, 3.1 and 5.1.
 """
 
+from k8snetlab.draw.beside import side_by_side
+from k8snetlab.draw.change import before_after
 from k8snetlab.draw.curves import curves
 from k8snetlab.draw.drawing import Drawing, Easel
 from k8snetlab.draw.graphs import graph, path
@@ -34,6 +38,6 @@ from k8snetlab.draw.plan import plan
 from k8snetlab.draw.topology import topology
 
 __all__ = [
-    "Drawing", "Easel", "curves", "graph", "growth", "headers", "ledger", "nobody", "outcomes", "path", "plan",
-    "topology", "trace",
+    "Drawing", "Easel", "before_after", "curves", "graph", "growth", "headers", "ledger", "nobody", "outcomes", "path",
+    "plan", "side_by_side", "topology", "trace",
 ]  # fmt: skip

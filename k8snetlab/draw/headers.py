@@ -35,7 +35,7 @@ from k8snetlab.packet import (
 )
 from k8snetlab.trace import FATES, Action, Step, Trace
 
-__all__ = ["Row", "headers", "rows"]
+__all__ = ["Part", "Row", "headers", "parts", "rows"]
 
 MARGIN, PLACE, TOTAL = 16, 190, 66
 TALL, GAP, BETWEEN = 46, 8, 3
@@ -89,20 +89,21 @@ def rows(steps: Sequence[Step]) -> tuple[Row, ...]:
     for step in steps:
         if step.action in _NEVER or isinstance(step.packet.headers[-1], ARP):
             continue
-        parts = tuple(_parts(step.packet))
-        if found and found[-1].parts == parts and step.action not in FATES:
+        held = tuple(parts(step.packet))
+        if found and found[-1].parts == held and step.action not in FATES:
             continue
-        above = found[-1].parts[::-1] if found else parts[::-1]
-        new = frozenset(at for at, part in enumerate(parts[::-1]) if at >= len(above) or above[at] != part)
-        found.append(Row(step, parts, new))
+        above = found[-1].parts[::-1] if found else held[::-1]
+        new = frozenset(at for at, part in enumerate(held[::-1]) if at >= len(above) or above[at] != part)
+        found.append(Row(step, held, new))
     return tuple(found)
 
 
-def _parts(packet: Packet) -> list[Part]:
-    parts = [_part(header) for header in packet.headers]
+def parts(packet: Packet) -> list[Part]:
+    """The headers of a packet and its payload, outermost first."""
+    found = [_part(header) for header in packet.headers]
     if packet.payload:
-        parts.append(Part("data", len(packet.payload), ("",), Role.PAYLOAD))
-    return parts
+        found.append(Part("data", len(packet.payload), ("",), Role.PAYLOAD))
+    return found
 
 
 def _part(header: Header) -> Part:

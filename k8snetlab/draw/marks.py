@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from k8snetlab.draw.theme import Role
 
-__all__ = ["Box", "Label", "Line", "Mark", "Point", "Sheet", "arrowhead", "badge", "cross", "sheet"]
+__all__ = ["Box", "Label", "Line", "Mark", "Point", "Sheet", "arrowhead", "badge", "cross", "moved", "sheet"]
 
 Point: TypeAlias = tuple[float, float]
 
@@ -75,6 +75,19 @@ def sheet(marks: Iterable[Mark]) -> Sheet:
         tuple(mark for mark in marks if isinstance(mark, Box)),
         tuple(mark for mark in marks if isinstance(mark, Label)),
     )
+
+
+def moved(of: Sheet, dx: float, dy: float) -> Sheet:
+    """The same marks, further to the right and further down."""
+    return Sheet(
+        tuple(line._replace(points=_moved(line.points, dx, dy)) for line in of.lines),
+        tuple(box._replace(x=box.x + dx, y=box.y + dy, points=_moved(box.points, dx, dy)) for box in of.boxes),
+        tuple(label._replace(x=label.x + dx, y=label.y + dy) for label in of.labels),
+    )
+
+
+def _moved(points: tuple[Point, ...], dx: float, dy: float) -> tuple[Point, ...]:
+    return tuple((x + dx, y + dy) for x, y in points)
 
 
 def badge(x: float, y: float, text: str, role: Role) -> tuple[Mark, ...]:

@@ -40,7 +40,7 @@ from k8snetlab.trace import FATES, Action, Step, Trace
 from k8snetlab.trace.prose import changes
 from k8snetlab.trace.table import endpoint
 
-__all__ = ["topology"]
+__all__ = ["planned", "topology"]
 
 DASH = (7.0, 4.0)
 RULED = (4.0, 3.0)
@@ -69,16 +69,22 @@ def topology(
     """
     theme_of(theme)
     network = network_of(of)
+    plan, service = planned(network, trace)
     if trace is None:
-        plan = ground(network)
         machines = sum(network[name].kind == "machine" for name in network)
         pods = sum(network[name].kind == "container" for name in network)
         title = f"A network of {_counted(machines, 'machine')} with {_counted(pods, 'pod')}."
         return Drawing(plan.width, plan.height, plan.sheets, (), (title, *plan.alt), theme)
+    return _Path(network, plan, trace, step).drawing(theme, service)
+
+
+def planned(network: Network, trace: Trace | None) -> tuple[Ground, str]:
+    """Where everything stands in the picture of a network with that trace, and the Service that it asks for."""
+    if trace is None:
+        return ground(network), ""
     met = {seen.where for seen in (*trace.steps, *trace.reply)}
     service = _service(network, trace)
-    plan = ground(network, trace.request.family, met, TITLE + (SERVICE if service else 0), FOOT)
-    return _Path(network, plan, trace, step).drawing(theme, service)
+    return ground(network, trace.request.family, met, TITLE + (SERVICE if service else 0), FOOT), service
 
 
 def _service(network: Network, trace: Trace) -> str:

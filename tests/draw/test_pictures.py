@@ -244,3 +244,70 @@ def test_a_question_without_a_packet_has_a_picture() -> None:
     drawing = draw.nobody("a pod → web", "the name has no address")
     assert {"a pod → web", "the name has no address"} <= set(labels(drawing))
     assert crosses(drawing) >= 1
+
+
+# Side by side
+
+
+def test_flows_stand_side_by_side_with_their_bytes(across: Trace, network: Network) -> None:
+    """A row for each network with the headers of its largest frame, to one scale, and what was added on the way."""
+    near = small.trace(network, "shop/web-1", "10.244.1.2")
+    drawing = draw.side_by_side({"tunnel": across, "bridge": near})
+    boxes = [box for box in drawing.ground[0].boxes if box.fill in (Role.ETHERNET, Role.IP, Role.PORTS, Role.TUNNEL)]
+    lengths = {Role.ETHERNET: 14, Role.IP: 20, Role.TUNNEL: 8}
+    scales = {round(box.width / lengths[box.fill], 6) for box in boxes if box.fill in lengths}
+    assert len(scales) == 1 and len(boxes) == 7 + 3
+    assert {"tunnel", "bridge", "+50"} <= set(labels(drawing))
+    assert drawing.alt[1].startswith("tunnel: Ethernet 14 | IPv4 20 | UDP 8 | VXLAN 8 | Ethernet 14 | IPv4 20 | TCP ")
+    assert "50 of them added on the way. It passes shop/web-1: eth0, node-1: " in drawing.alt[1]
+
+
+def test_a_flow_that_was_never_sent_has_a_row_too(network: Network) -> None:
+    """Its reason stands where the headers would be, beside a cross."""
+    empty = network.without("shop/web-0", network["shop/web-0"].routes[0])
+    drawing = draw.side_by_side({"whole": small.trace(network, "shop/web-0", "10.244.2.2"),
+                                 "no route": small.trace(empty, "shop/web-0", "10.244.2.2")})  # fmt: skip
+    assert crosses(drawing) == 1
+    assert drawing.alt[2].startswith("no route: nothing is sent: ")
+
+
+def test_side_by_side_needs_a_trace() -> None:
+    """Nothing at all is no picture."""
+    with pytest.raises(BadOption, match="at least one trace"):
+        draw.side_by_side({})
+
+
+# Before and after
+
+
+def test_a_change_is_drawn_where_it_is(network: Network) -> None:
+    """A device that goes has a dashed outline before, and the same device a solid one where it comes."""
+    tunnel = network["node-1"].link("flannel.1")
+    after = network.without("node-1", tunnel)
+    was, now = (small.trace(each, "shop/web-1", "10.244.2.2") for each in (network, after))
+
+    def outlines(one: Network, other: Network) -> list[bool]:
+        sheets = draw.before_after(one, other, was, now).ground
+        strong = [box for sheet in sheets[1:] for box in sheet.boxes if box.line is Role.INK and box.thickness > 2]
+        return [bool(box.dash) for box in strong]
+
+    assert outlines(network, after) == [True]
+    assert outlines(after, network) == [False]
+
+
+def test_what_a_change_does_is_said(network: Network) -> None:
+    """Both ways of the packet, and between them what differs, machine by machine."""
+    after = network.without("node-1", network["node-1"].link("flannel.1"))
+    was, now = (small.trace(each, "shop/web-1", "10.244.2.2") for each in (network, after))
+    drawing = draw.before_after(network, after, was, now, titles=("with", "without"))
+    assert drawing.alt[0] == "Two networks, one over the other: with, without."
+    assert any(said.startswith("node-1: link -1") for said in drawing.alt)
+    assert sum("The way of a packet" in said for said in drawing.alt) == 2
+    assert "with: node-1 (172.18.0.11) has cni0 (10.244.1.1), flannel.1 (10.244.1.0) and eth0" in drawing.text
+
+
+def test_no_change_is_said_as_well(network: Network) -> None:
+    """Without traces, and without a difference, the picture has no outline."""
+    drawing = draw.before_after(network, network)
+    assert "The two do not differ." in drawing.alt
+    assert not [box for sheet in drawing.ground[1:] for box in sheet.boxes if box.thickness > 2]
