@@ -405,8 +405,9 @@ def choices_of(cni: str) -> Choices:
 class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     """All pods, nodes and namespaces of a cluster, and all policies about them. Make one with `of`.
 
-    `endpoints` and `network_policies` are in the order of the objects; `namespaces` has the labels of each, where
-    `kubernetes.io/metadata.name` is always the name; `places` tells by `ref` where an object was written.
+    `endpoints` and `network_policies` are in the order of the objects; `namespaces` has the labels of each, also of one
+    that is only used, and `kubernetes.io/metadata.name` is always the name; `places` tells by `ref` where an object was
+    written.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -460,8 +461,8 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     # Who is meant
 
     def namespace(self, name: str) -> Mapping[str, str]:
-        """The labels of a namespace; one that nobody wrote has its name."""
-        return self.namespaces.get(name) or with_default_labels(name, {})
+        """The labels of a namespace."""
+        return self.namespaces[name]
 
     def selecting(self, end: End, direction: Direction) -> tuple[Policy, ...]:
         """The policies of a direction that select an end, in the order of asking. Only pods are ever selected."""

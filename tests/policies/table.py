@@ -317,7 +317,13 @@ CASES: tuple[Case, ...] = (
         """,
     ),
     Case(
-        "several labels are an AND", (into_db("{podSelector: {matchLabels: {tier: back, app: api}}}"),),
+        "several labels are an AND",
+        (
+            into_db(
+                "{podSelector: {matchLabels: {tier: back, app: api}}}",
+                "{podSelector: {matchLabels: {tier: back, app: web}}}",
+            ),
+        ),
         """
         + shop/api > shop/db:5432
         - shop/web > shop/db:5432
@@ -713,7 +719,7 @@ CASES: tuple[Case, ...] = (
         """
         + shop/web > shop/api:8080 via 10.96.0.20
         - shop/web > shop/api:8080
-        + shop/web > shop/api:80
+        + shop/web > shop/api:80 via 203.0.113.9
         """,
         {"blocks_before_dnat": True},
     ),
@@ -785,6 +791,7 @@ CASES: tuple[Case, ...] = (
         """
         + ops/agent > shop/db:5432
         - node/node-1 > shop/db:5432
+        - 172.18.0.11 > shop/db:5432
         """,
         {"host_network_peers": True},
     ),
