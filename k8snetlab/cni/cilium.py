@@ -40,6 +40,10 @@ are drawn by chance in reality and hashed here; the first is read from the annot
 With `bpf-masquerade=on`, which needs `proxy=ebpf`, there is no table nat: the program at the network card hides pods
 behind their node from all but nodes and pods. What is neither TCP nor UDP nor an echo request leaves as it is.
 
+The runtime finds one plugin, `cilium-cni`, in `05-cilium.conflist` (version 0.3.1, so there is no CHECK). It asks the
+agent of its node, by a socket, for addresses and has it attach the programs; no other plugin is called. What it answers
+is from the plugin's sources of 1.18.
+
 Not modelled: IPAM modes other than `kubernetes`, health endpoints, IPsec, endpoint routes, the agent's own ip-masq,
 host routing past the stack (`bpf.hostLegacyRouting` is thought to be on), BGP, host firewall, the chain
 CILIUM_PRE_mangle and the proxy that it leads to, identity 7 for API servers. Nothing of this runs on the real kernel of
@@ -62,10 +66,13 @@ from k8snetlab.cni.identities import identities, security_labels
 from k8snetlab.cni.ipam import block_of, gateway
 from k8snetlab.cni.plan import (
     FIRST_INDEX,
+    Answer,
     Enforcement,
     Machine,
+    NetworkList,
     Option,
     Plan,
+    Plugin,
     PolicyAttachment,
     Workload,
     chosen,
@@ -242,6 +249,11 @@ class Cilium(msgspec.Struct, frozen=True):
             routes.append(Route("default", POD_DEVICE, via, mtu=self.route_mtu(plan, machine), family=of))
             routes.append(Route(str(Prefix.of(via)), POD_DEVICE, scope="link", family=of))
         return Part(links=(loopback(), device), routes=tuple(routes))
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime is told on that machine: one plugin, which knows where its agent is."""
+        told = {"type": "cilium-cni", "enable-debug": False, "log-file": "/var/run/cilium/cilium-cni.log"}
+        return NetworkList("0.3.1", "cilium", (Plugin(told, answer=Answer.ROUTED),))
 
     # Devices
 

@@ -130,10 +130,14 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
 
 
 class Answer(StrEnum):
-    """What a plugin's answer to ADD names: all interfaces with their MACs, and gateways; or the node's end alone."""
+    """What a plugin names in its answer to ADD: all interfaces with their MACs, gateways, the routes that were asked for;
+    the same with every route of the pod, IPv6 first; the node's end and addresses alone; addresses and gateways alone.
+    """
 
     WHOLE = "whole"
+    ROUTED = "with all routes"
     NODE_END = "node end"
+    ADDRESSES = "addresses"
 
 
 class Plugin(msgspec.Struct, frozen=True):

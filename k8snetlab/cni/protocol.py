@@ -231,8 +231,19 @@ def result(network: NetworkList, node: Host, pod: Host) -> Json:
     """What ADD answers for a pod that stands as these machines have it: interfaces of the node and of the pod, its
     addresses, its routes.
     """
-    if any(plugin.answer is Answer.NODE_END for plugin in network.plugins):
-        return _short(network, node, pod)
+    match next((plugin.answer for plugin in network.plugins if plugin.answer is not Answer.WHOLE), Answer.WHOLE):
+        case Answer.WHOLE:
+            return _whole(network, node, pod, list(_routes(network, pod)))
+        case Answer.ROUTED:
+            return _routed(network, node, pod)
+        case Answer.NODE_END:
+            return _short(network, node, pod)
+        case Answer.ADDRESSES:
+            return _unplaced(network, pod)
+
+
+def _whole(network: NetworkList, node: Host, pod: Host, routes: list[dict[str, str]]) -> dict[str, Any]:
+    """An answer that names everything, with these routes."""
     version = _number(network.version)
     own = pod.link(POD_DEVICE)
     outside = [_interface(link) for link in _on_node(node, own)]
@@ -243,9 +254,25 @@ def result(network: NetworkList, node: Host, pod: Host) -> Json:
         "cniVersion": network.version,
         "interfaces": [*outside, inside],
         "ips": [_ip(version, each.ip, str(each), pod, len(outside)) for each in own.addresses],
-        "routes": list(_routes(network, pod)),
+        "routes": routes,
         "dns": {},
     }
+
+
+def _routed(network: NetworkList, node: Host, pod: Host) -> Json:
+    """An answer with every route of the pod; what is of IPv6 comes first."""
+    found = sorted(pod.routes, key=lambda route: (-route.family, route.prefix == "default"))
+    routes = [{"dst": _destination(each), **({"gw": each.via} if each.via else {})} for each in found]
+    whole = _whole(network, node, pod, routes)
+    return {**whole, "ips": sorted(whole["ips"], key=lambda ip: ":" not in ip["address"])}
+
+
+def _unplaced(network: NetworkList, pod: Host) -> Json:
+    """An answer with addresses and gateways, and no word on which interface has them."""
+    version, held = _number(network.version), pod.link(POD_DEVICE).addresses
+    ips = (_ip(version, each.ip, str(each), pod, 0) for each in held)
+    bare = [{name: value for name, value in ip.items() if name != "interface"} for ip in ips]
+    return {"cniVersion": network.version, "ips": bare, "dns": {}}
 
 
 def _short(network: NetworkList, node: Host, pod: Host) -> Json:

@@ -30,6 +30,10 @@ are accepted unasked, since the node of the receiver asks. In a namespace withou
 What a set's name is made of is hashed (`set_name`), as in the real one. Named ports and `endPort` in a policy are not
 understood by weave-npc. State of a pod: eth0 with a /12, the default route by its node's bridge.
 
+The runtime finds the plugin `weave-net`, which asks the router of its node for an address, and `portmap` after it, in
+`10-weave.conflist` (version 0.3.0: there is no CHECK). It answers with the address and the gateway, and says of no
+interface.
+
 IPv4 only. weaveDNS gives containers names (`weave.local`) where no Kubernetes is; in a cluster it is off.
 
 Unsure: which node has which share and which short number; the MTU of vxlan-6784 (65470, older kernels 65485); numbers
@@ -50,7 +54,19 @@ import msgspec
 from k8snetlab.address import Prefix, number, text
 from k8snetlab.cni import gossip, ring
 from k8snetlab.cni.bridge import HAIRPIN, MULTICAST, POD_DEVICE, mtu_of
-from k8snetlab.cni.plan import Enforcement, Machine, Option, Plan, PolicyAttachment, Workload, chosen, derived_mac
+from k8snetlab.cni.plan import (
+    Answer,
+    Enforcement,
+    Machine,
+    NetworkList,
+    Option,
+    Plan,
+    Plugin,
+    PolicyAttachment,
+    Workload,
+    chosen,
+    derived_mac,
+)
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.ipset import IpSet, SetType
@@ -222,6 +238,12 @@ class Weave(msgspec.Struct, frozen=True):
         )
         routes = (Route("default", POD_DEVICE, _bridges(plan)[machine.name]), connected(pool, POD_DEVICE, own))
         return Part(links=(loopback(), device), routes=routes)
+
+    def network(self, plan: Plan, machine: Machine) -> NetworkList:
+        """What the runtime is told on that machine; a chosen MTU is the router's business (WEAVE_MTU)."""
+        told = {"type": "weave-net", "hairpinMode": self.hairpin}
+        portmap = Plugin({"type": "portmap", "snat": True})
+        return NetworkList("0.3.0", "weave", (Plugin(told, answer=Answer.ADDRESSES), portmap))
 
     # Devices
 

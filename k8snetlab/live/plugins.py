@@ -20,7 +20,11 @@ hide pods, word for word; and what the plugin answered, with what `cni.protocol`
 compared, because they are drawn at random: the names, numbers and MACs of devices, and the link-local addresses that
 follow from MACs.
 
-Not here: chained plugins (`portmap`, `bandwidth`), the command GC. CNI specification 1.0.0; Debian's package
+After DEL there must be what a cluster without the pod has; `reserved` says which addresses `host-local` still keeps.
+GC and STATUS came with version 1.1.0 of the contract. Debian's plugins speak 1.0.0 and refuse them, and so does
+`cni.protocol` in that version; what newer plugins do is not compared.
+
+Not here: chained plugins (`portmap`, `bandwidth`). CNI specification 1.0.0; Debian's package
 containernetworking-plugins.
 """
 
@@ -47,7 +51,10 @@ from k8snetlab.linux.link import loopback
 from k8snetlab.live.lab import Lab, Printed
 from k8snetlab.live.script import namespace
 
-__all__ = ["FOLDERS", "answered", "asked_again", "attach", "configuration", "folder", "undrawn", "unplugged", "wired"]
+__all__ = [
+    "FOLDERS", "answered", "asked_about", "asked_again", "attach", "configuration", "folder", "reserved", "undrawn",
+    "unplugged", "wired",
+]  # fmt: skip
 
 FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 """Where plugins are: Debian's place, and everybody else's."""
@@ -119,9 +126,14 @@ def configuration(cluster: Cluster, node: str) -> dict[str, Any]:
         for each in network.plugins:
             told = each.delegate or each.configuration
             if told["type"] in PLUGINS:
-                ipam = {**told["ipam"], "dataDir": f"/run/cni/{node}"}
+                ipam = {**told["ipam"], "dataDir": _remembered(node)}
                 return {"cniVersion": VERSION, "name": network.name, **told, "ipam": ipam}
     raise CannotDo(f"{cluster.options.cni} uses none of the plugins {', '.join(PLUGINS)}")
+
+
+def _remembered(node: str) -> str:
+    """Where `host-local` writes down what it has given away; nodes share their files in a lab."""
+    return f"/run/cni/{node}"
 
 
 def folder() -> Path | None:
@@ -180,12 +192,33 @@ def _add(lab: Lab, where: Path, node: str, pod: str, told: Mapping[str, Any]) ->
 
 def asked_again(lab: Lab, cluster: Cluster, pod: str, command: Command, answer: Mapping[str, Any]) -> dict[str, Any]:
     """What the plugin says to `CHECK` or `DEL` for a pod that it plugged in with that answer: its error, or nothing."""
+    node = cluster.objects.pod(pod).node_name
+    told = {**configuration(cluster, node), "prevResult": answer}
+    return _error(_called(lab, _there(), node, pod, command, told))
+
+
+def asked_about(lab: Lab, cluster: Cluster, node: str, command: Command) -> dict[str, Any]:
+    """What the plugin says to `GC` or `STATUS`: its error, or nothing."""
+    where, told = _there(), configuration(cluster, node)
+    variables = {"CNI_COMMAND": command, "CNI_PATH": str(where), "PATH": os.environ["PATH"]}
+    return _error(_run(lab, where, node, variables, told))
+
+
+def reserved(lab: Lab, cluster: Cluster, node: str) -> tuple[str, ...]:
+    """The addresses that `host-local` keeps for pods of a node, as it has written them down."""
+    name = configuration(cluster, node)["name"]
+    files = _text(lab, node, "ls", f"{_remembered(node)}/{name}").split()
+    return tuple(sorted(each for each in files if not each.startswith(("last_reserved", "lock"))))
+
+
+def _there() -> Path:
     where = folder()
     if where is None:
         raise CannotDo("there are no plugins")
-    node = cluster.objects.pod(pod).node_name
-    told = {**configuration(cluster, node), "prevResult": answer}
-    printed = _called(lab, where, node, pod, command, told)
+    return where
+
+
+def _error(printed: Printed) -> dict[str, Any]:
     return dict(json.loads(printed.out)) if printed.status else {}
 
 
@@ -198,6 +231,10 @@ def _called(lab: Lab, where: Path, node: str, pod: str, command: str, told: Mapp
         "CNI_PATH": str(where),
         "PATH": os.environ["PATH"],
     }
+    return _run(lab, where, node, variables, told)
+
+
+def _run(lab: Lab, where: Path, node: str, variables: Mapping[str, str], told: Mapping[str, Any]) -> Printed:
     words = (f"{name}={value}" for name, value in variables.items())
     return lab.run(node, *_WITH_PROC, "env", *words, str(where / told["type"]), text=json.dumps(told))
 

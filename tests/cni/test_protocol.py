@@ -199,6 +199,51 @@ def test_calicos_plugin_reads_the_mtu_that_felix_found() -> None:
     assert (chosen.stdin["mtu"], chosen.reads) == (1400, {})
 
 
+def test_ciliums_plugin_has_no_other_and_names_all_routes() -> None:
+    """Its agent gives the addresses; the gateway stands beside the default route, and IPv6 before IPv4."""
+    shop = bookshop("cilium", "dual-stack")
+    conversation = shop.cni_call(POD)
+    assert names(conversation.calls) == ["cilium-cni"]
+    assert conversation.calls[0].stdin == {
+        "cniVersion": "0.3.1",
+        "name": "cilium",
+        "type": "cilium-cni",
+        "enable-debug": False,
+        "log-file": "/var/run/cilium/cilium-cni.log",
+    }
+    told, pod = answer(conversation), shop.network[POD]
+    via = {route.family: route.via for route in pod.routes if route.prefix == "default"}
+    four, six = shop.objects.pod(POD).ips
+    assert [each["name"] for each in told["interfaces"]] == [shop.network[POD].link("eth0").peer.link, "eth0"]  # type: ignore[union-attr]
+    assert told["ips"] == [
+        {"version": "6", "interface": 1, "address": f"{six}/128", "gateway": via[6]},
+        {"version": "4", "interface": 1, "address": f"{four}/32", "gateway": via[4]},
+    ]
+    assert told["routes"] == [
+        {"dst": f"{via[6]}/128"},
+        {"dst": "::/0", "gw": via[6]},
+        {"dst": f"{via[4]}/32"},
+        {"dst": "0.0.0.0/0", "gw": via[4]},
+    ]
+
+
+def test_weaves_plugin_names_the_address_and_the_gateway() -> None:
+    """No interface and no route; portmap passes it on."""
+    shop = bookshop().changed(cni="weave", cni_options={"hairpin": "off"})
+    conversation = shop.cni_call(POD)
+    assert names(conversation.calls) == ["weave-net", "portmap"]
+    first, second = conversation.calls
+    assert first.stdin == {"cniVersion": "0.3.0", "name": "weave", "type": "weave-net", "hairpinMode": False}
+    default = next(route for route in shop.network[POD].routes if route.prefix == "default")
+    address = shop.objects.pod(POD).ips[0]
+    assert answer(conversation) == {
+        "cniVersion": "0.3.0",
+        "ips": [{"version": "4", "address": f"{address}/12", "gateway": default.via}],
+        "dns": {},
+    }
+    assert second.stdin["prevResult"] == first.stdout
+
+
 # What CHECK finds
 
 

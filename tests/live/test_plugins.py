@@ -7,9 +7,11 @@ import pytest
 
 from k8snetlab import live
 from k8snetlab.cluster import Cluster, Options, example
-from k8snetlab.cni.protocol import Command
+from k8snetlab.cni import NetworkList, Plugin
+from k8snetlab.cni.protocol import Command, about_a_node
 from k8snetlab.errors import CannotDo
 from k8snetlab.live import plugins
+from tests import shops
 from tests.live.questions import everybody, pod_pairs, services
 
 DUAL = {
@@ -124,3 +126,42 @@ def test_the_real_plugin_takes_the_cable_away_twice(real: None) -> None:
         assert plugins.asked_again(lab, shop, pod, Command.DEL, answer) == {}
         assert "eth0" not in lab.run(pod, "ip", "link").out
         assert plugins.asked_again(lab, shop, pod, Command.DEL, answer) == {}
+
+
+NODE = """
+apiVersion: v1
+kind: Node
+metadata: {{name: node-{at}}}
+spec: {{podCIDR: 10.244.{at}.0/24}}
+status: {{addresses: [{{type: InternalIP, address: 172.18.0.1{at}}}]}}
+---
+"""
+
+
+@pytest.mark.parametrize("network", ["bridge that hides pods", "cloud without bridges"])
+def test_the_real_plugin_leaves_what_a_cluster_without_the_pod_has(real: None, network: str) -> None:
+    """After DEL no cable, route or rule of the pod is left, and its address is free; ours is as silent."""
+    options = {name: value for name, value in CLUSTERS[network].items() if name.startswith("cni")}
+    others = [NODE.format(at=1), NODE.format(at=2), shops.pod("a"), shops.pod("c", "node-2")]
+    shop, fewer = Cluster.load(*others, shops.pod("b"), **options), Cluster.load(*others, **options)
+    with live.Lab(plugins.unplugged(shop)) as lab:
+        answers = plugins.attach(lab, shop)
+        assert plugins.reserved(lab, shop, "node-1") == ("10.244.1.2", "10.244.1.3")
+        assert plugins.asked_again(lab, shop, "default/b", Command.DEL, answers["default/b"]) == {}
+        left, kept = plugins.wired(lab, fewer), plugins.reserved(lab, shop, "node-1")
+    with live.Lab(fewer) as lab:
+        assert left == plugins.wired(lab, fewer)
+    assert kept == ("10.244.1.2",)
+    said = shop.cni_call("default/b", "DEL")
+    assert said.succeeded and said.answer is None
+
+
+@pytest.mark.parametrize("command", [Command.GC, Command.STATUS])
+def test_a_plugin_of_an_older_contract_is_asked_in_vain(real: None, command: Command) -> None:
+    """The real one speaks 1.0.0 and knows no such command; neither does ours in that version."""
+    shop = example("same-node-other-node", cni="bridge")
+    with live.Lab(plugins.unplugged(shop)) as lab:
+        assert plugins.asked_about(lab, shop, "node-1", command)["code"]
+    told = NetworkList("1.0.0", "cbr0", (Plugin(plugins.configuration(shop, "node-1")),))
+    with pytest.raises(CannotDo, match=f"version 1.0.0, which has no {command}"):
+        about_a_node(command, told, ())
