@@ -130,8 +130,8 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
 
 
 class Answer(StrEnum):
-    """What a plugin names in its answer to ADD: all interfaces with their MACs, gateways, the routes that were asked for;
-    the same with every route of the pod, IPv6 first; the node's end and addresses alone; addresses and gateways alone.
+    """What a plugin names in its answer to ADD: all interfaces with their MACs, gateways and the routes that were asked
+    for; the same with all routes of the pod, IPv6 first; the node's end and addresses alone; addresses and gateways.
     """
 
     WHOLE = "whole"
