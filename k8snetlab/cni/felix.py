@@ -25,11 +25,10 @@ data plane. Guide section 3.1; Calico 3.30.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
-from hashlib import sha1, sha256
+from hashlib import sha1
 from itertools import groupby, takewhile
 
 import msgspec
@@ -62,6 +61,7 @@ from k8snetlab.linux.netfilter import (
     Rule,
     SetMark,
     Target,
+    shortened,
 )
 
 __all__ = ["Encapsulation", "Endpoint", "Side", "chain_name", "ipsets", "patches", "veth_name"]
@@ -127,14 +127,8 @@ def veth_name(pod: str) -> str:
 
 
 def chain_name(prefix: str, suffix: str) -> str:
-    """The name of a chain; of one that would be too long, a hash of its second part.
-
-    >>> chain_name("cali-pri-", "ksa.default.default"), chain_name("cali-pri-", "ksa.kube-system.coredns")
-    ('cali-pri-ksa.default.default', 'cali-pri-_u2Tn2rSoAPffvE7JO6')
-    """
-    if len(prefix) + len(suffix) <= LONGEST:
-        return prefix + suffix
-    return f"{prefix}_{urlsafe_b64encode(sha256(suffix.encode()).digest()).decode()}"[:LONGEST]
+    """The name of a chain; of one that would be too long, a hash of its second part."""
+    return shortened(prefix, suffix, LONGEST)
 
 
 def set_name(of: int, name: str) -> str:

@@ -18,8 +18,10 @@ sections 2.1 and 2.2; `iptables(8)`, `iptables-extensions(8)`.
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from hashlib import sha256
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -33,9 +35,8 @@ __all__ = [
     "TRACKING", "AddrType", "Chain", "Chains", "Comment", "CtState", "Destination", "Dnat", "Final", "Goto",
     "ICMPv6Type", "InInterface", "Jump", "Mark", "Masquerade", "Match", "MatchSet", "Multiport", "Netfilter",
     "Nfacct", "Nflog", "NoTrack", "Nothing", "OutInterface", "Patch", "Physdev", "PhysdevBridged", "Protocol4",
-    "Recent", "Redirect", "Reject", "ReversePath", "Rule", "Scheduled", "SetMark", "Snat", "Source", "State",
-    "Statistic", "Surroundings", "Table", "Tables",
-    "Target", "tables",
+    "Recent", "Redirect", "Reject", "ReversePath", "Rule", "Scheduled", "Section", "SetMark", "Snat", "Source", "State",
+    "Statistic", "Surroundings", "Table", "Tables", "Target", "shortened", "tables",
 ]  # fmt: skip
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -619,7 +620,8 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False):
-    """One rule of one chain: matches in the order they print, and a target.
+    """One rule of one chain: matches in the order they print, and a target. `about` is what the rule stands for where
+    its text does not say it: traces tell it, `iptables-save` does not.
 
     >>> str(Rule("filter", "FORWARD", (Source(Prefix.of("10.244.0.0/16")),), ACCEPT))
     '-A FORWARD -s 10.244.0.0/16 -j ACCEPT'
@@ -629,6 +631,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     chain: str
     matches: tuple[Match, ...]
     target: Target
+    about: str = ""
 
     @property
     def text(self) -> str:
@@ -639,6 +642,13 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     def comment(self) -> str:
         """What the rule says of itself, or nothing."""
         return next((match.text for match in self.matches if isinstance(match, Comment)), "")
+
+    @property
+    def says(self) -> str:
+        """What it does, in words: its comment, what its target says, and what it stands for."""
+        before = f"{self.comment}: " if self.comment else ""
+        after = f" ({self.about})" if self.about else ""
+        return f"{before}{self.target.says}{after}"
 
     def __str__(self) -> str:
         return self.text
@@ -688,9 +698,8 @@ class Chain(msgspec.Struct, frozen=True, dict=True):
 
 def _line(rule: Rule) -> Line:
     tests = tuple(match.test for match in rule.matches if not isinstance(match, Comment | Nfacct))
-    comment = rule.comment
     jump = rule.target.chain if isinstance(rule.target, Jump) else ""
-    return tests, jump, rule, f"{comment}: {rule.target.says}" if comment else rule.target.says
+    return tests, jump, rule, rule.says
 
 
 def _host_destination(rule: Rule) -> str | None:
@@ -805,13 +814,32 @@ class Netfilter(msgspec.Struct, frozen=True):
         return Netfilter(tables, self.ipv6) if family == 4 else Netfilter(self.ipv4, tables)
 
 
+class Section(msgspec.Struct, frozen=True):
+    """Rules for a user chain that another program writes. They stand ahead of its first rule that jumps to a chain
+    whose name begins with `ahead_of`, and at its end where there is no such rule. `rules` are worked out when the chain
+    is built.
+    """
+
+    rules: Callable[[], Iterable[Rule]]
+    ahead_of: str
+
+    def put_into(self, chain: Chain) -> Chain:
+        """That chain with the section in its place."""
+        at = next((at for at, rule in enumerate(chain.rules) if self._follows(rule)), len(chain.rules))
+        return Chain(chain.name, (*chain.rules[:at], *self.rules(), *chain.rules[at:]), chain.policy)
+
+    def _follows(self, rule: Rule) -> bool:
+        return isinstance(rule.target, Jump) and rule.target.chain.startswith(self.ahead_of)
+
+
 class Patch(msgspec.Struct, frozen=True):
     """What one program adds to one table of one family: rules of its own at the top or the bottom of base chains, and
     its own chains. Programs of a node (kube-proxy, a CNI) each return patches; `tables` puts them together.
 
     `first` are inserted at the top of their base chain (`iptables -I`, keeping their order), `last` appended (`-A`).
     `chains` maps the names of user chains to the chain or to a function that builds it; `more` gives such a map when
-    one of its chains is asked for, where to name them all is work.
+    one of its chains is asked for, where to name them all is work. `sections` go into chains of other programs, by
+    their names; a chain that nobody writes gets none.
     """
 
     table: str
@@ -820,6 +848,7 @@ class Patch(msgspec.Struct, frozen=True):
     last: tuple[Rule, ...] = ()
     chains: Named = {}
     more: Callable[[], Named] | None = None
+    sections: Mapping[str, Section] = {}
 
 
 def tables(family: int, patches: Iterable[Patch]) -> Tables:
@@ -846,4 +875,23 @@ def _table(name: str, patches: Sequence[Patch]) -> Table:
         held[hook] = Chain(hook, rules, "ACCEPT")
     for patch in patches:
         held.update(patch.chains)
+    for patch in patches:
+        for chain, section in patch.sections.items():
+            if chain in held:
+                held[chain] = partial(_with_section, held[chain], section)
     return Table(name, Chains(held, [patch.more for patch in patches if patch.more is not None]))
+
+
+def _with_section(held: Chain | Callable[[], Chain], section: Section) -> Chain:
+    return section.put_into(held() if callable(held) else held)
+
+
+def shortened(prefix: str, rest: str, longest: int) -> str:
+    """A name of two parts; where it would be too long, a hash stands for the second: an underscore and base64.
+
+    >>> shortened("cali-pri-", "ksa.default.default", 28), shortened("cali-pri-", "ksa.kube-system.coredns", 28)
+    ('cali-pri-ksa.default.default', 'cali-pri-_u2Tn2rSoAPffvE7JO6')
+    """
+    if len(prefix) + len(rest) <= longest:
+        return prefix + rest
+    return f"{prefix}_{urlsafe_b64encode(sha256(rest.encode()).digest()).decode()}"[:longest]

@@ -999,7 +999,7 @@ class Namespace:
                         yield Step(self.name, skb.iif or skb.oif, Action.DROP, skb.packet, why)
                         return False
                 elif rule.target == DROP or isinstance(rule.target, Reject):
-                    yield from self._lost_to(rule, rule.target, _because(rule), skb)
+                    yield from self._lost_to(rule, rule.target, rule.says, skb)
                     return False
             elif isinstance(chain, nft.Entrance):
                 ran = yield from self._run(chain, skb)
@@ -1105,7 +1105,7 @@ class Namespace:
                     own, steps = self._traverse("nat", asked, skb)
                     yield from steps
                     if own is not None and isinstance(own.target, DECIDING):
-                        rule, target, why = own, own.target, _because(own)
+                        rule, target, why = own, own.target, own.says
                         break
                 elif asked is not None:
                     ran = yield from self._run(asked, skb)
@@ -1541,8 +1541,3 @@ def _routed(dst: str, route: Route) -> str:
     hop = f" via {route.via}" if route.via else ""
     several = f", and this one of its {len(route.hops)} ways is the flow's" if route.hops else ""
     return f"{route.prefix}{hop} dev {route.device} is the longest match for {dst}{several}"
-
-
-def _because(rule: Rule) -> str:
-    comment = rule.comment
-    return f"{comment}: {rule.target.says}" if comment else rule.target.says
