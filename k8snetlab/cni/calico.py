@@ -56,11 +56,10 @@ from k8snetlab.address import Prefix, family, number
 from k8snetlab.cni.bgp import Path, Rib, Session, Speaker, Table
 from k8snetlab.cni.blocks import Allocation, Wish, allocated, outside
 from k8snetlab.cni.bridge import MTU, mtu_of
-from k8snetlab.cni.felix import VXLAN_PORT, Encapsulation, Endpoint, ipsets, patches, veth_name
+from k8snetlab.cni.felix import ATTACHMENT, VXLAN_PORT, Encapsulation, Endpoint, ipsets, patches, veth_name
 from k8snetlab.cni.plan import (
     FIRST_INDEX,
     Answer,
-    Enforcement,
     Machine,
     NetworkList,
     Option,
@@ -166,9 +165,7 @@ class Calico(msgspec.Struct, frozen=True):
     """A cable to the node for each pod, routes by block between the nodes, and chains before each pod."""
 
     name: ClassVar[str] = "calico"
-    policies: ClassVar[PolicyAttachment] = PolicyAttachment(
-        Enforcement.IPTABLES, "filter", "cali-tw-{device}", "cali-fw-{device}"
-    )
+    policies: ClassVar[PolicyAttachment] = ATTACHMENT
     options: ClassVar[tuple[Option, ...]] = (
         Option("mode", tuple(Mode), Mode.IPIP, "how packets cross from node to node (with topology tor: bgp)"),
         Option("topology", tuple(Topology), Topology.FULL_MESH, "who has BGP sessions with whom (not with vxlan)"),

@@ -34,6 +34,7 @@ from itertools import groupby, takewhile
 import msgspec
 
 from k8snetlab.address import Prefix
+from k8snetlab.cni.plan import Enforcement, PolicyAttachment, PolicyMarks
 from k8snetlab.linux.ipset import IpSet, SetType
 from k8snetlab.linux.netfilter import (
     ACCEPT,
@@ -64,11 +65,11 @@ from k8snetlab.linux.netfilter import (
     shortened,
 )
 
-__all__ = ["Encapsulation", "Endpoint", "Side", "chain_name", "ipsets", "patches", "veth_name"]
+__all__ = ["ATTACHMENT", "Encapsulation", "Endpoint", "Side", "chain_name", "ipsets", "patches", "veth_name"]
 
-ALLOWED, PASSED, SCRATCH0, SCRATCH1 = 0x10000, 0x20000, 0x80000, 0x100000
+ALLOWED, PASSED, DROPPED, SCRATCH0, SCRATCH1 = 0x10000, 0x20000, 0x40000, 0x80000, 0x100000
 EVERY = ALLOWED | PASSED | SCRATCH0 | SCRATCH1
-"""The bits of the mark that Felix uses (beside 0x40000, which says that a policy dropped the packet)."""
+"""The bits of the mark that Felix uses and clears; a packet with the bit that is missing is dropped at once."""
 
 IS_ALLOWED = Mark(ALLOWED, ALLOWED)
 CLEAN = SetMark(0, EVERY)
@@ -109,6 +110,17 @@ class Side(msgspec.Struct, frozen=True):
     profile: str
     device: Callable[[str], Match]
 
+
+ATTACHMENT = PolicyAttachment(
+    Enforcement.IPTABLES,
+    "filter",
+    "cali-tw-{device}",
+    "cali-fw-{device}",
+    ("cali-pri-", "cali-pro-"),
+    PolicyMarks(ALLOWED, PASSED, DROPPED, SCRATCH0, SCRATCH1),
+    LONGEST,
+)
+"""Policies stand in a device's chain where profiles are asked, and before these."""
 
 TO_POD = Side("cali-to-wl-dispatch", "cali-tw-", "cali-pri-", OutInterface)
 FROM_POD = Side("cali-from-wl-dispatch", "cali-fw-", "cali-pro-", InInterface)

@@ -27,7 +27,7 @@ from k8snetlab.linux.link import Address
 
 __all__ = [
     "UNENFORCED", "Answer", "Enforcement", "Machine", "NetworkList", "Option", "Plan", "Plugin", "PolicyAttachment",
-    "Remote", "Workload", "chosen", "derived_mac", "number_of",
+    "PolicyMarks", "Remote", "Workload", "chosen", "derived_mac", "number_of",
 ]  # fmt: skip
 
 FIRST_INDEX = 3
@@ -169,16 +169,34 @@ class Enforcement(StrEnum):
     IDENTITY = "identity"
 
 
+class PolicyMarks(NamedTuple):
+    """The bits of a packet's mark by which a CNI's chains tell each other how policies decided: it is accepted, it goes
+    on to the next tier, it is to be dropped; and two that a policy may use for itself.
+    """
+
+    accepted: int = 0
+    passed: int = 0
+    dropped: int = 0
+    whole: int = 0
+    part: int = 0
+
+
 class PolicyAttachment(msgspec.Struct, frozen=True):
     """Where the rules of NetworkPolicies belong under a CNI, if it enforces them: the table, and the chains that every
     packet to a pod and every packet from it passes, where `{device}` stands for the node's end of the pod's cable. By
     identity there is a map for each pod, and no chain.
+
+    In these chains, policies are asked ahead of the first jump to a chain whose name begins with `otherwise`, one for
+    packets to and one for packets from a pod. `longest` is how long the CNI lets names of chains be.
     """
 
     backend: Enforcement = Enforcement.NONE
     table: str = ""
     to_pod: str = ""
     from_pod: str = ""
+    otherwise: tuple[str, str] = ("", "")
+    marks: PolicyMarks = PolicyMarks()
+    longest: int = 28
 
     def chains(self, device: str) -> tuple[str, str]:
         """The chains for packets to and from the pod behind that device."""

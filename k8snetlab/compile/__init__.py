@@ -24,6 +24,7 @@ from k8snetlab import cni, services
 from k8snetlab.address import Prefix
 from k8snetlab.compile import underlay
 from k8snetlab.compile.balancer import IMPLEMENTATIONS, Parts
+from k8snetlab.compile.enforcement import Enforcer, enforcer
 from k8snetlab.compile.layout import (
     APISERVER,
     BALANCER,
@@ -73,10 +74,11 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str, proxy_options: Mapping
     _check_pods(layout, plugin)
     fronted = IMPLEMENTATIONS[layout.load_balancer]
     added = fronted.parts(layout)
+    enforced = enforcer(layout, plugin)
     held: dict[str, Host | Callable[[], Host]] = {}
     for name, station in layout.stations.items():
         if name in layout.nodes:
-            held[name] = partial(_node, layout, plugin, mode, options, name, added.get(name, Part()))
+            held[name] = partial(_node, layout, plugin, mode, options, enforced, name, added.get(name, Part()))
         else:
             held[name] = partial(_other, layout, plugin, station)
     for node, workloads in layout.workloads.items():
@@ -158,10 +160,16 @@ def _held(blocks: Iterable[Prefix], address: str) -> bool:
 
 
 def _node(
-    layout: Layout, plugin: cni.Cni, mode: services.Mode, options: Mapping[str, str], name: str, added: Part
+    layout: Layout,
+    plugin: cni.Cni,
+    mode: services.Mode,
+    options: Mapping[str, str],
+    enforced: Enforcer,
+    name: str,
+    added: Part,
 ) -> Host:
-    """A node: its card, kubelet and what else listens there, the rules of kube-proxy, what the CNI writes, and what
-    else is `added`.
+    """A node: its card, kubelet and what else listens there, the rules of kube-proxy, what the CNI writes, what makes
+    policies hold, and what else is `added`.
     """
     machine = layout.machines[name]
     station = layout.stations[name]
@@ -175,7 +183,7 @@ def _node(
     rules = mode.node(layout.exposures, place)
     if wired.datapath is not None:
         rules = msgspec.structs.replace(rules, ebpf=_balancing(layout, place, rules.ebpf, wired))
-    return assembled(name, "machine", own, rules, wired, added)
+    return assembled(name, "machine", own, rules, wired, enforced(name, wired), added)
 
 
 def _balancing(layout: Layout, place: services.Place, proxy: Ebpf | None, wired: Part) -> Ebpf:

@@ -1,0 +1,58 @@
+"""Who makes policies hold?
+
+The CNI says where rules belong (`cni.PolicyAttachment`), the room of policies says what they are, and here both meet:
+for each node, what is written there beside what the CNI writes anyway. A CNI that is not in `WRITERS` enforces nothing,
+and a cluster without policies has nothing to enforce; its machines are what they would be without this module.
+
+Guide section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
+
+from k8snetlab import api, cni
+from k8snetlab.compile.layout import Layout
+from k8snetlab.linux.host import Part
+
+if TYPE_CHECKING:  # loaded for clusters with policies
+    from k8snetlab.policies.plan import Policies
+
+__all__ = ["WRITERS", "Enforcer", "enforcer"]
+
+Enforcer: TypeAlias = Callable[[str, Part], Part]
+"""From a node's name and what the CNI writes there, what policies add to it."""
+
+
+def _felix(plugin: cni.Cni, policies: Policies) -> Enforcer:
+    from k8snetlab.policies.rules import Ruleset
+
+    ruleset = Ruleset(policies, plugin.policies)
+    return lambda node, wired: ruleset.node(_cables(wired))
+
+
+WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {"calico": _felix}
+"""Who writes the rules of policies, by the name of the CNI."""
+
+
+def enforcer(layout: Layout, plugin: cni.Cni) -> Enforcer:
+    """What makes the policies of a cluster hold under a CNI. The policies are read when the first node is built."""
+    written = layout.objects.of(api.NetworkPolicy) or layout.objects.of(api.ClusterNetworkPolicy)
+    if not written or plugin.name not in WRITERS:
+        return lambda node, wired: Part()
+
+    @cache
+    def made() -> Enforcer:
+        from k8snetlab.policies import plan
+
+        policies = plan.of(layout.objects.objects, choices=plan.choices_of(plugin.name))
+        return WRITERS[plugin.name](plugin, policies)
+
+    return lambda node, wired: made()(node, wired)
+
+
+def _cables(wired: Part) -> dict[str, str]:
+    """The node's end of each pod's cable, by the pod's name."""
+    return {link.peer.host: link.name for link in wired.links if link.peer is not None}
