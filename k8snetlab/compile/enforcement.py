@@ -39,18 +39,26 @@ WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {"calico": _fel
 
 def enforcer(layout: Layout, plugin: cni.Cni) -> Enforcer:
     """What makes the policies of a cluster hold under a CNI. The policies are read when the first node is built."""
-    written = layout.objects.of(api.NetworkPolicy) or layout.objects.of(api.ClusterNetworkPolicy)
-    if not written or plugin.name not in WRITERS:
-        return lambda node, wired: Part()
+    objects = layout.objects
+    some = bool(objects.of(api.NetworkPolicy)) or bool(objects.of(api.ClusterNetworkPolicy))
+    if not some or plugin.name not in WRITERS:
+        return _nothing
 
     @cache
     def made() -> Enforcer:
         from k8snetlab.policies import plan
 
-        policies = plan.of(layout.objects.objects, choices=plan.choices_of(plugin.name))
+        policies = plan.of(objects.objects, choices=plan.choices_of(plugin.name))
         return WRITERS[plugin.name](plugin, policies)
 
-    return lambda node, wired: made()(node, wired)
+    def enforced(node: str, wired: Part) -> Part:
+        return made()(node, wired)
+
+    return enforced
+
+
+def _nothing(node: str, wired: Part) -> Part:
+    return Part()
 
 
 def _cables(wired: Part) -> dict[str, str]:

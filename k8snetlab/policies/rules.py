@@ -307,8 +307,11 @@ class Ruleset(msgspec.Struct, frozen=True, dict=True):
     def tiers(self, endpoint: Endpoint, direction: Direction) -> tuple[Tiered, ...]:
         """Which policies are asked about a pod's packets of a direction, tier by tier, in the order of asking."""
         found = []
-        for tier, policies in groupby(self.policies.selecting(endpoint, direction), key=lambda each: each.tier):
-            asked = sorted(policies, key=policy_name) if tier is Tier.NETWORK_POLICY else list(policies)
+        selecting = self.policies.selecting(endpoint, direction)
+        for tier in dict.fromkeys(policy.tier for policy in selecting):
+            asked = [policy for policy in selecting if policy.tier is tier]
+            if tier is Tier.NETWORK_POLICY:
+                asked.sort(key=policy_name)
             groups = (tuple(group) for _, group in groupby(asked, key=_subject))
             found.append(Tiered(tier, tuple(groups)))
         return tuple(found)
