@@ -1,0 +1,274 @@
+"""Policies as Calico's chains and sets: what they look like, and that they decide as the engine does."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import pytest
+
+from k8snetlab.cluster import Cluster
+from k8snetlab.linux import text
+from k8snetlab.trace import Verdict
+from tests.policies.chance import Asked, cluster, connections
+from tests.shops import bookshop
+
+BGP = {"mode": "bgp"}
+"""Without a tunnel, whose end would be the address that a node sends from."""
+
+PODS = "".join(
+    f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {app}-{node}, labels: {{app: {app}}}}}
+spec: {{nodeName: node{node + 1}, containers: [{{name: {app}, image: {app}, ports: [{{containerPort: {port}}}]}}]}}
+---
+"""
+    for node in range(3)
+    for app, port in (("web", 8080), ("db", 5432))
+)
+DB = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: web}}}]
+    ports: [{protocol: TCP, port: 5432}]
+"""
+DB_0 = "cali9ae1fe16e6f"
+
+NODES = "".join(
+    f"""
+apiVersion: v1
+kind: Node
+metadata: {{name: node{number}}}
+status: {{addresses: [{{type: InternalIP, address: 172.18.0.1{number}}}]}}
+---
+"""
+    for number in (1, 2, 3)
+)
+
+
+@cache
+def example(*policies: str) -> Cluster:
+    """A web server and a database on each of three nodes, with these policies."""
+    return Cluster.load(NODES + PODS + "---".join(policies), cni="calico", pod_cidr="10.244.0.0/16")
+
+
+def rules(held: Cluster, node: str, chain: str, of: int = 4) -> list[str]:
+    """The rules of one chain of table filter, without the option that names the chain."""
+    found = held.network[node].netfilter.of(of)["filter"].chains[chain].rules
+    return [rule.text.removeprefix(f"-A {chain} ").removeprefix(f"-A {chain}") for rule in found]
+
+
+def policy(name: str, spec: str) -> str:
+    """A NetworkPolicy about the databases."""
+    return f"""
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}}}
+spec: {{podSelector: {{matchLabels: {{app: db}}}}, {spec}}}
+"""
+
+
+def test_a_device_s_chain_asks_policies_where_it_would_ask_profiles() -> None:
+    """The tier, the policy, what happens at its end; the profiles stay behind it."""
+    assert rules(example(DB), "node1", f"cali-tw-{DB_0}") == [
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-m conntrack --ctstate INVALID -j DROP",
+        "-j MARK --set-xmark 0x0/0x30000",
+        '-m comment --comment "Start of tier default" -j MARK --set-xmark 0x0/0x20000',
+        "-m mark --mark 0x0/0x20000 -j cali-pi-_ow6sOLvn1e12_cxXXGR",
+        '-m comment --comment "Return if policy accepted" -m mark --mark 0x10000/0x10000 -j RETURN',
+        (
+            '-m comment --comment "End of tier default. Drop if no policies passed packet" '
+            "-m mark --mark 0x0/0x20000 -j DROP"
+        ),
+        "-j cali-pri-kns.default",
+        '-m comment --comment "Return if profile accepted" -m mark --mark 0x10000/0x10000 -j RETURN',
+        "-j cali-pri-ksa.default.default",
+        '-m comment --comment "Return if profile accepted" -m mark --mark 0x10000/0x10000 -j RETURN',
+        '-m comment --comment "Drop if no profiles matched" -j DROP',
+    ]
+
+
+def test_a_policy_s_chain_asks_a_set_and_sets_a_bit() -> None:
+    """The name of the set is a hash of the selector; a last RETURN is left out; the comment names the policy."""
+    assert rules(example(DB), "node1", "cali-pi-_ow6sOLvn1e12_cxXXGR") == [
+        (
+            '-p tcp -m comment --comment "Policy default/knp.default.db ingress" '
+            "-m set --match-set cali40s:XdTkeoA4uORlm_7HsXcm20F src -m multiport --dports 5432 "
+            "-j MARK --set-xmark 0x10000/0x10000"
+        )
+    ]
+    web = [example(DB).objects.pod(f"default/web-{node}").ip for node in range(3)]
+    held = example(DB).network["node1"].sets["cali40s:XdTkeoA4uORlm_7HsXcm20F"]
+    assert (str(held.type), sorted(held.entries)) == ("hash:net", sorted(web))
+
+
+def test_a_pod_and_a_direction_without_policies_have_no_section() -> None:
+    """The policy is about packets to databases: web servers, and what databases send, go by the profiles alone."""
+    plain, some = example(), example(DB)
+    for chain in (f"cali-fw-{DB_0}", "cali-tw-cali0d7763386da"):
+        assert rules(plain, "node1", chain) == rules(some, "node1", chain)
+
+
+def test_a_cluster_without_policies_is_what_it_was() -> None:
+    """Taking the only policy away leaves the same bytes as never having had one."""
+    for node in ("node1", "node2"):
+        before, after = example().network[node], example(DB).deleted("NetworkPolicy", "default/db").network[node]
+        assert text.iptables_save(before.netfilter.ipv4) == text.iptables_save(after.netfilter.ipv4)
+        assert before.ipsets == after.ipsets
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("ingress: []", ['-m comment --comment "Policy default/knp.default.p ingress"']),
+        ("ingress: [{}]", ["-m comment … -j MARK --set-xmark 0x10000/0x10000"]),
+        ("ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]", ["-m comment … -j MARK --set-xmark 0x10000/0x10000"]),
+        ("ingress: [{ports: [{protocol: UDP}]}]", ["-p udp -m comment … -j MARK --set-xmark 0x10000/0x10000"]),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]",
+            [
+                "-m comment … -j MARK --set-xmark 0x80000/0x180000",
+                "-s 10.1.0.0/16 -j MARK --set-xmark 0x0/0x80000",
+                "-s 10.0.0.0/8 -m mark --mark 0x80000/0x80000 -j MARK --set-xmark 0x10000/0x10000",
+            ],
+        ),
+        (
+            "ingress: [{ports: [{port: 81}, {port: 80}, {port: sql}, {port: 90, endPort: 99}]}]",
+            [
+                "-m comment … -j MARK --set-xmark 0x0/0x180000",
+                "-p tcp -m multiport --dports 80:81,90:99 -j MARK --set-xmark 0x80000/0x80000",
+                "-m set --match-set cali40n:… dst,dst -j MARK --set-xmark 0x80000/0x80000",
+                "-p tcp -m mark --mark 0x80000/0x80000 -j MARK --set-xmark 0x10000/0x10000",
+            ],
+        ),
+        (
+            "policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: sql}]}]",
+            ["-p tcp -m comment … -m set --match-set cali40n:… dst,dst -j MARK --set-xmark 0x10000/0x10000"],
+        ),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: 'fd00::/8'}}]}]",
+            ['-m comment --comment "Policy default/knp.default.p ingress"'],
+        ),
+    ],
+    ids=[
+        "nothing",
+        "all",
+        "all of IPv4",
+        "a protocol",
+        "an exception",
+        "ports of all sorts",
+        "names of a peer",
+        "IPv6",
+    ],
+)
+def test_what_a_rule_becomes(spec: str, expected: list[str]) -> None:
+    """One rule of the API, and those of iptables that it takes."""
+    held = example(policy("p", spec))
+    name = next(name for name in held.network["node1"].netfilter.ipv4["filter"].chains if name.startswith(POLICY))
+    assert [_short(rule) for rule in rules(held, "node1", name)] == [_short(rule) for rule in expected]
+
+
+POLICY = ("cali-pi-", "cali-po-")
+
+
+def _short(rule: str) -> str:
+    words = rule.split(" ")
+    kept = ["cali40n:…" if word.startswith("cali40n:") else word for word in words]
+    joined = " ".join(kept)
+    head, found, tail = joined.partition('-m comment --comment "Policy default/knp.default.p ')
+    behind = tail.partition('"')[2]
+    return f"{head}-m comment …{behind}" if found and behind else joined
+
+
+def test_policies_of_one_selector_share_a_chain() -> None:
+    """Two that stand side by side by their names; one with another selector stands alone."""
+    other = DB.replace("name: db", "name: z").replace("matchLabels: {app: db}", "")
+    held = example(policy("a", "ingress: [{}]"), policy("b", "ingress: []"), other)
+    jumps = [rule for rule in rules(held, "node1", f"cali-tw-{DB_0}") if "-j cali-gi-" in rule or "-j cali-pi-" in rule]
+    assert [rule.partition("-j ")[2][:8] for rule in jumps] == ["cali-gi-", "cali-pi-"]
+    group = rules(held, "node1", jumps[0].partition("-j ")[2])
+    assert [rule.partition("-j ")[0] for rule in group] == ["", "-m mark --mark 0x0/0x30000 "]
+
+
+def test_more_ports_than_one_multiport_holds_are_several() -> None:
+    """Fifteen places, and a range takes two."""
+    ports = ", ".join(f"{{port: {100 * number}, endPort: {100 * number + 1}}}" for number in range(1, 9))
+    found = rules(held := example(policy("p", f"ingress: [{{ports: [{ports}]}}]")), "node1", _policy_chain(held))
+    assert [rule.count(":") for rule in found if "multiport" in rule] == [7, 1]
+
+
+def _policy_chain(held: Cluster) -> str:
+    return next(name for name in held.network["node1"].netfilter.ipv4["filter"].chains if name.startswith(POLICY))
+
+
+def test_tiers_stand_in_their_order_and_drop_nothing_but_the_middle_one() -> None:
+    """Calico's names for what the API calls Admin and Baseline."""
+    above = """
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: no-%s}
+spec:
+  tier: %s
+  priority: 1
+  subject: {namespaces: {}}
+  ingress: [{action: Deny, from: [{namespaces: {matchLabels: {team: red}}}]}]
+"""
+    held = example(above % ("base", "Baseline"), above % ("admin", "Admin"), DB)
+    section = rules(held, "node1", f"cali-tw-{DB_0}")
+    started = [rule.partition("Start of tier ")[2].partition('"')[0] for rule in section if "Start of tier" in rule]
+    assert started == ["kube-admin", "default", "kube-baseline"]
+    assert [rule for rule in section if "End of tier" in rule and "End of tier default." not in rule] == []
+    chain = next(rule.partition("-j ")[2] for rule in section if "-j cali-pi-" in rule)
+    assert [rule.partition("-j ")[2] for rule in rules(held, "node1", chain)] == [
+        "MARK --set-xmark 0x40000/0x40000", "DROP",
+    ]  # fmt: skip
+
+
+# What they decide
+
+
+def disagreements(held: Cluster, asked: list[Asked]) -> list[str]:
+    """Where the walk through the compiled rules does not end as the engine says."""
+    wrong = []
+    for each in asked:
+        target = f"[{each.target}]" if ":" in each.target else each.target
+        walk = held.trace(each.source, f"{target}:{each.port}/{each.protocol}", family=each.of)
+        said = held.allowed(each.source, each.target, each.port, each.protocol, family=each.of)
+        if bool(said) != (walk.verdict is not Verdict.DROPPED):
+            wrong.append(f"{each}: the walk says {walk.verdict} ({walk.reason}), the engine {said}")
+    return wrong
+
+
+def test_the_walk_through_the_chains_is_the_engine_s_verdict() -> None:
+    """Policies by chance, of both kinds, in both families: hundreds of connections of pods, nodes and clients."""
+    denied = 0
+    for seed in range(16):
+        chance = Random(seed)
+        held = cluster(chance, "calico", BGP)
+        asked = list(connections(chance, held, 40))
+        assert disagreements(held, asked) == [], f"seed {seed}"
+        denied += sum(not held.allowed(*each[:4], family=each.of) for each in asked)
+    assert 150 < denied < 400
+
+
+def test_a_trace_says_which_policy_did_not_allow_it() -> None:
+    """The rule that drops stands at the end of a tier and names no policy; the trace does."""
+    walk = bookshop("calico").trace("shop/web-0", "svc/shop/db:5432")
+    assert walk.verdict is Verdict.DROPPED
+    assert "not allowed by NetworkPolicy shop/db-clients, NetworkPolicy shop/default-deny" in walk.reason
+    allowed = example(DB).trace("default/web-1", "default/db-0:5432")
+    assert any(step.rule and "NetworkPolicy default/db, spec.ingress[0]" in step.why for step in allowed.steps)
+
+
+def test_replies_pass_and_so_does_what_began_before_the_policy() -> None:
+    """Nobody may open a connection to the web server, whose own connections are answered all the same."""
+    closed = policy("closed", "ingress: []").replace("app: db", "app: web")
+    held = example(DB, closed)
+    assert held.trace("default/web-0", "default/db-1:5432").client.value == "OPEN"
+    assert held.trace("default/db-0", "default/web-1:8080").verdict is Verdict.DROPPED
