@@ -180,7 +180,7 @@ class Table:
             for path in known:
                 said = self._said(peer, session, path)
                 if said is not None:
-                    paths.append(self._checked(name, said))
+                    paths.append(self._checked(name, said, client=session.client == peer))
         return Rib(self.speakers[name], tuple(paths), self._addresses)
 
     def _said(self, by: str, session: Session, path: Path) -> Path | None:
@@ -200,13 +200,15 @@ class Table:
     def _is_client(self, name: str, of: str) -> bool:
         return any(session.peer(of) == name and session.client == name for session in self._peers[of])
 
-    def _checked(self, name: str, path: Path) -> Path:
-        """The path as a speaker keeps it: with why it is refused, if it has been here before."""
+    def _checked(self, name: str, path: Path, *, client: bool) -> Path:
+        """The path as a speaker keeps it: with why it is refused, if it has been here before. Who passes on what its
+        clients say looks for its own cluster in their words alone, as BIRD does.
+        """
         speaker, why = self.speakers[name], ""
         if speaker.asn in path.as_path:
             why = f"the own AS {speaker.asn} is in the path"
         elif path.originator == speaker.address:
             why = "it is its own originator"
-        elif speaker.cluster and speaker.cluster in path.clusters:
+        elif client and speaker.cluster in path.clusters:
             why = f"the own cluster {speaker.cluster} is in the path"
         return msgspec.structs.replace(path, refused=why) if why else path

@@ -73,15 +73,26 @@ def test_a_reflector_passes_nothing_between_those_that_are_no_clients() -> None:
     assert heard(table, "n2") == ["10.244.1.0/26", "10.244.2.0/26"]
 
 
-def test_two_reflectors_of_a_cluster_do_not_believe_each_other_s_echo() -> None:
-    """What comes back with the own cluster in it is refused; each client still hears everything, twice."""
+def test_two_reflectors_of_a_cluster_hear_each_other_s_echo() -> None:
+    """They tell each other of their clients, who are clients of both; each client hears everything twice."""
     reflectors = [speaker(1, cluster="1.1.1.1"), speaker(2, cluster="1.1.1.1")]
     clients = [speaker(3), speaker(4)]
     sessions = [Session(r.name, c.name, client=c.name) for r in reflectors for c in clients]
     table = Table([*reflectors, *clients], [Session("n1", "n2"), *sessions])
-    assert {path.refused for path in table.rib("n1").paths} == {"", "the own cluster 1.1.1.1 is in the path"}
+    echoes = [path for path in table.rib("n1").paths if path.clusters]
+    assert {(path.peer, path.network, path.refused) for path in echoes} == {
+        ("n2", "10.244.3.0/26", ""), ("n2", "10.244.4.0/26", ""),
+    }  # fmt: skip
+    assert table.rib("n1").best["10.244.4.0/26"].peer == "n4"
     assert [path.peer for path in table.rib("n3").paths if path.network == "10.244.4.0/26"] == ["n1", "n2"]
     assert table.rib("n3").best["10.244.4.0/26"].peer == "n1"
+
+
+def test_a_reflector_refuses_its_own_cluster_from_a_client() -> None:
+    """A client that is a reflector of the same cluster says what has been here before."""
+    speakers = [speaker(1, cluster="1.1.1.1"), speaker(2, cluster="1.1.1.1"), speaker(3)]
+    table = Table(speakers, [Session("n1", "n2", client="n2"), Session("n2", "n3", client="n3")])
+    assert {path.refused for path in table.rib("n1").paths} == {"", "the own cluster 1.1.1.1 is in the path"}
 
 
 def test_a_session_less_is_what_it_brought_less() -> None:
