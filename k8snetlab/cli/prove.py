@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -25,6 +25,9 @@ from k8snetlab.cli import output
 from k8snetlab.cli.options import about_a_cluster
 from k8snetlab.cli.output import Format
 from k8snetlab.errors import CannotDo, Problem
+
+if TYPE_CHECKING:
+    from k8snetlab.live.proving import Labs
 
 __all__ = ["prove"]
 
@@ -37,19 +40,31 @@ Most: TypeAlias = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="At most so many questions of a kind (2000); every target is called still."),
 ]
+Bird: TypeAlias = Annotated[
+    bool, typer.Option("--bird", help="Let BIRD speak BGP and write the routes between nodes (Calico, mode bgp).")
+]
 
 
 @about_a_cluster
-def prove(cluster: k8s.Cluster, evidence: Evidence = None, most: Most = None, as_: Output = Format.TEXT) -> None:
+def prove(
+    cluster: k8s.Cluster,
+    evidence: Evidence = None,
+    most: Most = None,
+    speaking: Bird = False,
+    as_: Output = Format.TEXT,
+) -> None:
     """Build the cluster on the real kernel, send real packets, and compare with the walk.
 
     Every pod calls every pod; a pod of each node, every node and a client outside call every port of every Service,
     and every node port. Where load balancing chooses, a question is put many times. Nothing of it is left behind.
 
+    With --bird the routes between nodes are not put there but learnt: a real BIRD speaks BGP on every node, and what it
+    hears and writes must be what is computed, before the first packet is sent.
+
     Exit status 0 if all agree, 1 if not, 3 if this machine cannot hold the cluster; `k8snetlab doctor` says why.
     """
     try:
-        proof = _proven(cluster, most)
+        proof = _proven(cluster, most, k8s.live.speaking if speaking else k8s.live.Lab)
     except CannotDo as error:
         output.explain(error.problems, as_)
         raise typer.Exit(CANNOT) from error
@@ -59,18 +74,20 @@ def prove(cluster: k8s.Cluster, evidence: Evidence = None, most: Most = None, as
         output.document("Proof", proof.as_dict())
     else:
         output.say(f"{proof}\n{proof.machine}")
+    if speaking:
+        output.note("the routes between nodes were learnt and written by BIRD: they are those that were computed")
     for each in proof.left_out:
         output.note(each)
     if not proof.agrees:
         raise typer.Exit(DISAGREES)
 
 
-def _proven(cluster: k8s.Cluster, most: int | None) -> k8s.live.Proof:
+def _proven(cluster: k8s.Cluster, most: int | None, by: Labs) -> k8s.live.Proof:
     lacking = k8s.live.lacking(k8s.live.tried())
     if lacking:
         raise CannotDo(Problem(_why(each), object="this machine", field=each.name) for each in lacking)
     with _progress() as told:
-        return k8s.live.prove(cluster, most or k8s.live.MOST, told)
+        return k8s.live.prove(cluster, most or k8s.live.MOST, told, by)
 
 
 def _why(lacking: k8s.live.Capability) -> str:

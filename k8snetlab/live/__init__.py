@@ -14,12 +14,13 @@ Here is what a machine must bring: Linux, `unshare` (util-linux), `ip` and `brid
 who asks, unless eBPF programs are to be loaded. `capabilities()` says what is missing and why.
 
 Read on: `script` (what is typed), `inside.agent` (who types it), `sockets` (what is told to eBPF programs), `lab`,
-`comparison`, `questions`, `proof`, `proving`, `records`; and `plugins`, for who wants to see real CNI plugins make the
-same.
+`comparison`, `questions`, `proof`, `proving`, `records`; and `plugins` and `bird`, for who wants to see real CNI
+plugins, and real speakers of BGP, make the same.
 """
 
 from __future__ import annotations
 
+from k8snetlab.live.bird import speaking
 from k8snetlab.live.capability import Capability, capabilities, lacking, missing, tried
 from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
 from k8snetlab.live.kernel_trace import Agreement, Followed, Matched, agreement
@@ -33,5 +34,5 @@ from k8snetlab.live.records import evidence
 __all__ = [
     "Agreement", "Capability", "Compared", "Followed", "Lab", "MOST", "Matched", "Outcome", "Printed", "Probe",
     "Proof", "Sight", "agreement", "capabilities", "compare", "evidence", "lacking", "missing", "predicted",
-    "prove", "questions", "tried",
+    "prove", "questions", "speaking", "tried",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ import msgspec
 
 from k8snetlab.errors import LabError
 from k8snetlab.linux.host import Network
+from k8snetlab.live import bird
 from k8snetlab.live.lab import Lab, unshare
 from k8snetlab.live.plugins import FOLDERS, folder
 
@@ -73,12 +74,12 @@ list chain ip nat POSTROUTING
 """A trace flag set by a packet's bytes, and whether nft sees the rules that iptables made."""
 
 SPARED = (
-    "counters", "nftables", "rule trace", "ipset", "CNI plugins", "WireGuard devices", "IPIP devices",
+    "counters", "nftables", "rule trace", "ipset", "CNI plugins", bird.PROGRAM, "WireGuard devices", "IPIP devices",
     "socket load balancing by eBPF", "packet load balancing by eBPF",
 )  # fmt: skip
 """What a lab can do without: rules work without counters, packets pass whether or not the kernel tells, the lab plugs
-in pods by itself, few networks have sets or tables of nftables, only proxy mode ebpf has such programs, and WireGuard
-and IPIP are in the walk alone.
+in pods and writes routes by itself, few networks have sets or tables of nftables, only proxy mode ebpf has such
+programs, and WireGuard and IPIP are in the walk alone.
 """
 
 
@@ -159,6 +160,7 @@ def _kernel(lab: Lab) -> Iterator[Capability]:
     )
     yield _tried(lab, "IPIP devices", ["ip", "-batch", "-"], "link add name i type ipip\n", "devices can be made")
     yield _plugins()
+    yield _program(bird.PROGRAM, bird.PACKAGE)
     refused = lab.sockets_refused()
     says = "programs at connect() and sendmsg() are loaded and attached, without a compiler"
     yield Capability("socket load balancing by eBPF", not refused, f"{refused} (it needs root)" if refused else says)

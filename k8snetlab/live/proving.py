@@ -20,8 +20,10 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from hashlib import sha256
+from typing import TypeAlias
 
 import msgspec
 
@@ -59,7 +61,11 @@ def _silent(done: int, whole: int) -> None:
     """Nobody is told."""
 
 
-def prove(cluster: Cluster, most: int = MOST, told: Callable[[int, int], None] = _silent) -> Proof:
+Labs: TypeAlias = Callable[[Cluster], AbstractContextManager[Lab]]
+"""What builds a lab of a cluster: `Lab` itself, or one whose nodes find their routes by themselves."""
+
+
+def prove(cluster: Cluster, most: int = MOST, told: Callable[[int, int], None] = _silent, by: Labs = Lab) -> Proof:
     """Walk every question, build the cluster on this kernel, send the packets, and compare.
 
     `most` bounds the questions of a kind; `told` hears how much is done, of how much. Raises `CannotDo` where this
@@ -71,7 +77,7 @@ def prove(cluster: Cluster, most: int = MOST, told: Callable[[int, int], None] =
     for number, question in enumerate(asked):
         told(number, 2 * len(asked))
         said.append(endings(network, question.probe))
-    with Lab(cluster) as lab:
+    with by(cluster) as lab:
         kernel = _kernel(lab)
         sights: list[list[Sight]] = [[] for _ in asked]
         for batch in _batches(cluster, asked, said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +82,18 @@ def test_the_options_of_a_cluster_are_taken(run: Run, document: Document, kernel
     found = document(result)
     assert (found["cluster"]["cni"], found["agrees"]) == ("bridge", True)
     assert found["left_out"] and "note: pod to pod: " in result.stderr
+
+
+def test_routes_can_be_learnt_by_bird(run: Run, kernel: None) -> None:
+    """With --bird real speakers of BGP write them, and that is said; a CNI without BGP is told apart."""
+    if shutil.which("bird") is None:
+        pytest.skip("no bird on this machine: Debian's package bird2 brings it")
+    result = run("prove", "-f", SMALL, "--cni", "calico", "--cni-option", "mode=bgp", "--bird")
+    assert result.exit_code == 0
+    assert "written by BIRD" in result.stderr
+    refused = run("prove", "-f", SMALL, "--bird")
+    assert refused.exit_code == 3
+    assert "nobody speaks BGP under flannel" in refused.stderr
 
 
 def test_disagreement_is_a_no(run: Run, document: Document, kernel: None, monkeypatch: pytest.MonkeyPatch) -> None:
