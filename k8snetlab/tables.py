@@ -184,12 +184,19 @@ KINDS: Mapping[str, tuple[Column, ...]] = {
         ("ENDPOINTS", _in_slice),
     ),
     "endpoints": (*_NAME, ("ENDPOINTS", _in_endpoints)),
+    "networkpolicies": (*_NAME, ("POD-SELECTOR", lambda o: str(o.spec.pod_selector))),
+    "clusternetworkpolicies": (
+        ("NAME", lambda o: o.name),
+        ("TIER", lambda o: str(o.spec.tier)),
+        ("PRIORITY", lambda o: str(o.spec.priority)),
+    ),
 }
 """The columns of the kinds that have more than a name."""
 
 _SHORT = {
     "po": "pods", "svc": "services", "no": "nodes", "slice": "endpointslices", "slices": "endpointslices",
-    "ep": "endpoints", "cj": "cronjobs", "cm": "configmaps", "deploy": "deployments", "ds": "daemonsets",
+    "ep": "endpoints", "cj": "cronjobs", "cm": "configmaps", "cnp": "clusternetworkpolicies",
+    "deploy": "deployments", "ds": "daemonsets",
     "ing": "ingresses", "netpol": "networkpolicies", "ns": "namespaces", "rs": "replicasets",
     "sa": "serviceaccounts", "sts": "statefulsets",
 }  # fmt: skip

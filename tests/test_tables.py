@@ -193,3 +193,19 @@ def test_a_table_is_rows_for_programs() -> None:
     assert set(bookshop().get("services").as_dict()["rows"][0]) == {
         "namespace", "name", "type", "cluster_ip", "external_ip", "ports", "selector",
     }  # fmt: skip
+
+
+def test_policies_are_listed_with_what_they_select() -> None:
+    """A selector is printed as kubectl does: sorted by key, expressions in words, nothing for all pods."""
+    said = (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {matchLabels: "
+        "{b: x}, matchExpressions: [{key: c, operator: NotIn, values: [z, x]}, {key: a, operator: In, values: [v]}, "
+        "{key: d, operator: Exists}, {key: e, operator: DoesNotExist}]}}\n---\n"
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: b}\nspec: {podSelector: {}}\n---\n"
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c}\n"
+        "spec: {tier: Admin, priority: 7, subject: {namespaces: {}}}\n"
+    )
+    cluster = Cluster.load(pod("a"), said)
+    assert row(cluster, "netpol", "a") == "default a a in (v),b=x,c notin (x,z),d,!e"
+    assert row(cluster, "networkpolicies", "b") == "default b <none>"
+    assert lines(cluster, "cnp") == ["NAME TIER PRIORITY", "c Admin 7"]

@@ -95,7 +95,7 @@ class DestinationPort(Part, frozen=True, kw_only=True):
 class TransportMatch(Part, frozen=True, kw_only=True):
     """What is asked of the header of a transport protocol."""
 
-    destination_port: DestinationPort | None = None
+    destination_port: DestinationPort
 
 
 class ClusterNetworkPolicyProtocol(Part, frozen=True, kw_only=True):

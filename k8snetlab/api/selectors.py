@@ -67,6 +67,15 @@ class LabelSelectorRequirement(Part, frozen=True, kw_only=True):
             case Operator.DOES_NOT_EXIST:
                 return self.key not in labels
 
+    def __str__(self) -> str:
+        match self.operator:
+            case Operator.IN | Operator.NOT_IN:
+                return f"{self.key} {self.operator.lower()} ({','.join(sorted(self.values))})"
+            case Operator.EXISTS:
+                return self.key
+            case Operator.DOES_NOT_EXIST:
+                return f"!{self.key}"
+
 
 class LabelSelector(Part, frozen=True, kw_only=True):
     """`matchLabels` and `matchExpressions`: all must hold. The empty selector matches everything.
@@ -81,6 +90,12 @@ class LabelSelector(Part, frozen=True, kw_only=True):
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an object with these labels is meant."""
         return has_labels(labels, self.match_labels) and all(each.matches(labels) for each in self.match_expressions)
+
+    def __str__(self) -> str:
+        """As kubectl prints it: `app=web,tier in (back,front),!legacy`, and `<none>` for the empty one."""
+        wanted = [(key, f"{key}={value}") for key, value in self.match_labels.items()]
+        wanted += [(each.key, str(each)) for each in self.match_expressions]
+        return ",".join(text for _, text in sorted(wanted, key=lambda each: each[0])) or "<none>"
 
 
 class NodeSelectorRequirement(Part, frozen=True, kw_only=True):

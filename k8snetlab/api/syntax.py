@@ -76,7 +76,12 @@ def is_address(value: str) -> bool:
 
 
 def block_of(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """The block of addresses, or nothing if it is none. A single address is a block of one."""
+    """The block of addresses, or nothing if it is none. A single address is a block of one. The length is a number:
+    Python would take a netmask too.
+    """
+    _, slash, length = value.partition("/")
+    if "%" in value or (slash and not (length.isascii() and length.isdigit() and str(int(length)) == length)):
+        return None
     try:
         return ipaddress.ip_network(value, strict=False)
     except ValueError:

@@ -1,9 +1,9 @@
 """Would the API server take this object?
 
 Types say what a field may hold; here are the rules that tie fields together, or that no type can say: what a name may
-look like, that several ports need names, that a policy's `except` lies inside its block. Each rule is a small
-generator of `(field, message)`; `RULES` lists them by kind, so the list is the documentation. Services have so many
-that they stand in `service_rules`.
+look like, that several ports need names, that a pod has a container. Each rule is a small generator of `(field,
+message)`; `RULES` lists them by kind, so the list is the documentation. Services and policies have so many that they
+stand in `service_rules` and `policy_rules`.
 
 Not modelled: rules about what networking never reads (volumes, resources, security contexts), and rules that need the
 old object (immutable fields). Source: k8s.io/kubernetes/pkg/apis/*/validation, Kubernetes 1.37.
@@ -18,17 +18,16 @@ from typing import Any
 
 from k8snetlab.address import family
 from k8snetlab.api.base import Object, spelled
+from k8snetlab.api.cluster_policies import ClusterNetworkPolicy
 from k8snetlab.api.core import Namespace, Node, Secret
 from k8snetlab.api.networking import (
     Ingress,
     IngressBackend,
     NetworkPolicy,
-    NetworkPolicyPeer,
-    NetworkPolicyPort,
     PathType,
 )
 from k8snetlab.api.pod import LISTEN, Container, DNSPolicy, Pod, PodTemplateSpec, RestartPolicy, listen_annotation
-from k8snetlab.api.selectors import LabelSelector, Operator
+from k8snetlab.api.policy_rules import cluster_policy_rules, policy_rules, selector_rules
 from k8snetlab.api.service import AddressType, Endpoints, EndpointSlice, Service
 from k8snetlab.api.service_rules import service_rules
 from k8snetlab.api.syntax import (
@@ -123,20 +122,6 @@ def _two_families(field: str, values: tuple[str, ...]) -> Broken:
         yield field, "has at most two entries, one of each family"
 
 
-# --- selectors --------------------------------------------------------------------------------------------------------
-
-
-def _selector(field: str, selector: LabelSelector | None) -> Broken:
-    if selector is None:
-        return
-    for index, each in enumerate(selector.match_expressions):
-        wants = each.operator in (Operator.IN, Operator.NOT_IN)
-        if wants and not each.values:
-            yield f"{field}.matchExpressions[{index}].values", f"is required with {each.operator}"
-        if not wants and each.values:
-            yield f"{field}.matchExpressions[{index}].values", f"must be empty with {each.operator}"
-
-
 # --- nodes and pods ---------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +213,7 @@ def _container(place: str, container: Container, *, host_network: bool) -> Broke
 
 
 def _workload(made: Deployment | ReplicaSet | StatefulSet | DaemonSet) -> Broken:
-    yield from _selector("spec.selector", made.spec.selector)
+    yield from selector_rules("spec.selector", made.spec.selector)
     selector, template = made.spec.selector, made.spec.template
     if not selector.match_labels and not selector.match_expressions:
         yield "spec.selector", "must not be empty: it would mean every pod of the namespace"
@@ -296,57 +281,7 @@ def _endpoints(made: Endpoints) -> Broken:
                     yield f"{where}.ports[{at}].name", "is required when there is more than one port"
 
 
-# --- policies and ingress ---------------------------------------------------------------------------------------------
-
-
-def _policy(policy: NetworkPolicy) -> Broken:
-    yield from _selector("spec.podSelector", policy.spec.pod_selector)
-    for index, rule in enumerate(policy.spec.ingress):
-        yield from _policy_rule(f"spec.ingress[{index}]", "from", rule.from_, rule.ports)
-    for index, out in enumerate(policy.spec.egress):
-        yield from _policy_rule(f"spec.egress[{index}]", "to", out.to, out.ports)
-
-
-def _policy_rule(
-    place: str, side: str, peers: tuple[NetworkPolicyPeer, ...], ports: tuple[NetworkPolicyPort, ...]
-) -> Broken:
-    for index, peer in enumerate(peers):
-        yield from _peer(f"{place}.{side}[{index}]", peer)
-    for index, port in enumerate(ports):
-        yield from _policy_port(f"{place}.ports[{index}]", port)
-
-
-def _peer(place: str, peer: NetworkPolicyPeer) -> Broken:
-    yield from _selector(f"{place}.podSelector", peer.pod_selector)
-    yield from _selector(f"{place}.namespaceSelector", peer.namespace_selector)
-    if peer.ip_block is None:
-        if peer.pod_selector is None and peer.namespace_selector is None:
-            yield place, "must have a podSelector, a namespaceSelector or an ipBlock"
-        return
-    if peer.pod_selector is not None or peer.namespace_selector is not None:
-        yield f"{place}.ipBlock", "may not stand beside a selector in the same entry"
-    yield from _cidr(f"{place}.ipBlock.cidr", peer.ip_block.cidr)
-    block = block_of(peer.ip_block.cidr)
-    for index, each in enumerate(peer.ip_block.except_):
-        field = f"{place}.ipBlock.except[{index}]"
-        yield from _cidr(field, each)
-        hole = block_of(each)
-        if block and hole and not (_inside(hole, block) and hole.prefixlen > block.prefixlen):
-            yield field, f"{each} must lie inside {peer.ip_block.cidr} and be smaller"
-
-
-def _inside(hole: Any, block: Any) -> bool:
-    return hole.version == block.version and bool(hole.subnet_of(block))
-
-
-def _policy_port(place: str, port: NetworkPolicyPort) -> Broken:
-    yield from _port_reference(f"{place}.port", port.port)
-    if port.end_port is None:
-        return
-    if not isinstance(port.port, int):
-        yield f"{place}.endPort", "needs a port that is a number"
-    elif not port.port <= port.end_port <= 65535:
-        yield f"{place}.endPort", f"must be between port {port.port} and 65535, not {port.end_port}"
+# --- ingress ----------------------------------------------------------------------------------------------------------
 
 
 def _ingress(ingress: Ingress) -> Broken:
@@ -411,7 +346,8 @@ RULES: Mapping[type[Object], tuple[Callable[[Any], Broken], ...]] = {
     Service: (service_rules,),
     EndpointSlice: (_slice,),
     Endpoints: (_endpoints,),
-    NetworkPolicy: (_policy,),
+    NetworkPolicy: (policy_rules,),
+    ClusterNetworkPolicy: (cluster_policy_rules,),
     Ingress: (_ingress,),
     Secret: (_secret,),
 }

@@ -24,6 +24,7 @@ from k8snetlab import api, controllers
 from k8snetlab.api.manifest import Source
 from k8snetlab.api.patch import Patch
 from k8snetlab.api.patch import patched as after_patch
+from k8snetlab.api.policy_rules import strict_rules as strict_policy_rules
 from k8snetlab.api.service_rules import strict_rules
 from k8snetlab.api.syntax import Broken
 from k8snetlab.api.validation import broken_rules
@@ -121,9 +122,17 @@ def _judged(objects: Resolved, sources: Sequence[Source]) -> tuple[api.Manifests
         except LabError:
             raise error from None
     try:
+        for policy in new.of(api.NetworkPolicy):
+            _strictly(policy, objects.named(policy.ref))
         return new, _served(objects, new)
     except LabError as error:
         raise error.placed(new.placed) from None
+
+
+def _strictly(new: api.Object, old: api.Object | None) -> None:
+    """Refuse a policy whose blocks are spelled as only an object that is there already may spell them."""
+    if isinstance(new, api.NetworkPolicy):
+        _refuse(new, strict_policy_rules(new, old if isinstance(old, api.NetworkPolicy) else None))
 
 
 def _served(objects: Resolved, new: api.Manifests) -> Mapping[str, api.Service]:
@@ -201,6 +210,7 @@ def patched(manifests: api.Manifests, objects: Resolved, kind: str, name: str, p
         old = known.get(key) or _not_written(kind, key, objects)
         written, changed = _sent(old, patch), {}
         _refuse(old, broken_rules(written))
+        _strictly(written, old)
         same = written == old
     asked = Asked(old.ref, How.UNCHANGED if same else How.PATCHED)
     return Change(manifests.replacing(api.Manifests((written,))), _registry(objects, changed), (asked,))

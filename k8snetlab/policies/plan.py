@@ -720,8 +720,6 @@ def _cluster_ports(protocols: Iterable[api.ClusterNetworkPolicyProtocol]) -> Ite
 
 def _transport_ports(protocol: api.Protocol, match: TransportMatch) -> Ports:
     port = match.destination_port
-    if port is None:
-        return Ports(protocol)
     if port.range_ is not None:
         return Ports(protocol, port.range_.start, port.range_.end)
     return Ports(protocol, port.number or 0, port.number or 0)

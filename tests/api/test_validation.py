@@ -210,7 +210,7 @@ def test_schedule_has_five_fields() -> None:
             {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/24"]}}]},
             "spec.ingress[0].from[0].ipBlock.except[0]",
         ),
-        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}, "spec.ingress[0].from[0].ipBlock"),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}, "spec.ingress[0].from[0]"),
         (
             {"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}]},
             "spec.ingress[0].from[0].podSelector.matchExpressions[0].values",

@@ -196,7 +196,8 @@ def _cluster_rule(chance: Random, field: str) -> Manifest:
     peers = [_cluster_peer(chance, field) for _ in range(chance.randint(1, 2))]
     rule: Manifest = {"action": chance.choice(("Accept", "Deny", "Pass")), field: peers}
     if chance.random() < 0.6:
-        rule["protocols"] = [_cluster_port(chance) for _ in range(chance.randint(1, 2))]
+        named = not any("networks" in each or "nodes" in each for each in peers)  # these have no names of ports
+        rule["protocols"] = [_cluster_port(chance, 0.2 if named else 0) for _ in range(chance.randint(1, 2))]
     return rule
 
 
@@ -209,13 +210,13 @@ def _cluster_peer(chance: Random, field: str) -> Manifest:
     return _cluster_pods(chance)
 
 
-def _cluster_port(chance: Random) -> Manifest:
+def _cluster_port(chance: Random, named: float) -> Manifest:
     which = chance.random()
-    if which < 0.2:
+    if which < named:
         return {"destinationNamedPort": chance.choice(("http", "metrics"))}
     kind = chance.choice(("tcp", "udp", "sctp"))
     if which < 0.4:
-        return {kind: {}}
+        return {kind: {"destinationPort": {"range": {"start": 1, "end": 65535}}}}
     if which < 0.6:
         return {kind: {"destinationPort": {"range": {"start": 80, "end": chance.choice((443, 8080))}}}}
     return {kind: {"destinationPort": {"number": chance.choice(NUMBERS)}}}

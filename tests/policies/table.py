@@ -959,12 +959,13 @@ CASES: tuple[Case, ...] = (
         """,
     ),
     Case(
-        "ports are numbers, ranges and whole protocols",
+        "ports are numbers and ranges of a protocol",
         (
             cnp(
                 "Admin", 5,
                 "ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}},"
-                " {tcp: {destinationPort: {range: {start: 90, end: 99}}}}, {udp: {}}]}]",
+                " {tcp: {destinationPort: {range: {start: 90, end: 99}}}},"
+                " {udp: {destinationPort: {range: {start: 1, end: 65535}}}}]}]",
             ),
         ),
         """

@@ -314,8 +314,8 @@ SELECTORS = (
     ),
     (
         "DoesNotExist is always true",
-        "return self.key not in labels\n\n\nclass LabelSelector(",
-        "return True\n\n\nclass LabelSelector(",
+        "return self.key not in labels\n\n    def __str__",
+        "return True\n\n    def __str__",
     ),
     (
         "one expression is enough",
