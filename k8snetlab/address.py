@@ -26,7 +26,8 @@ import msgspec
 from k8snetlab.errors import BadOption, Problem
 
 __all__ = [
-    "AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "is_canonical", "number", "special", "text",
+    "SHARES", "AddressPlan", "Prefix", "Range", "canonical", "family", "hosts", "is_canonical", "number", "special",
+    "text",
 ]  # fmt: skip
 
 
@@ -188,8 +189,9 @@ def special(address: str) -> str:
 
 
 class Range(msgspec.Struct, frozen=True):
-    """One network of a cluster: what it is for (`pods of node-1`), its kind (`underlay`, `pods`, `node pods`,
-    `services`, `outside`) and its block.
+    """One network of a cluster: what it is for (`pods of node-1`), its kind (`underlay`, `pods`, `node pods`, `shares`,
+    `services`, `load balancers`, `outside`) and its block. A share is a node's part of one pod network, and no network
+    of its own: its first and last address are like all others.
     """
 
     name: str
@@ -219,7 +221,8 @@ class AddressPlan(msgspec.Struct, frozen=True):
         owner = self.owners.get(address)
         if owner:
             return f"{address} is {owner}" + (f", in {where}" if where else "")
-        if within and within[0].block.reserves(address):
+        own = next((held for held in within if held.kind != SHARES), None)
+        if own is not None and own.block.reserves(address):
             return f"{address} can be nobody's: it is the first or the last address of {where}"
         if within:
             return f"{address} belongs to nobody yet; it is in {where}"
@@ -243,6 +246,16 @@ class AddressPlan(msgspec.Struct, frozen=True):
 
 
 def _nested(first: Range, second: Range) -> bool:
-    """Whether one network is a part of the other by design: a node's pods within the cluster's pods."""
-    outer, inner = (first, second) if first.kind == "pods" else (second, first)
-    return outer.kind == "pods" and inner.kind == "node pods" and outer.block.covers(inner.block)
+    """Whether one network is a part of the other by design, as a node's pods are within the cluster's pods."""
+    return any(
+        (outer.kind, inner.kind) in NESTED and outer.block.covers(inner.block)
+        for outer, inner in ((first, second), (second, first))
+    )
+
+
+SHARES = "shares"
+
+NESTED = frozenset({("pods", "node pods"), ("pods", SHARES), ("underlay", "load balancers")})
+"""The kinds of networks of which one is meant to be a part of the other: ARP for a load balancer's address can be
+answered on the nodes' own cable only.
+"""

@@ -294,6 +294,28 @@ def test_the_plan_knows_load_balancers() -> None:
     assert cluster.plan.whose("192.0.2.10") == "192.0.2.10 is the load balancer of Service default/web"
 
 
+def test_the_plan_has_the_shares_of_a_ring() -> None:
+    """Under Weave a node has a part of one network; its ends are addresses like all others, those of the pool not."""
+    plan = bookshop().changed(cni="weave").plan
+    assert [(held.name, str(held.block)) for held in plan.ranges if held.kind == "shares"] == [
+        ("share of node-1", "10.32.0.0/13"),
+        ("share of node-2", "10.40.0.0/14"),
+        ("share of node-3", "10.44.0.0/14"),
+    ]
+    assert plan.overlaps == ()
+    assert plan.whose("10.43.255.255").startswith("10.43.255.255 belongs to nobody yet; it is in share of node-2")
+    assert plan.whose("10.47.255.255").startswith("10.47.255.255 can be nobody's")
+
+
+def test_the_plan_has_the_pool_of_a_load_balancer() -> None:
+    """It may be a part of the nodes' own network, where one of them answers ARP for it."""
+    shop = Cluster.load(pod("a"), service("web", "type: LoadBalancer"), load_balancer="metallb-l2")
+    pools = [str(held.block) for held in shop.plan.ranges if held.kind == "load balancers"]
+    assert pools == ["198.51.100.0/24", "2001:db8:198::/64"]
+    assert shop.plan.whose("198.51.100.1").endswith("of Service default/web, in load balancers (198.51.100.0/24)")
+    assert shop.changed(load_balancer_cidr="172.18.255.0/24").plan.overlaps == ()
+
+
 def test_the_plan_has_every_zone() -> None:
     """Each underlay subnet is a network of its own, and so is each node's range."""
     for cluster in (bookshop(node_cidr=ZONES), zones()):

@@ -26,6 +26,7 @@ import msgspec
 
 import k8snetlab as k8s
 from k8snetlab.cli import output
+from k8snetlab.cni import VARIANTS as CNIS
 from k8snetlab.tables import aligned
 
 __all__ = ["Capability", "browser", "examined", "print_table"]
@@ -45,6 +46,9 @@ class Capability(msgspec.Struct, frozen=True):
 
 
 LAB = "k8snetlab[lab]"
+SMALL = "same-node-other-node"
+"""The example whose network is looked at under each CNI."""
+
 MODULES: Mapping[str, tuple[str, str]] = {
     "the course in a browser": ("jupyterlab", LAB),
     "a kernel that runs the notebooks": ("ipykernel", LAB),
@@ -207,6 +211,15 @@ def _proof() -> Iterator[Capability]:
     named = {program for program, _ in PROGRAMS.values()}
     for each in (each for each in tried if each.name not in named):
         yield Capability(f"real kernel: {each.name}", each.present, each.reason, each.package)
+    yield from _networks()
+
+
+def _networks() -> Iterator[Capability]:
+    """Which CNIs, with the options that they have by themselves, a lab gives a kernel; the others are walked only."""
+    for cni in CNIS:
+        why = k8s.live.refused(k8s.example(SMALL, cni=cni).network)
+        reason = f"not applied to any kernel: {why.message}" if why is not None else "its state is applied as it is"
+        yield Capability(f"real kernel: a network of {cni}", present=why is None, reason=reason)
 
 
 def print_table(found: Sequence[Capability]) -> None:

@@ -289,7 +289,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def plan(self) -> AddressPlan:
         """All networks of the cluster and who holds which address (guide section 1.2)."""
-        return address_plan(self.layout, self.network)
+        shares = cni.shares(self.plugin, self.layout.cni_plan)
+        return address_plan(self.layout, self.network, shares, self._plan.pools)
 
     def diff(self, other: Cluster) -> Difference:
         """What `other` has that this cluster has not, and the other way round, machine by machine."""

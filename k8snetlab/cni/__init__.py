@@ -47,7 +47,7 @@ from k8snetlab.linux.host import Part
 __all__ = [
     "ARCHIVED", "VARIANTS", "Allocating", "Cni", "Configured", "Enforcement", "Ipam", "Machine", "NetworkList",
     "Option", "Particular", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib", "Routing", "Spanning", "Speaking",
-    "Workload", "ipam_of", "named", "node_addresses", "own_pools", "told_to_router",
+    "Workload", "ipam_of", "named", "node_addresses", "own_pools", "shares", "told_to_router",
 ]  # fmt: skip
 
 
@@ -165,6 +165,10 @@ class Spanning(Protocol):
         """
         ...
 
+    def shares(self, plan: Plan) -> Mapping[str, Prefix]:
+        """Which part of the segment's addresses each machine gives away."""
+        ...
+
 
 def own_pools(plugin: Cni) -> tuple[Prefix, ...]:
     """The pod network that a CNI has by itself; empty where nodes have pod CIDRs of the cluster's."""
@@ -174,6 +178,11 @@ def own_pools(plugin: Cni) -> tuple[Prefix, ...]:
 def node_addresses(plugin: Cni, plan: Plan) -> Mapping[str, str]:
     """The machines that hold addresses of one segment that spans them, by address."""
     return plugin.node_addresses(plan) if isinstance(plugin, Spanning) else {}
+
+
+def shares(plugin: Cni, plan: Plan) -> Mapping[str, Prefix]:
+    """The parts of one segment's addresses by machine."""
+    return plugin.shares(plan) if isinstance(plugin, Spanning) else {}
 
 
 def ipam_of(plugin: Cni) -> Ipam:

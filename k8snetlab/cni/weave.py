@@ -201,6 +201,10 @@ class Weave(msgspec.Struct, frozen=True):
                 raise BadOption(Problem(message, object=f"Node {machine.name}", field="status.addresses"))
         return {address: name for name, address in _bridges(plan).items()}
 
+    def shares(self, plan: Plan) -> Mapping[str, Prefix]:
+        """What each machine has of the ring."""
+        return ring.shares(plan.pod_cidr(4), _names(plan.machines))
+
     def node(self, plan: Plan, machine: Machine, workloads: Sequence[Workload]) -> Part:
         """The bridge with its ports, the way to the other nodes, and the rules. A machine that is no node of the
         cluster takes no part.

@@ -8,21 +8,25 @@ Not modelled: node ports, which are ports and not addresses. Guide section 1.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from k8snetlab.address import AddressPlan, Range
+from k8snetlab.address import SHARES, AddressPlan, Prefix, Range
 from k8snetlab.compile.layout import OUTSIDE, Layout, client_address
 from k8snetlab.linux.host import Network
 
 __all__ = ["address_plan"]
 
 
-def address_plan(layout: Layout, network: Network) -> AddressPlan:
-    """All networks of a cluster and who holds which address. Builds every node."""
-    return AddressPlan(tuple(_ranges(layout)), dict(_owners(layout, network)))
+def address_plan(
+    layout: Layout, network: Network, shares: Mapping[str, Prefix], pools: Sequence[Prefix]
+) -> AddressPlan:
+    """All networks of a cluster and who holds which address. `shares` are the nodes' parts of a pod network that is one
+    for all, `pools` what a load balancer gives away. Builds every node.
+    """
+    return AddressPlan(tuple(_ranges(layout, shares, pools)), dict(_owners(layout, network)))
 
 
-def _ranges(layout: Layout) -> Iterator[Range]:
+def _ranges(layout: Layout, shares: Mapping[str, Prefix], pools: Sequence[Prefix]) -> Iterator[Range]:
     for segment in layout.segments:
         for block in segment.blocks:
             yield Range(segment.switch.replace("switch", "underlay"), "underlay", block)
@@ -31,8 +35,12 @@ def _ranges(layout: Layout) -> Iterator[Range]:
     for name, machine in layout.machines.items():
         for block in machine.pod_cidrs:
             yield Range(f"pods of {name}", "node pods", block)
+    for name, block in shares.items():
+        yield Range(f"share of {name}", SHARES, block)
     for block in layout.objects.networks.services:
         yield Range("Services", "services", block)
+    for block in pools:
+        yield Range("load balancers", "load balancers", block)
     for block in OUTSIDE:
         yield Range("outside", "outside", block)
 

@@ -30,7 +30,9 @@ _ROLES: Mapping[str, Role] = {
     "underlay": Role.ETHERNET,
     "pods": Role.IP,
     "node pods": Role.PORTS,
+    "shares": Role.PORTS,
     "services": Role.TUNNEL,
+    "load balancers": Role.TUNNEL,
     "outside": Role.PAYLOAD,
 }
 
@@ -80,7 +82,7 @@ def _clashes(of: AddressPlan) -> list[tuple[Range, Range]]:
         wholes = [
             held
             for held in of.ranges
-            if part.kind == "node pods" and held.kind == "pods" and held.block.covers(part.block)
+            if part.kind in ("node pods", "shares") and held.kind == "pods" and held.block.covers(part.block)
         ]
         return any((whole, other) in said or (other, whole) in said for whole in wholes)
 

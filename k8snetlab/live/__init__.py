@@ -24,7 +24,7 @@ from k8snetlab.live.bird import speaking
 from k8snetlab.live.capability import Capability, capabilities, lacking, missing, tried
 from k8snetlab.live.comparison import Compared, Outcome, compare, predicted
 from k8snetlab.live.kernel_trace import Agreement, Followed, Matched, agreement
-from k8snetlab.live.lab import Lab, Printed
+from k8snetlab.live.lab import Lab, Printed, refused
 from k8snetlab.live.probes import Probe, Sight
 from k8snetlab.live.proof import Proof
 from k8snetlab.live.proving import prove
@@ -34,5 +34,5 @@ from k8snetlab.live.records import evidence
 __all__ = [
     "Agreement", "Capability", "Compared", "Followed", "Lab", "MOST", "Matched", "Outcome", "Printed", "Probe",
     "Proof", "Sight", "agreement", "capabilities", "compare", "evidence", "lacking", "missing", "predicted",
-    "prove", "questions", "speaking", "tried",
+    "prove", "questions", "refused", "speaking", "tried",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +42,7 @@ from k8snetlab.live.kernel_trace import Followed, Texts
 from k8snetlab.live.probes import Probe, Sight, seen
 from k8snetlab.live.script import Script, bare, cables, forgotten, namespace, quiet, quiet_devices, script
 
-__all__ = ["Lab", "Printed", "unshare"]
+__all__ = ["Lab", "Printed", "refused", "unshare"]
 
 PATIENCE: Mapping[int, float] = {4: 0.5, 6: 1.5}
 """Seconds after which a probe counts as unanswered, by family: longer than an ARP request that nobody answers. In IPv6
@@ -63,6 +63,40 @@ class Printed(msgspec.Struct, frozen=True):
     err: str
 
 
+NEVER: Mapping[str, tuple[Callable[[Host], bool], str]] = {
+    "ipvs": (
+        lambda host: bool(host.ipvs),
+        "a lab makes no virtual servers: IPVS is in few kernels, and was never tried",
+    ),
+    "wireguard": (
+        lambda host: bool(host.peers),
+        "a lab makes no WireGuard devices: no kernel it was tried on has them, so the walk alone does",
+    ),
+    "datapath": (
+        lambda host: host.datapath is not None,
+        "a lab has none of Cilium's programs at the devices of pods, so the walk alone goes by identity",
+    ),
+    "ipip": (
+        lambda host: any(link.kind is LinkKind.IPIP for link in host.links),
+        "a lab makes no IPIP devices: no kernel it was tried on has them, so the walk alone does",
+    ),
+    "mesh": (
+        lambda host: bool(host.meshes),
+        "a lab has no router of a mesh, which writes the flows of Open vSwitch or carries frames: the walk alone does",
+    ),
+}
+"""What no lab gives any kernel: how a machine that has it is known, and why."""
+
+
+def refused(network: Network) -> Problem | None:
+    """Why a lab does not hold such machines, wherever it is, or nothing."""
+    for field, (has, why) in NEVER.items():
+        found = [host.name for host in network.values() if has(host)]
+        if found:
+            return Problem(why, object=", ".join(found[:3]), field=field)
+    return None
+
+
 class Lab:
     """The machines of a cluster, or of any network, in namespaces of this kernel. `network` is what they are now.
 
@@ -78,29 +112,9 @@ class Lab:
         self._texts: tuple[Network, Mapping[str, Texts]] | None = None
 
     def __enter__(self) -> Self:
-        balancing = [host.name for host in self.network.values() if host.ipvs]
-        if balancing:
-            message = "a lab makes no virtual servers: IPVS is in few kernels, and was never tried"
-            raise CannotDo(Problem(message, object=", ".join(balancing[:3]), field="ipvs"))
-        encrypting = [host.name for host in self.network.values() if host.peers]
-        if encrypting:
-            message = "a lab makes no WireGuard devices: no kernel it was tried on has them, so the walk alone does"
-            raise CannotDo(Problem(message, object=", ".join(encrypting[:3]), field="wireguard"))
-        programmed = [host.name for host in self.network.values() if host.datapath is not None]
-        if programmed:
-            message = "a lab has none of Cilium's programs at the devices of pods, so the walk alone goes by identity"
-            raise CannotDo(Problem(message, object=", ".join(programmed[:3]), field="datapath"))
-        wrapping = [host.name for host in self.network.values() for link in host.links if link.kind is LinkKind.IPIP]
-        if wrapping:
-            message = "a lab makes no IPIP devices: no kernel it was tried on has them, so the walk alone does"
-            raise CannotDo(Problem(message, object=", ".join(wrapping[:3]), field="ipip"))
-        meshed = [host.name for host in self.network.values() if host.meshes]
-        if meshed:
-            message = (
-                "a lab has no router of a mesh, the program that writes the flows of Open vSwitch or carries "
-                "frames itself, so the walk alone does"
-            )
-            raise CannotDo(Problem(message, object=", ".join(meshed[:3]), field="mesh"))
+        why = refused(self.network)
+        if why is not None:
+            raise CannotDo(why)
         for field, (program, package) in PROGRAMS.items():
             if any(getattr(host, field) for host in self.network.values()) and shutil.which(program) is None:
                 raise CannotDo(Problem(f"there is no program {program}: install the package {package}", field=field))

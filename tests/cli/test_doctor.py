@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from k8snetlab.cni import VARIANTS as CNIS
+
 from .conftest import Run
 
 Document = Callable[[Result], dict[str, Any]]
@@ -34,6 +36,17 @@ def test_what_runs_this_test_is_present(run: Run, document: Document) -> None:
     """Python and the libraries of the base are here."""
     found = {each["capability"]: each for each in document(run("doctor", "-o", "json"))["capabilities"]}
     assert all(found[name]["present"] for name in ("Python", "pictures", "graphs"))
+
+
+def test_what_no_kernel_is_given_is_said(run: Run, document: Document) -> None:
+    """Cilium's programs and Weave's router are not in any kernel here, and so traces under them are walks alone."""
+    found = {each["capability"]: each for each in document(run("doctor", "-o", "json"))["capabilities"]}
+    given = {name: found[f"real kernel: a network of {name}"]["present"] for name in CNIS}
+    assert given == {
+        "bridge": True, "flannel": True, "cloud": True, "calico": False, "cilium": False, "weave": False
+    }  # fmt: skip
+    assert "Cilium's programs" in found["real kernel: a network of cilium"]["reason"]
+    assert "router of a mesh" in found["real kernel: a network of weave"]["reason"]
 
 
 @pytest.mark.usefixtures("bare")
