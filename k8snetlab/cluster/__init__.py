@@ -364,6 +364,15 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         broken: Cluster = faults.broken(self, fault, on)
         return broken
 
+    def without_policies(self) -> Cluster:
+        """Another cluster in which nobody ever wrote a policy: what is left is what the network itself does."""
+        said = (api.NetworkPolicy, api.ClusterNetworkPolicy)
+        others = tuple(each for each in self.manifests.objects if not isinstance(each, said))
+        if len(others) == len(self.manifests.objects):
+            return self
+        manifests = msgspec.structs.replace(self.manifests, objects=others)
+        return _built(Cluster(manifests, self.options, self.overlays, self.registry))
+
     def repaired(self, name: str) -> Cluster:
         """Another cluster without the overlays of that name: a fault, or another change of the machines. Raises
         `UnknownName`.

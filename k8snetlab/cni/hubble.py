@@ -9,8 +9,8 @@ the steps of a trace, in the compact form of `hubble observe`, without the time.
 The arrow is `->` on the way there, `<-` on the way back, with the two sides as they were, and `<>` where the program
 does not know: drops and verdicts of policies. Of an endpoint that no policy selects no verdict is reported.
 
-Not modelled: flows of proxies (L7), of sockets (`pre-xlate-fwd`), reports of the network card (`to-network`), and that
-only some packets of a connection are reported. Guide section 5.7; Cilium 1.19.
+Not modelled: what a proxy reports of requests (L7), flows of sockets (`pre-xlate-fwd`), reports of the network card
+(`to-network`), and that only some packets of a connection are reported. Guide section 5.7; Cilium 1.19.
 """
 
 from __future__ import annotations
@@ -86,8 +86,11 @@ def _points(step: Step, datapath: Datapath, arrow: str) -> Iterator[tuple[str, s
             isinstance(rule, Endpoint) or (isinstance(rule, Known) and not (rule.tunnel and datapath.tunnel))
         ):
             yield arrow, "to-stack", "FORWARDED"
-        case Action.RULE if isinstance(rule, Permit) and rule.kind != "all":
-            yield EITHER, f"policy-verdict:{rule.kind} {rule.direction.upper()}", "ALLOWED"
+        case Action.RULE if isinstance(rule, Permit) and (rule.kind != "all" or rule.origin):
+            verdict = "REDIRECTED" if rule.proxy else "ALLOWED"
+            yield EITHER, f"policy-verdict:{rule.kind} {rule.direction.upper()}", verdict
+            if rule.proxy:
+                yield arrow, "to-proxy", "FORWARDED"
         case Action.DROP:
             yield from _drops(step, rule)
 

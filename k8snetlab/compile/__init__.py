@@ -183,7 +183,7 @@ def _node(
     rules = mode.node(layout.exposures, place)
     if wired.datapath is not None:
         rules = msgspec.structs.replace(rules, ebpf=_balancing(layout, place, rules.ebpf, wired))
-    return assembled(name, "machine", own, rules, wired, enforced(name, wired), added)
+    return assembled(name, "machine", own, rules, *enforced(name, wired), added)
 
 
 def _balancing(layout: Layout, place: services.Place, proxy: Ebpf | None, wired: Part) -> Ebpf:

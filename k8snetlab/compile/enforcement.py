@@ -1,8 +1,9 @@
 """Who makes policies hold?
 
 The CNI says where rules belong (`cni.PolicyAttachment`), the room of policies says what they are, and here both meet:
-for each node, what is written there beside what the CNI writes anyway. A CNI that is not in `WRITERS` enforces nothing,
-and a cluster without policies has nothing to enforce; its machines are what they would be without this module.
+for each node, what is written there beside what the CNI writes anyway, or in its place. A CNI that is not in `WRITERS`
+enforces nothing, and a cluster without policies has nothing to enforce; its machines are what they would be without
+this module.
 
 Guide section 4.1.
 """
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from k8snetlab import api, cni
 from k8snetlab.compile.layout import Layout
 from k8snetlab.linux.host import Part
@@ -22,18 +25,33 @@ if TYPE_CHECKING:  # loaded for clusters with policies
 
 __all__ = ["WRITERS", "Enforcer", "enforcer"]
 
-Enforcer: TypeAlias = Callable[[str, Part], Part]
-"""From a node's name and what the CNI writes there, what policies add to it."""
+Enforcer: TypeAlias = Callable[[str, Part], tuple[Part, ...]]
+"""From a node's name and what the CNI writes there, what is written there when policies hold."""
 
 
 def _felix(plugin: cni.Cni, policies: Policies) -> Enforcer:
     from k8snetlab.policies.rules import Ruleset
 
     ruleset = Ruleset(policies, plugin.policies)
-    return lambda node, wired: ruleset.node(_cables(wired))
+    return lambda node, wired: (wired, ruleset.node(_cables(wired)))
 
 
-WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {"calico": _felix}
+def _cilium(plugin: cni.Cni, policies: Policies) -> Enforcer:
+    from k8snetlab.policies import maps
+
+    found: list[maps.Identities] = []  # the same on every node, worked out on the first
+
+    def enforced(node: str, wired: Part) -> tuple[Part, ...]:
+        if wired.datapath is None:
+            return (wired,)
+        if not found:
+            found.append(maps.identities(policies, wired.datapath))
+        return (msgspec.structs.replace(wired, datapath=maps.enforced(found[0], wired.datapath)),)
+
+    return enforced
+
+
+WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {"calico": _felix, "cilium": _cilium}
 """Who writes the rules of policies, by the name of the CNI."""
 
 
@@ -51,14 +69,14 @@ def enforcer(layout: Layout, plugin: cni.Cni) -> Enforcer:
         policies = plan.of(objects.objects, choices=plan.choices_of(plugin.name))
         return WRITERS[plugin.name](plugin, policies)
 
-    def enforced(node: str, wired: Part) -> Part:
+    def enforced(node: str, wired: Part) -> tuple[Part, ...]:
         return made()(node, wired)
 
     return enforced
 
 
-def _nothing(node: str, wired: Part) -> Part:
-    return Part()
+def _nothing(node: str, wired: Part) -> tuple[Part, ...]:
+    return (wired,)
 
 
 def _cables(wired: Part) -> dict[str, str]:

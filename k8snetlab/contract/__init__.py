@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from k8snetlab import api
 from k8snetlab.cni import Enforcement
 from k8snetlab.contract.breakers import BREAKERS
 from k8snetlab.contract.rules import RULES, Probe, Subjects, subjects_of
@@ -95,20 +94,9 @@ class Report(msgspec.Struct, frozen=True):
 
 def check(cluster: Cluster) -> Report:
     """Check every rule on a cluster, as if it had no policies."""
-    subjects = subjects_of(_open(cluster).terrain)
+    enforced = cluster.plugin.policies.backend is not Enforcement.NONE
+    subjects = subjects_of((cluster.without_policies() if enforced else cluster).terrain)
     return Report(tuple(_judged(rule, title, probe, subjects) for rule, (title, probe) in RULES.items()))
-
-
-def _open(cluster: Cluster) -> Cluster:
-    """The same cluster, and its overlays, without policies, if they have any effect."""
-    if cluster.plugin.policies.backend is Enforcement.NONE:
-        return cluster
-    objects = cluster.manifests.objects
-    kept = tuple(each for each in objects if not isinstance(each, api.NetworkPolicy | api.ClusterNetworkPolicy))
-    if len(kept) == len(objects):
-        return cluster
-    manifests = msgspec.structs.replace(cluster.manifests, objects=kept)
-    return msgspec.structs.replace(cluster, manifests=manifests)
 
 
 def _judged(rule: str, title: str, probe: Probe, subjects: Subjects) -> Check:

@@ -6,7 +6,7 @@ entry of a rule. Their maps:
 
     cilium_lxc          address → the container's device, MAC addresses and identity; or "this machine itself"
     cilium_ipcache_v2   network → identity, and which machine to tunnel to (the longest prefix wins)
-    cilium_policy_v2_N  endpoint N: (direction, identity, protocol, port) → allowed or denied
+    cilium_policy_v2_N  endpoint N: (direction, identity, protocol, port) → allowed, denied, or to a proxy
 
 and the programs that look them up:
 
@@ -37,11 +37,16 @@ from k8snetlab.address import Prefix, family, number
 from k8snetlab.linux.ebpf import ANY, Attachment, Program
 
 __all__ = [
-    "HOST", "REMOTE_NODE", "RESERVED", "WORLD", "Datapath", "Direction", "Endpoint", "Known", "Looked",
-    "Missing", "Permit", "Reason", "bpf_endpoint_list", "bpf_ipcache_list", "bpf_policy_list",
+    "HOST", "LOCAL", "PORT_BITS", "REMOTE_NODE", "RESERVED", "WORLD", "Datapath", "Direction", "Endpoint", "Known",
+    "Looked", "Missing", "Permit", "Reason", "bpf_endpoint_list", "bpf_ipcache_list", "bpf_policy_list", "is_outside",
 ]  # fmt: skip
 
 UNKNOWN, HOST, WORLD, REMOTE_NODE = 0, 1, 2, 6
+
+LOCAL = 1 << 24
+"""Identities above this one are a machine's own: each stands for a block of addresses outside, and no tunnel carries
+it.
+"""
 
 RESERVED: Mapping[int, str] = {
     0: "unknown", 1: "host", 2: "world", 3: "unmanaged", 4: "health", 5: "init", 6: "remote-node", 7: "kube-apiserver",
@@ -49,8 +54,15 @@ RESERVED: Mapping[int, str] = {
 }  # fmt: skip
 """The identities that have the same number everywhere."""
 
+PORT_BITS = 16
+
 WORLDS = frozenset({WORLD, 9, 10})
 """Identities of whoever is not known: one, or where there are two families, one for each."""
+
+
+def is_outside(identity: int) -> bool:
+    """Whether an identity is that of nobody in particular: the world, or a block of its addresses."""
+    return identity in WORLDS or identity > LOCAL
 
 
 class Direction(StrEnum):
@@ -162,6 +174,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 class Permit(msgspec.Struct, frozen=True):
     """An entry of an endpoint's policy map: whether traffic with a peer of that identity is allowed (0: any peer), of
     one protocol and port or of all. A denial wins over every permission.
+
+    The map is a trie, so an entry may stand for several ports: those that begin with the same `port_bits` bits as
+    `port`. Traffic of an entry with a `proxy` goes to that port of the machine, where a program reads it. `origin` is
+    what the agent remembers besides: the policies that the entry comes from.
     """
 
     endpoint: int
@@ -170,6 +186,9 @@ class Permit(msgspec.Struct, frozen=True):
     protocol: str = ""
     port: int = 0
     deny: bool = False
+    port_bits: int = PORT_BITS
+    proxy: int = 0
+    origin: tuple[str, ...] = ()
 
     def covers(self, direction: Direction, identity: int, protocol: str, port: int) -> bool:
         """Whether it speaks of such a packet."""
@@ -177,7 +196,7 @@ class Permit(msgspec.Struct, frozen=True):
             self.direction is direction
             and self.identity in (UNKNOWN, identity)
             and self.protocol in ("", protocol)
-            and self.port in (0, port)
+            and (not self.port or not (self.port ^ port) >> (PORT_BITS - self.port_bits))
         )
 
     @property
@@ -200,31 +219,38 @@ class Permit(msgspec.Struct, frozen=True):
 
     @property
     def ports(self) -> str:
-        """`5432/TCP`, or `ANY`."""
-        if not self.protocol:
-            return "ANY"
-        return f"{self.port}/{self.protocol}" if self.port else f"ANY/{self.protocol}"
+        """`5432/TCP`, `8000-8007/TCP`, `TCP`, or `ANY`."""
+        if not self.port:
+            return self.protocol or "ANY"
+        last = self.port + (1 << (PORT_BITS - self.port_bits)) - 1
+        return f"{self.port}{f'-{last}' if last > self.port else ''}/{self.protocol}"
 
     @property
     def bits(self) -> int:
-        """How much of protocol and port must be alike: 24 bits, 8 for the protocol alone, none."""
-        return 24 if self.port else 8 if self.protocol else 0
+        """How much of protocol and port must be alike: 24 bits for one port, fewer for several, 8 for the protocol
+        alone, or none.
+        """
+        return 8 + self.port_bits if self.port else 8 if self.protocol else 0
 
     @property
     def text(self) -> str:
         verdict = "Deny" if self.deny else "Allow"
         peer = f"reserved:{RESERVED[self.identity]}" if self.identity in RESERVED else f"identity={self.identity}"
-        return f"{verdict} {self.direction} {peer} {self.ports}"
+        proxy = f" to proxy port {self.proxy}" if self.proxy else ""
+        return f"{verdict} {self.direction} {peer} {self.ports}{proxy}"
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """No entry of an endpoint's policy map speaks of such a packet, and that denies it."""
+    """No entry of an endpoint's policy map speaks of such a packet, and that denies it. `origin` are the policies that
+    select the endpoint.
+    """
 
     endpoint: int
     direction: Direction
     identity: int
     protocol: str
     port: int
+    origin: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -251,7 +277,7 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
     WireGuard device that they are led to on their way out, if there is one; `host` the device by which the machine
     itself speaks to containers, and `net` its other end. `hides` are the addresses (one a family) behind which the
     program at the network card hides containers from all that is not `inside`. `labels` are those of the
-    identities that are not reserved.
+    identities that are not reserved. `selected` says by endpoint and direction which policies select it.
     """
 
     attached: tuple[Attachment, ...] = ()
@@ -259,6 +285,7 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
     known: tuple[Known, ...] = ()
     permits: tuple[Permit, ...] = ()
     labels: Mapping[int, tuple[str, ...]] = {}
+    selected: Mapping[tuple[int, Direction], tuple[str, ...]] = {}
     tunnel: str = ""
     host: str = "cilium_host"
     net: str = "cilium_net"
@@ -308,11 +335,11 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
         return found.identity if found is not None else WORLD
 
     def permit(self, endpoint: int, direction: Direction, identity: int, protocol: str, port: int) -> Permit | None:
-        """The entry of an endpoint's map that decides about a packet: a denial first, then the most exact; `None` where
-        no entry speaks of it, which denies it.
+        """The entry of an endpoint's map that decides about a packet: a denial first, then one that leads to a proxy,
+        then the most exact; `None` where no entry speaks of it, which denies it.
         """
         held = [each for each in self.policies.get(endpoint, ()) if each.covers(direction, identity, protocol, port)]
-        return max(held, key=lambda each: (each.deny, each.bits, each.identity != UNKNOWN), default=None)
+        return max(held, key=_precedence, default=None)
 
     def hidden_as(self, source: str, destination: str) -> str:
         """The address behind which a container hides from a destination, or nothing: containers, this machine and
@@ -372,6 +399,10 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
         return self.labels.get(identity, (f"{identity}",))
 
 
+def _precedence(permit: Permit) -> tuple[bool, bool, int, bool]:
+    return permit.deny, bool(permit.proxy), permit.bits, permit.identity != UNKNOWN
+
+
 _FIELDS: Mapping[type, str] = {Attachment: "attached", Endpoint: "endpoints", Known: "known", Permit: "permits"}
 
 
@@ -412,7 +443,7 @@ def _policy(datapath: Datapath, held: Iterable[Permit]) -> str:
     for each in held:
         first, *more = datapath.named(each.identity)
         verdict = "Deny" if each.deny else "Allow"
-        counted = ("NONE", "disabled", "0", "0", str(each.bits))
+        counted = (str(each.proxy or "NONE"), "disabled", "0", "0", str(each.bits))
         rows.append((verdict, str(each.direction), first, each.ports, *counted))
         rows += [("", "", label) for label in more]
     return _columns(rows)

@@ -27,6 +27,9 @@ Checked against the sources of 2026 (bpf_lxc.c, bpf_host.c): who is asked first,
 marks and hops; the hop of the delivery to cilium_host is not certain. What stands in brackets after the reason for a
 drop is what Cilium calls it.
 
+A packet that a policy sends to a proxy (`Permit.proxy`) goes on here as if the proxy had read it, agreed, and sent it
+on in the sender's name; what the proxy says to a request is asked of `policies.http`.
+
 Not modelled: fragments but the first are asked for no policy (as with Cilium's map of fragments); the time after which
 a flow is forgotten; direct redirection past the stack of the machine (`bpf.hostLegacyRouting` is thought to be on).
 Guide sections 3.1 and 5.7.
@@ -42,16 +45,17 @@ from k8snetlab.errors import UnknownName
 from k8snetlab.linux.conntrack import Tuple
 from k8snetlab.linux.datapath import (
     HOST,
+    LOCAL,
     REMOTE_NODE,
     WORLD,
-    WORLDS,
     Datapath,
     Direction,
     Endpoint,
     Missing,
     Reason,
+    is_outside,
 )
-from k8snetlab.linux.ebpf import Program
+from k8snetlab.linux.ebpf import ANY, Program
 from k8snetlab.linux.link import Link
 from k8snetlab.linux.netns import Namespace, Steps, rewritten
 from k8snetlab.linux.skb import Skb
@@ -180,7 +184,7 @@ class Redirector:
         if there is None and known is not None and known.tunnel and datapath.tunnel:
             yield from self._wrapped(identity, known.tunnel, skb, frame, link, how, known)
             return None
-        if there is None and (known is None or known.identity in WORLDS):
+        if there is None and (known is None or is_outside(known.identity)):
             why = f"{how}: no entry says where {skb.dst} is, and back to the stack it would go in circles"
             yield self._dropped(link, skb, why, Reason.UNROUTABLE, known)
             return None
@@ -282,7 +286,7 @@ class Redirector:
         """Into the tunnel, with the sender's identity as the network identifier; the machine itself is another's
         remote node.
         """
-        said = REMOTE_NODE if identity == HOST else identity
+        said = self._abroad(identity, skb.version)
         device = self._link(self._datapath.tunnel)
         if device is None:
             why = f"{how}: {self._datapath.tunnel} is not there"
@@ -293,6 +297,13 @@ class Redirector:
         mark = MARK_OVERLAY if self._datapath.runs(Program.TO_OVERLAY, device.name) else 0
         yield from self.at.into_tunnel(device, skb.packet.pushed(frame.headers[0]), remote, said, mark)
 
+    def _abroad(self, identity: int, of: int) -> int:
+        """An identity as other machines know it: a block of addresses is no more than the world to them."""
+        if identity <= LOCAL:
+            return REMOTE_NODE if identity == HOST else identity
+        everywhere = f"{ANY[of]}/0"
+        return next((each.identity for each in self._datapath.known if each.prefix == everywhere), WORLD)
+
     def _allowed(
         self, own: Endpoint, direction: Direction, peer: int, skb: Skb, link: Link, how: str
     ) -> Generator[Step, None, bool]:
@@ -302,17 +313,22 @@ class Redirector:
             return True
         permit = self._datapath.permit(own.number, direction, peer, skb.protocol, skb.dport)
         who = f"{'to' if direction is Direction.EGRESS else 'from'} {self._who(peer)}"
-        if permit is None or permit.deny:
-            why = f"{how}: {direction.lower()} of endpoint {own.number} {who} is not allowed"
-            reason = Reason.POLICY if permit is None else Reason.DENIAL
-            nothing = Missing(own.number, direction, peer, skb.protocol, skb.dport)
-            yield self._dropped(link, skb, why, reason, permit or nothing)
+        judged = f"{how}: {direction.lower()} of endpoint {own.number} {who} is"
+        if permit is None:
+            origin = self._datapath.selected.get((own.number, direction), ())
+            nothing = Missing(own.number, direction, peer, skb.protocol, skb.dport, origin)
+            selected = f": no entry is for it, and it is selected by {', '.join(origin)}" if origin else ""
+            yield self._dropped(link, skb, f"{judged} not allowed{selected}", Reason.POLICY, nothing)
+            return False
+        by = f" by {', '.join(permit.origin)}" if permit.origin else ""
+        if permit.deny:
+            yield self._dropped(link, skb, f"{judged} not allowed{by}", Reason.DENIAL, permit)
             return False
         self._flows |= {flow, (own.number, skb.tuple.mirrored())}
         if direction is Direction.EGRESS:
             self._opened.add(skb.tuple)
-        why = f"{how}: {direction.lower()} of endpoint {own.number} {who} is allowed"
-        yield Step(self.at.name, link.name, Action.RULE, skb.packet, why, permit)
+        proxy = f", and goes through the proxy at port {permit.proxy}" if permit.proxy else ""
+        yield Step(self.at.name, link.name, Action.RULE, skb.packet, f"{judged} allowed{by}{proxy}", permit)
         return True
 
     def _dropped(self, link: Link, skb: Skb, why: str, reason: Reason, entry: RuleText | None = None) -> Step:

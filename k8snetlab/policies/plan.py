@@ -4,7 +4,8 @@ A NetworkPolicy can be written in many ways that mean the same, and in some that
 Here each policy becomes one `Policy` a direction, in the order of asking, and nobody reads the objects again:
 
 - `subject`: the pods it is about; `rules`: what it says, in order, each with `peers` (the other end) and `ports` (of
-  the destination). Both tuples are alternatives and never empty: no limit is said by `ANYONE` and `ANY_PORT`.
+  the destination). Both tuples are alternatives: no limit is said by `ANYONE` and `ANY_PORT`, and a rule without ports
+  (whose only names mean nothing to a plugin) matches nothing.
 - A NetworkPolicy isolates its subject: what no rule of any of them accepts is denied (`isolates`). A
   ClusterNetworkPolicy does not: what no rule matches goes on to the next policy or tier.
 - What the API leaves to the network plugin stands in `Choices`, and is already in the normal form: whether pods with
@@ -355,6 +356,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     - `blocks_before_dnat`: whether egress blocks see a Service's address instead of the backend's.
     - `ranges`: whether `endPort` is heeded; otherwise the first port alone is meant.
     - `named_ports`: whether names of ports are understood; otherwise a policy with one is not there at all.
+    - `common_names`: whether, in egress, a name means the one number that all pods of the cluster give it, at whatever
+      pod; a name that they give several numbers then means nothing.
     - `cluster_policies`: whether ClusterNetworkPolicies are read; `domain_names`: whether those rules of theirs are.
     - `families`: in which families anything is enforced.
     """
@@ -371,6 +374,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     blocks_before_dnat: bool = False
     ranges: bool = True
     named_ports: bool = True
+    common_names: bool = False
     cluster_policies: bool = True
     domain_names: bool = True
     families: tuple[int, ...] = (4, 6)
@@ -383,8 +387,12 @@ CHOICES: Mapping[str, Choices] = {
     "calico": Choices(plugin="calico", pod_to_own_node=False, own_service=False, domain_names=False),
     # Rules are by identity. A block stands for the identities that are no pod's, no node's: "world" and its parts.
     # Nodes have the identities host and remote-node; only what comes from the own host is let in unasked. Packets that
-    # the load balancer sends back to their pod are not judged.
-    "cilium": Choices(plugin="cilium", pod_to_own_node=False, blocks_mean_pods=False, blocks_mean_nodes=False),
+    # the load balancer sends back to their pod are not judged. A name of a port in egress is looked up in one table for
+    # the whole cluster. ClusterNetworkPolicy is read from Cilium 1.20 on.
+    "cilium": Choices(
+        plugin="cilium", pod_to_own_node=False, blocks_mean_pods=False, blocks_mean_nodes=False, common_names=True,
+        cluster_policies=False, domain_names=False,
+    ),
     # weave-npc 2.8.1: written for NetworkPolicy and IPv4 alone. A packet to an address of the own node is let through.
     "weave": Choices(
         plugin="weave", own_service=False, ranges=False, named_ports=False, cluster_policies=False, domain_names=False,
@@ -456,7 +464,27 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         above = self.cluster_policies if self.choices.cluster_policies else ()
         cluster = (_cluster_policy(each, direction, self.choices) for each in above)
         found = [each for each in (*own, *cluster) if each is not None]
+        if direction is EGRESS and self.choices.common_names:
+            found = [self._with_numbers(each) for each in found]
         return tuple(sorted(found, key=_asked))
+
+    def _with_numbers(self, policy: Policy) -> Policy:
+        """A policy whose names of ports are the numbers that the whole cluster gives them."""
+        rules = (
+            msgspec.structs.replace(rule, ports=tuple(each for ports in rule.ports for each in self._common(ports)))
+            for rule in policy.rules
+        )
+        return msgspec.structs.replace(policy, rules=tuple(rules))
+
+    def _common(self, ports: Ports) -> Iterator[Ports]:
+        if not ports.name:
+            yield ports
+            return
+        own = (each for each in self.endpoints if not each.host_network)
+        numbers = {number for each in own for number in each.numbers(ports.name, ports.protocol)}
+        if len(numbers) == 1:
+            [number] = numbers
+            yield Ports(ports.protocol, number, number)
 
     # Who is meant
 

@@ -65,7 +65,7 @@ def test_an_entry_speaks_of_nothing_else(asked: tuple[int, Direction, int, str, 
 def test_an_entry_of_a_protocol_alone_has_a_kind_of_its_own() -> None:
     """With a peer and without."""
     assert (Permit(7, IN, 0, "UDP").kind, Permit(7, IN, 9, "UDP").kind) == ("Proto-Only", "L3-Proto")
-    assert (Permit(7, IN, 0, "UDP").ports, Permit(7, IN, 0, "UDP").bits) == ("ANY/UDP", 8)
+    assert (Permit(7, IN, 0, "UDP").ports, Permit(7, IN, 0, "UDP").bits) == ("UDP", 8)
 
 
 def test_a_program_answers_for_any_address_but_the_containers_own() -> None:
