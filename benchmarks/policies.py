@@ -23,8 +23,14 @@ Data = dict[str, Any]
 TEAMS = ("books", "cards", "games", "music")
 STAGES = ("dev", "test", "prod")
 TIERS = ("web", "api", "db", "cache", "job")
+BLOCKS: tuple[Data, ...] = (
+    {"cidr": "192.0.2.0/24"}, {"cidr": "198.51.100.0/24", "except": ["198.51.100.7/32"]}, {"cidr": "2001:db8::/32"},
+    {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "169.254.169.254/32"]}, {"cidr": "172.18.0.0/16"},
+    {"cidr": "10.0.0.0/17", "except": ["10.0.64.0/18"]}, {"cidr": "10.0.128.0/17"}, {"cidr": "fd00:10::/32"},
+)  # fmt: skip
+"""The world outside, the nodes, and what the pods of one zone or another have."""
 PODS_A_NAMESPACE = 50
-REPLICAS = 5
+REPLICAS = 10
 
 
 def generated(pods: int, policies: int, *, seed: int = 7) -> Iterator[Data]:
@@ -132,18 +138,17 @@ def namespace_selector(rng: random.Random) -> Data:
 
 def peers(rng: random.Random) -> list[Data]:
     """The other ends of a rule: pods here, pods elsewhere, addresses with and without holes."""
-    found: list[Data] = []
-    for _ in range(rng.randint(1, 3)):
-        second, third = rng.randrange(2), rng.randrange(0, 256, 16)
-        block = {"cidr": f"10.{second}.{third}.0/20", "except": [f"10.{second}.{third + rng.randrange(16)}.0/24"]}
-        found.append(rng.choice((
-            {"podSelector": pod_selector(rng)},
-            {"namespaceSelector": namespace_selector(rng)},
-            {"namespaceSelector": namespace_selector(rng), "podSelector": pod_selector(rng)},
-            {"ipBlock": block},
-            {"ipBlock": {"cidr": rng.choice(("192.0.2.0/24", "fd00:10::/40", "0.0.0.0/0"))}},
-        )))  # fmt: skip
-    return found
+    return [peer(rng) for _ in range(rng.randint(1, 3))]
+
+
+def peer(rng: random.Random) -> Data:
+    """One of the other ends of a rule."""
+    return rng.choice((
+        {"podSelector": pod_selector(rng)},
+        {"namespaceSelector": namespace_selector(rng)},
+        {"namespaceSelector": namespace_selector(rng), "podSelector": pod_selector(rng)},
+        {"ipBlock": rng.choice(BLOCKS)},
+    ))  # fmt: skip
 
 
 def ports(rng: random.Random) -> list[Data]:

@@ -18,7 +18,7 @@ Not modelled: time. What needs it (connections that stay, affinity) lives in `Cl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.cni.hubble import Flow
     from k8snetlab.cni.protocol import Conversation
     from k8snetlab.policies.engine import PolicyVerdict
+    from k8snetlab.policies.matrix import Reach
     from k8snetlab.policies.plan import Policies
     from k8snetlab.services.churn import Ledger
 
@@ -235,6 +236,17 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
         here, there = (end_of(self.objects, self.policies, who) for who in (source, destination))
         return verdict(self.policies, here, there, port, protocol, of=family)
+
+    def reach(self, ports: Iterable[str | int] | None = None, *, family: int | None = None) -> Reach:
+        """Which pods the policies let connect to which, at `80/TCP`, `53/UDP` or 80; without `ports` at every port that
+        a container declares. `family` (4 or 6) asks for one alone; otherwise each two pods use the one that they would.
+
+        Raises `BadOption`.
+        """
+        from k8snetlab.cluster.ends import declared_ports
+        from k8snetlab.policies.matrix import reach
+
+        return reach(self.policies, declared_ports(self.objects) if ports is None else ports, of=family)
 
     def session(self, *, seed: int = 0, now: float = 0.0) -> Session:
         """A place where connections, affinity and time live."""

@@ -10,7 +10,7 @@ from k8snetlab.controllers import Resolved
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.policies.plan import End, Outside, Policies
 
-__all__ = ["end_of"]
+__all__ = ["declared_ports", "end_of"]
 
 
 def end_of(objects: Resolved, policies: Policies, who: str) -> End:
@@ -28,3 +28,15 @@ def end_of(objects: Resolved, policies: Policies, who: str) -> End:
     if any(pod.key == name and pod.completed for pod in objects.pods):
         raise BadOption(Problem("it has completed: it neither sends nor receives", object=f"Pod {name}"))
     return policies.end(name)
+
+
+def declared_ports(objects: Resolved) -> tuple[str, ...]:
+    """Every port that a container of a pod declares, `80/TCP`, by protocol and number; 80/TCP where none does."""
+    found = {
+        (port.protocol, port.container_port)
+        for pod in objects.pods
+        if not pod.completed
+        for container in pod.listeners()
+        for port in container.ports
+    }
+    return tuple(f"{number}/{protocol}" for protocol, number in sorted(found)) or ("80/TCP",)
