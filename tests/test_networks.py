@@ -14,20 +14,22 @@ from k8snetlab.cluster.networks import Entries, Networks
 from k8snetlab.errors import BadOption, UnknownName
 
 MTUS = {
-    "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420, "cloud bridge": 1500,
+    "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420,
+    "flannel directrouting": 1450, "cloud bridge": 1500,
     "cloud ptp": 1500, "calico bgp": 1500, "calico ipip": 1480, "calico ipip-crosssubnet": 1480, "calico vxlan": 1450,
-    "calico vxlan-crosssubnet": 1450, "calico tor": 1500,
+    "calico vxlan-crosssubnet": 1450, "calico tor": 1500, "calico route-reflector": 1480,
     "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
     "cilium wireguard": 1500,
-    "weave fastdp": 1376, "weave sleeve": 1376,
+    "weave fastdp": 1376, "weave sleeve": 1376, "weave encryption": 1376,
 }  # fmt: skip
 ON_THE_WIRE = {
-    "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114, "cloud bridge": 1042,
+    "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114,
+    "flannel directrouting": 1042, "cloud bridge": 1042,
     "cloud ptp": 1042, "calico bgp": 1042, "calico ipip": 1062, "calico ipip-crosssubnet": 1042, "calico vxlan": 1092,
-    "calico vxlan-crosssubnet": 1042, "calico tor": 1042,
+    "calico vxlan-crosssubnet": 1042, "calico tor": 1042, "calico route-reflector": 1062,
     "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
     "cilium wireguard": 1162,
-    "weave fastdp": 1092, "weave sleeve": 1104,
+    "weave fastdp": 1092, "weave sleeve": 1104, "weave encryption": 1126,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
 
@@ -56,9 +58,10 @@ def test_an_outer_header_of_ipv6_is_20_bytes_longer(name: str, added: int) -> No
     assert measured(6)[name].encapsulation == added
 
 
-def test_only_wireguard_hides_what_is_inside() -> None:
+def test_what_encrypts_hides_what_is_inside() -> None:
     """The bytes of the inner packet are searched for in those of the frame."""
-    assert [name for name in MTUS if measured()[name].encrypted] == ["flannel wireguard", "cilium wireguard"]
+    hidden = [name for name in MTUS if measured()[name].encrypted]
+    assert hidden == ["flannel wireguard", "cilium wireguard", "weave encryption"]
 
 
 def test_host_routes_end_at_a_router() -> None:
@@ -188,3 +191,39 @@ def test_the_table_prints_what_three_nodes_have_and_a_fourth_brings() -> None:
     ]  # fmt: skip
     document = measured().as_dict()
     assert json.loads(json.dumps(document))["rows"][1]["encapsulation"] == 50
+
+
+@cache
+def lab() -> k8s.Cluster:
+    """Three pods, two of them on one node."""
+    return k8s.example("same-node-other-node")
+
+
+def test_one_flow_goes_over_every_network() -> None:
+    """The same datagram is as long everywhere as the table says, and arrives."""
+    seen = networks.beside(networks.flows(lab(), "default/here-a", "default/there:9000/UDP", size=1000))
+    assert {side.name: side.wire.length for side in seen if side.wire is not None} == ON_THE_WIRE
+    assert {str(side.trace.client) for side in seen} == {"OPEN"}
+    lines = str(seen).splitlines()
+    assert re.split(r"  +", lines[2]) == [
+        "flannel vxlan", "OPEN", "1,092", "+50", "ethernet ipv4 udp vxlan ethernet ipv4 udp", "-2", "10",
+    ]  # fmt: skip
+    assert seen["weave sleeve"].added == 62 and repr(seen) == str(seen)
+    with pytest.raises(UnknownName, match="there is no network 'weave fast'"):
+        seen["weave fast"]
+
+
+def test_a_flow_of_ipv6_leaves_out_who_has_none() -> None:
+    """Weave Net is asked in a cluster of both families, and not for IPv6."""
+    both = lab().changed(pod_cidr="10.244.0.0/16,fd00:10:244::/56", service_cidr="10.96.0.0/12,fd00:10:96::/108")
+    asked = networks.flows(both, "default/here-a", "default/there:9000/UDP")
+    assert list(asked) == list(networks.ways())
+    six = networks.flows(both, "default/here-a", "default/there:9000/UDP", family=6)
+    assert {name.split()[0] for name in asked} - {name.split()[0] for name in six} == {"weave"}
+
+
+def test_a_cluster_is_put_on_a_network_by_its_name() -> None:
+    """A name that does not exist is said."""
+    assert networks.on(lab(), "calico vxlan").plugin.summary == networks.figures("calico", mode="vxlan").summary
+    with pytest.raises(UnknownName, match="there is no network 'calico udp'"):
+        networks.on(lab(), "calico udp")

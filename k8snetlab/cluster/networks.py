@@ -2,6 +2,8 @@
 
     print(networks.table())                    # every CNI with every backend, a line each
     networks.figures("flannel", backend="wireguard").encrypted
+    flows = networks.flows(lab, "default/a", "default/b:80")     # a trace on each
+    print(networks.beside(flows))                                # and k8s.draw.side_by_side(flows)
     k8s.draw.curves(networks.growth("routes"), title="Routes to other nodes, on a node", across="nodes")
 
 Nothing here is a list of facts. For each network a cluster is compiled and asked: a packet with a payload of 1,000
@@ -34,9 +36,13 @@ from k8snetlab.linux.route import Route, RouteType
 from k8snetlab.packet import Ethernet, Packet
 from k8snetlab.tables import aligned
 from k8snetlab.trace import Action, Client, Trace
+from k8snetlab.trace.beside import Side, sides
 from k8snetlab.wire import encode
 
-__all__ = ["SIZES", "Entries", "Figures", "Networks", "entries", "figures", "growth", "table", "ways"]
+__all__ = [
+    "SIZES", "Entries", "Figures", "Networks", "Sides", "beside", "entries", "figures", "flows", "growth", "on",
+    "table", "ways",
+]  # fmt: skip
 
 SIZES = (2, 3, 10, 50, 200)
 """The cluster sizes that growth is measured at."""
@@ -175,20 +181,90 @@ def _grows(three: int, more: int) -> str:
 
 
 def ways() -> dict[str, Mapping[str, str]]:
-    """Every CNI, and every value of its options that have names of their own (`backend`, not `hairpin=on`), the others
+    """Every CNI, and every value of its options that decide the way of packets (`backend`, not `hairpin`), the others
     being as usual: the name of the network, and the CNI with its options.
     """
     found: dict[str, Mapping[str, str]] = {}
     for name, variant in cni.VARIANTS.items():
-        named = [option for option in variant({}).options if option.values and set(option.values) != {"on", "off"}]
-        if not named:
+        deciding = [option for option in variant({}).options if option.way]
+        if not deciding:
             found[name] = {"cni": name}
-        for option in named:
+        for option in deciding:
             for value in option.values:
-                if option is not named[0] and value == option.default:
+                if option is not deciding[0] and value == option.default:
                     continue
-                found[f"{name} {value}"] = {"cni": name, option.name: value}
+                found[f"{name} {_worded(option.name, value)}"] = {"cni": name, option.name: str(value)}
     return found
+
+
+def _worded(option: str, value: str) -> str:
+    """A choice as a word: that of the value, or of an option that is on."""
+    return option if value == "on" else str(value)
+
+
+def on(cluster: Cluster, network: str, **options: str) -> Cluster:
+    """The same cluster on one of these networks, by its name, with more options of its CNI. Raises `UnknownName`, and
+    `BadOption` where the network does not fit the cluster.
+    """
+    known = ways()
+    if network not in known:
+        raise UnknownName("network", network, known)
+    chosen = {**known[network], **options}
+    return cluster.changed(cni=chosen.pop("cni"), cni_options=chosen)
+
+
+# One flow on all of them
+
+
+class Sides(msgspec.Struct, frozen=True):
+    """One flow on several networks, as a table."""
+
+    rows: tuple[Side, ...]
+
+    def __getitem__(self, name: str) -> Side:
+        """The flow on one network. Raises `UnknownName`."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise UnknownName("network", name, (row.name for row in self.rows))
+
+    def __iter__(self) -> Iterator[Side]:
+        return iter(self.rows)
+
+    def __str__(self) -> str:
+        return aligned([["NETWORK", "CLIENT", "BYTES", "ADDED", "HEADERS", "TTL", "DEVICES"], *map(_told, self.rows)])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _told(side: Side) -> list[str]:
+    headers = [header.layer for header in side.wire.headers] if side.wire is not None else []
+    return [
+        side.name,
+        str(side.trace.client),
+        f"{side.wire.length:,}" if side.wire is not None else "-",
+        f"+{side.added}",
+        " ".join(headers) or "-",
+        f"-{side.spent}" if side.spent else "0",
+        str(sum(len(hop.devices) for hop in side.hops)),
+    ]
+
+
+def flows(cluster: Cluster, source: str, target: str, **asked: Any) -> dict[str, Trace]:
+    """The same flow on each of these networks, by its name; `asked` is what `Cluster.trace` takes beside its ends.
+    A network that gives pods no addresses of the family that is asked for, else of the cluster's first, is left out.
+    """
+    of = asked.get("family") or cluster.objects.networks.families[0]
+    there = (name for name, options in ways().items() if _has(options["cni"], of))
+    return {name: on(cluster, name).trace(source, target, **asked) for name in there}
+
+
+def beside(traces: Mapping[str, Trace]) -> Sides:
+    """Traces of one flow side by side: how the client fared, the bytes and headers of the largest frame, what was taken
+    off the time to live, and how many devices of machines were passed (`rows` names them).
+    """
+    return Sides(sides(traces))
 
 
 # Measuring
@@ -216,7 +292,7 @@ def figures(plugin: str, *, family: int = 4, **options: str) -> Figures:
     sent = next(step.packet for step in trace.steps if step.action is Action.TRANSMIT)
     wire = max(_on_cables(small, trace), key=lambda frame: frame.length)
     return Figures(
-        name=" ".join((plugin, *(value for _, value in held))),
+        name=" ".join((plugin, *(_worded(option, value) for option, value in held))),
         summary=small.plugin.summary,
         headers=tuple(type(header).__name__ for header in wire.headers),
         sent=sent.length,

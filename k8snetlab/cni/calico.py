@@ -167,8 +167,12 @@ class Calico(msgspec.Struct, frozen=True):
     name: ClassVar[str] = "calico"
     policies: ClassVar[PolicyAttachment] = ATTACHMENT
     options: ClassVar[tuple[Option, ...]] = (
-        Option("mode", tuple(Mode), Mode.IPIP, "how packets cross from node to node (with topology tor: bgp)"),
-        Option("topology", tuple(Topology), Topology.FULL_MESH, "who has BGP sessions with whom (not with vxlan)"),
+        Option(
+            "mode", tuple(Mode), Mode.IPIP, "how packets cross from node to node (with topology tor: bgp)", way=True
+        ),
+        Option(
+            "topology", tuple(Topology), Topology.FULL_MESH, "who has BGP sessions with whom (not with vxlan)", way=True
+        ),
         Option("reflectors", (), "1", "route-reflector: how many nodes pass on what they hear"),
         Option(
             "peers_down", (), "", "BGP sessions that are down: all of node-2, or node-1:node-2; several with commas"

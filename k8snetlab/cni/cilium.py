@@ -154,8 +154,14 @@ class Cilium(msgspec.Struct, frozen=True):
     name: ClassVar[str] = "cilium"
     policies: ClassVar[PolicyAttachment] = PolicyAttachment(Enforcement.IDENTITY)
     options: ClassVar[tuple[Option, ...]] = (
-        Option("mode", tuple(Mode), Mode.VXLAN, "how packets cross from node to node"),
-        Option("encryption", tuple(Encryption), Encryption.NONE, "whether what goes from node to node is encrypted"),
+        Option("mode", tuple(Mode), Mode.VXLAN, "how packets cross from node to node", way=True),
+        Option(
+            "encryption",
+            tuple(Encryption),
+            Encryption.NONE,
+            "whether what goes from node to node is encrypted",
+            way=True,
+        ),
         Option("masquerade", ("on", "off"), "on", "whether the node hides pods from all outside the pod network"),
         Option("bpf-masquerade", ("on", "off"), "off", "by a program at the network card; needs proxy ebpf"),
         MTU,

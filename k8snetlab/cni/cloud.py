@@ -88,7 +88,7 @@ class Cloud(msgspec.Struct, frozen=True):
     name: ClassVar[str] = "cloud"
     policies: ClassVar[PolicyAttachment] = UNENFORCED
     options: ClassVar[tuple[Option, ...]] = (
-        Option("attach", tuple(Attach), Attach.BRIDGE, "which plugin gives pods their cables"),
+        Option("attach", tuple(Attach), Attach.BRIDGE, "which plugin gives pods their cables", way=True),
         Option("routes", (), "50", "how many entries the provider's route table takes: one a node"),
         Option("source-dest-check", ("on", "off"), "off", "whether the provider drops what has a pod's address"),
         Option("masquerade", ("on", "off"), "on", "whether nodes hide pods that speak to anything but pods"),

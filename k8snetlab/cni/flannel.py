@@ -129,8 +129,8 @@ class Flannel(msgspec.Struct, frozen=True):
     name: ClassVar[str] = "flannel"
     policies: ClassVar[PolicyAttachment] = UNENFORCED
     options: ClassVar[tuple[Option, ...]] = (
-        Option("backend", tuple(Backend), Backend.VXLAN, "how packets cross from node to node"),
-        Option("directrouting", ("on", "off"), "off", "vxlan: plain routes to the nodes of one's own subnet"),
+        Option("backend", tuple(Backend), Backend.VXLAN, "how packets cross from node to node", way=True),
+        Option("directrouting", ("on", "off"), "off", "vxlan: plain routes to the nodes of one's own subnet", way=True),
         HAIRPIN,
         MTU,
     )

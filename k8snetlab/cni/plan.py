@@ -209,13 +209,15 @@ UNENFORCED = PolicyAttachment()
 
 class Option(msgspec.Struct, frozen=True):
     """One thing about a CNI that can be chosen: its name, the values it takes (none listed: any that fits), what
-    holds when nobody chooses, and what it means.
+    holds when nobody chooses, and what it means. `way` says whether it decides how packets get from pod to pod: such
+    choices are networks of their own where networks are compared.
     """
 
     name: str
     values: tuple[str, ...]
     default: str
     summary: str
+    way: bool = False
 
 
 def chosen(cni: str, options: Iterable[Option], given: Mapping[str, str]) -> dict[str, str]:

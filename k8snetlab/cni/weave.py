@@ -131,8 +131,12 @@ class Weave(msgspec.Struct, frozen=True):
         Enforcement.IPTABLES, "filter", "WEAVE-NPC-INGRESS", "WEAVE-NPC-EGRESS-CUSTOM"
     )
     options: ClassVar[tuple[Option, ...]] = (
-        Option("mode", tuple(Mode), Mode.FASTDP, "how frames cross from node to node (Weave Net 2.8.1, archived)"),
-        Option("encryption", ("on", "off"), "off", "whether frames between nodes are encrypted (WEAVE_PASSWORD)"),
+        Option(
+            "mode", tuple(Mode), Mode.FASTDP, "how frames cross from node to node (Weave Net 2.8.1, archived)", way=True
+        ),
+        Option(
+            "encryption", ("on", "off"), "off", "whether frames between nodes are encrypted (WEAVE_PASSWORD)", way=True
+        ),
         Option("links_down", (), "", "nodes that cannot connect: node-1:node-2; several with commas"),
         HAIRPIN,
         Option("mtu", (), "", "the MTU of the pods' devices, if not 1376 (WEAVE_MTU)"),

@@ -111,7 +111,11 @@ def _pods(nodes: Sequence[api.Node], plan: Plan, families: Sequence[int]) -> tup
     own = {block.family: str(block) for block in plan.cni_pools}
     if not set(families) & set(own):
         gives, wanted = (" and ".join(f"IPv{of}" for of in each) for each in (own, families))
-        raise BadOption(Problem(f"the CNI gives addresses of {gives} only, and the cluster has {wanted}", field="cni"))
+        message = (
+            f"the CNI gives pods addresses of {gives} only, and the cluster has {wanted} alone: "
+            f"take another CNI, or networks of {gives} too"
+        )
+        raise BadOption(Problem(message, field="cni"))
     return _blocks(plan.pod_cidrs, {**PODS, **own}, families, [])
 
 

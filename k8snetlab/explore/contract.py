@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import msgspec
 
 from k8snetlab import contract, draw
-from k8snetlab.cluster import Cluster
+from k8snetlab.cluster import Cluster, networks
 from k8snetlab.explore.explorer import SYSTEM, Explorer, Setting, View, dropdown
 from k8snetlab.trace import Trace
 
@@ -26,12 +25,8 @@ NOTHING = "nothing"
 EXAMPLES = 3
 """So many failures of a broken rule are shown."""
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "flannel, VXLAN": {"cni": "flannel"},
-    "flannel, host-gw": {"cni": "flannel", "cni_options": {"backend": "host-gw"}},
-    "bridge": {"cni": "bridge"},
-}
-"""The networks to choose from, and the options they stand for."""
+NETWORKS = tuple(networks.ways())
+"""The networks to choose from: every CNI with everything that decides the way of packets."""
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -50,7 +45,7 @@ class ContractModel:
 
     def _judged(self, network: str, rule: str) -> tuple[Cluster, contract.Report]:
         """The cluster with the rule broken, and what its contract says: kept, for it sends a hundred packets."""
-        cluster = self.cluster.changed(**NETWORKS[network])
+        cluster = networks.on(self.cluster, network)
         if rule != NOTHING:
             cluster = contract.break_rule(cluster, rule)
         return cluster, contract.check(cluster)
@@ -99,7 +94,7 @@ def _felt(trace: Trace) -> tuple[str, ...]:
 
 
 class RuleBreaker(Explorer[ContractModel]):
-    """Break a rule. `broken` is the name of one, or `nothing`; `network` is a CNI."""
+    """Break a rule. `broken` is the name of one, or `nothing`; `network` is one of `networks.ways()`."""
 
     broken = Setting[str]()
     network = Setting[str]()
@@ -108,6 +103,6 @@ class RuleBreaker(Explorer[ContractModel]):
         rules = [("nothing", NOTHING), *((f"{name}: {title}", name) for name, (title, _) in contract.RULES.items())]
         controls = {
             "broken": dropdown("Break", rules, NOTHING),
-            "network": dropdown("Network", tuple(NETWORKS), "flannel, VXLAN"),
+            "network": dropdown("Network", NETWORKS, "flannel vxlan"),
         }
         super().__init__(ContractModel(cluster), controls, height=600)

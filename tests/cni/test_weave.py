@@ -476,7 +476,7 @@ def test_an_option_that_does_not_fit_is_refused(options: dict[str, str], says: s
 
 def test_a_cluster_of_ipv6_alone_cannot_have_it() -> None:
     """Weave Net gives pods IPv4 addresses only."""
-    with pytest.raises(BadOption, match="addresses of IPv4 only, and the cluster has IPv6"):
+    with pytest.raises(BadOption, match="addresses of IPv4 only, and the cluster has IPv6 alone"):
         Cluster.load(PODS, cni="weave", service_cidr="fd00:10:96::/112")
 
 

@@ -25,7 +25,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "walk": ("step", 7),
     "contract": ("broken", "same-address"),
     "plan": ("pod_cidr", "10.96.0.0/16"),
-    "pod_to_pod": ("network", "flannel, host-gw"),
+    "pod_to_pod": ("network", "flannel host-gw"),
     "service": ("ready", 1),
     "slices": ("most", 10),
     "families": ("families", "IPv6"),
