@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from k8snetlab.cluster import Cluster, example
+from k8snetlab.cluster import Cluster, example, networks
 from k8snetlab.course.exercise import Exercise, Mistake
 from k8snetlab.course.lesson import Lesson
 from k8snetlab.course.quiz import Choice, Question
 from k8snetlab.linux.host import Entry
-from k8snetlab.packet import Packet
+from k8snetlab.packet import Ethernet, Packet
 from k8snetlab.trace import Action, Client, Trace, Verdict
 
 __all__ = ["LESSON"]
@@ -158,8 +158,9 @@ def _frame(trace: Trace) -> Packet | None:
 
 
 def _wrapped(cluster: Cluster) -> bool:
+    """Whether a packet with an address of its own is inside of the one on the cable."""
     frame = _frame(_datagram(100, cluster))
-    return frame is not None and any(header.layer == "vxlan" for header in frame.headers)
+    return frame is not None and frame.innermost.ip != frame.ip
 
 
 def _lost(cluster: Cluster) -> bool:
@@ -189,7 +190,7 @@ BARE = Exercise(
         Mistake(
             "still wrapped",
             _wrapped,
-            lambda answer: "The frame between the nodes still has a VXLAN header.",
+            lambda answer: "The frame between the nodes still carries a packet inside of a packet.",
             lambda: lab().changed(cni_options={"mtu": "1500"}),
         ),
         Mistake(
@@ -217,6 +218,12 @@ def _without(kind: str) -> Trace:
         "fdb": next(f for f in node.fdb if f.mac == neighbour.mac),
     }
     return lab().without("node-1", entries[kind]).trace(HERE, f"{FAR}:8080")
+
+
+def _carries_frames(network: str) -> bool:
+    """Whether a frame is inside of the frame between nodes."""
+    frame = _frame(networks.on(lab(), network).trace(HERE, f"{FAR}:8080"))
+    return frame is not None and sum(isinstance(header, Ethernet) for header in frame.headers) > 1
 
 
 QUESTIONS = (
@@ -276,6 +283,23 @@ QUESTIONS = (
             Choice("a second Ethernet header and a checksum", "That would not bring it to another machine."),
         ),
         proof=lambda: _underlay(lab()) - _mtu(lab()) == IP_HEADER + UDP_HEADER + 8 + 14,
+    ),
+    Question(
+        "two frames",
+        "A frame between two nodes has two Ethernet headers. Under which plugin was it caught?",
+        (
+            Choice("Calico with IP in IP", "What is inside there is an IP packet, without a frame of its own."),
+            Choice(
+                "flannel with VXLAN or Cilium with Geneve",
+                "Yes. Both carry whole frames, in UDP datagrams.",
+                right=True,
+            ),
+            Choice("Cilium in native mode", "Then the pod's packet is on the cable as it is, with one frame."),
+        ),
+        proof=lambda: (
+            [_carries_frames(name) for name in ("calico ipip", "flannel vxlan", "cilium geneve", "cilium native")]
+            == [False, True, True, False]
+        ),
     ),
 )
 

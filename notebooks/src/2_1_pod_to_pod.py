@@ -8,9 +8,10 @@
 #
 # - follow a packet between two pods of one node, and between two nodes, device by device;
 # - read the three entries by which flannel's VXLAN finds the other node, and say what happens when one is missing;
-# - calculate what an overlay costs in bytes, and the largest packet that fits.
+# - calculate what an overlay costs in bytes, and the largest packet that fits;
+# - lay one flow under every CNI plugin side by side, and say what each one does to its frames.
 #
-# About 35 minutes.
+# About 55 minutes.
 
 # %%
 import k8snetlab as k8s
@@ -119,22 +120,86 @@ assert mtu["eth0"] - mtu["flannel.1"] == 50
 # ## Other ways between nodes
 #
 # An overlay is one answer. Where the nodes share a network, an ordinary route to the other *node* will do; flannel
-# calls it `host-gw`, and the plainest setup is a bridge with routes written by hand. What is on the cable then?
+# calls it `host-gw`, and the plainest setup is a bridge with routes written by hand. Other plugins have other answers,
+# and most have several. Kubernetes does not care (section 1.1), and the program in `here-a` does not notice.
+#
+# ## Predict: the longest frame
+#
+# The same pods, the same nodes, the same 1000 bytes; only the plugin changes, and with it the whole state of the nodes.
 
 # %%
-for backend in ("vxlan", "host-gw"):
-    way = lab.changed(cni_options={"backend": backend})
-    steps = way.trace("default/here-a", "default/there:9000/UDP", size=1000).steps
-    frame = next(step.packet for step in steps if step.where == "switch")
-    print(f"{backend:8} {frame.length} bytes, {len(frame.headers)} headers")
+some = ["flannel vxlan", "flannel host-gw", "calico ipip", "cilium geneve", "weave sleeve"]
+guess = lesson.predict("Which of these networks puts the most bytes on the cable between the nodes?", some)
+guess
+
+# %%
+flows = k8s.networks.flows(lab, "default/here-a", "default/there:9000/UDP", size=1000)
+seen = k8s.networks.beside(flows)
+frames = {side.name: side.wire.length for side in seen}
+assert min(frames.values()) == 1042 and {str(flow.client) for flow in flows.values()} == {"OPEN"}
+guess.reveal(max(some, key=lambda name: frames[name]))
 
 # %% [markdown]
+# Weave Net's *sleeve* is a program that takes whole frames and puts its own header in front of them: who sent it, who
+# shall have it. It has to, for it works where the kernel's tunnels do not. Here are all of them:
+
+# %%
+print(seen)
+
+# %% [markdown]
+# ## Side by side: one flow under every CNI
+#
+# The picture draws the headers of the frame between the nodes to scale. The ends stand under each other, so what a
+# network adds is what juts out at the left. Under each row are the devices that the packet passed on the two nodes.
+
+# %%
+k8s.draw.side_by_side(flows)
+
+# %% [markdown]
+# Read it from the left:
+#
+# - **Nothing added**: somebody *routes* pods. Nodes know each other's blocks (`host-gw`, Calico's `bgp`, Cilium's
+#   `native`), or the router between them does (`cloud`, `tor`), and then the packet passes it.
+# - **IP in IP**: 20 bytes, one more IP header. No ports, no Ethernet inside: a packet that carries a packet.
+# - **VXLAN and Geneve**: 50 bytes. A frame in a UDP datagram, which any network between the nodes lets through.
+# - **Encrypted**: what stands behind the header of WireGuard or ESP can be read on the two nodes only. It is padded
+#   first, so the number of bytes depends on the payload. Cilium encrypts what it has already wrapped up: two tunnels.
+#
+# The column `TTL` tells who *routed*. A bridge takes nothing off, a node one, and Weave Net joins all pods to one large
+# Ethernet, so nobody routes at all. With Cilium eBPF programs move the packet: through a tunnel it costs one; in
+# `native` mode programs and kernels take turns on both nodes, and each takes its share.
+#
 # Host routes cost nothing, but every machine on the way has to know every block. A router between two zones does
 # not (section 1.2): there, `host-gw` has no way to offer.
 #
+# And on one node? There is nothing to wrap up, and the first device is the whole difference:
+
+# %%
+near = k8s.networks.beside(k8s.networks.flows(lab, "default/here-a", "default/here-b:9000/UDP", size=1000))
+print(*sorted({str(side.between[0]) for side in near}), sep="\n")
+assert {side.added for side in near} == {0}
+
+# %% [markdown]
+# ## Before and after
+#
+# What would a change of the plugin do to *this* cluster? Above it is as it was, below as it would be. Dashed devices
+# go, strong ones come, and both have the same flow drawn through them. On the command line the same comparison is
+# `k8snetlab diff --change cni=calico`.
+
+# %%
+calico = lab.changed(cni="calico")
+was, now = (cluster.trace("default/here-a", "default/there:8080") for cluster in (lab, calico))
+assert was.client == now.client and was.backend.name == now.backend.name
+k8s.draw.before_after(lab, calico, was, now, titles=("flannel", "Calico"))
+
+# %% [markdown]
+# No bridge any more: each pod's cable ends in the node itself, which routes even between pods of one node. Pods have
+# other addresses, since Calico gives them out of blocks of its own. Both flows are `OPEN`.
+#
 # ## Try it
 #
-# Change the network, the target, the size, or take an entry away from `node-1`.
+# Change the network, the target, the size, or take an entry away from `node-1`. The networks are those of the picture
+# above.
 
 # %%
 explorer = k8s.explore.PodToPod(lab)
@@ -198,6 +263,18 @@ assert back.backend.name == "default/here-a"
 # %% [markdown]
 # It arrives, and `here-a` answers; only the answer is lost, on the node that lacks the entry. The client at the other
 # end cannot know the difference, and looks for the fault on the wrong node.
+#
+# Which entry matters depends on who looks. Take the *route* to the other node's pods away under Cilium:
+
+# %%
+explorer.network, explorer.missing = "cilium vxlan", "route"
+print(*explorer.summary().splitlines()[:2], sep="\n")
+assert explorer.trace.client == "OPEN"
+
+# %% [markdown]
+# Nothing happens. A program at the pod's cable has sent the packet into the tunnel before the kernel could look at its
+# routes; its own table, the *ipcache*, knows the node behind the address. Who looks for faults has to know where a
+# plugin keeps its answers.
 #
 # ## On the real kernel
 #
@@ -264,10 +341,12 @@ lesson.quiz()
 # - On one node a bridge passes frames from pod to pod; between nodes the node routes.
 # - A VXLAN overlay needs a route, a neighbour and an FDB entry for each other node, and costs 50 bytes over IPv4.
 # - Host routes cost no bytes, and need nodes on one network.
+# - Every CNI plugin keeps the same promise with other devices, headers and tables; what it adds is counted in bytes.
 # - MTU trouble hits large packets only; a missing entry hits one direction only.
 #
 # **Version notes.** A bridge is *one* way to attach pods: Calico gives each pod a host route instead, Cilium moves
-# packets with eBPF, and both can work with or without encapsulation (section 3.1). flannel uses Linux's old VXLAN
+# packets with eBPF, and both can work with or without encapsulation (section 3.1). The state is that of Calico 3.30,
+# Cilium 1.19 and Weave Net 2.8.1, which was archived in 2024. flannel uses Linux's old VXLAN
 # port 8472, not the assigned 4789. With `DirectRouting` it uses plain routes inside a subnet, and keeps the pods'
 # MTU of 1450.
 #

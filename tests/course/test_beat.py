@@ -15,8 +15,8 @@ SOURCES = sorted((Path(__file__).resolve().parent.parent.parent / "notebooks" / 
 LONGEST = 5
 """Lines of code in a cell; manifests inside of a cell are text."""
 
-MOST = {"2_2": 60}
-"""Cells of the notebooks that need an hour; others have 45 at most."""
+MOST = {"2_1": 60, "2_2": 60}
+"""Cells of the notebooks that need about an hour; others have 45 at most."""
 
 
 class Cell(NamedTuple):
