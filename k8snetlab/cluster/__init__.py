@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.cni.hubble import Flow
     from k8snetlab.cni.protocol import Conversation
     from k8snetlab.policies.engine import PolicyVerdict
+    from k8snetlab.policies.explain import Change as PolicyChange
     from k8snetlab.policies.matrix import Reach
     from k8snetlab.policies.plan import Policies
     from k8snetlab.services.churn import Ledger
@@ -231,11 +232,34 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         The ends are WHO as in `trace`, or addresses; `port` is the destination's. Under a CNI that enforces no policies
         everything passes: `changed(cni="calico")` asks another one. Raises `UnknownName` and `BadOption`.
         """
-        from k8snetlab.cluster.ends import end_of
-        from k8snetlab.policies.engine import verdict
+        from k8snetlab.cluster.ends import flow_of
+        from k8snetlab.policies.engine import judged
 
-        here, there = (end_of(self.objects, self.policies, who) for who in (source, destination))
-        return verdict(self.policies, here, there, port, protocol, of=family)
+        return judged(self.policies, flow_of(self.objects, self.policies, source, destination, port, protocol, family))
+
+    def to_allow(
+        self, source: str, destination: str, port: int, protocol: str = "TCP", *, family: int | None = None
+    ) -> PolicyChange:
+        """The smallest change of policies that lets a connection pass: `applied(*change.objects)` makes it. The
+        arguments are those of `allowed`. Raises `CannotDo` where it passes already.
+        """
+        from k8snetlab.cluster.ends import flow_of
+        from k8snetlab.policies import explain
+
+        flow = flow_of(self.objects, self.policies, source, destination, port, protocol, family)
+        return explain.to_allow(self.policies, flow)
+
+    def to_forbid(
+        self, source: str, destination: str, port: int, protocol: str = "TCP", *, family: int | None = None
+    ) -> PolicyChange:
+        """The smallest change of policies that stops a connection, as `to_allow`. Raises `CannotDo` where it is stopped
+        already, or no policy can stop it.
+        """
+        from k8snetlab.cluster.ends import flow_of
+        from k8snetlab.policies import explain
+
+        flow = flow_of(self.objects, self.policies, source, destination, port, protocol, family)
+        return explain.to_forbid(self.policies, flow)
 
     def reach(self, ports: Iterable[str | int] | None = None, *, family: int | None = None) -> Reach:
         """Which pods the policies let connect to which, at `80/TCP`, `53/UDP` or 80; without `ports` at every port that

@@ -8,9 +8,20 @@ from __future__ import annotations
 from k8snetlab.compile.layout import CLIENT, client_address
 from k8snetlab.controllers import Resolved
 from k8snetlab.errors import BadOption, Problem
-from k8snetlab.policies.plan import End, Outside, Policies
+from k8snetlab.policies.engine import checked_port, said_family, transport
+from k8snetlab.policies.plan import End, Flow, Outside, Policies
 
-__all__ = ["declared_ports", "end_of"]
+__all__ = ["declared_ports", "end_of", "flow_of"]
+
+
+def flow_of(
+    objects: Resolved, policies: Policies, source: str, destination: str, port: int, protocol: str, of: int | None
+) -> Flow:
+    """The connection that a question means; without a family (`of`), that of an address, or the first that both ends
+    have. Raises `UnknownName` and `BadOption`.
+    """
+    here, there = (end_of(objects, policies, who) for who in (source, destination))
+    return policies.flow(here, there, checked_port(port), transport(protocol), of or said_family(source, destination))
 
 
 def end_of(objects: Resolved, policies: Policies, who: str) -> End:

@@ -28,6 +28,7 @@ import msgspec
 
 from k8snetlab import api
 from k8snetlab.address import canonical, family
+from k8snetlab.api.syntax import is_address
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.policies.plan import (
     EGRESS,
@@ -44,7 +45,18 @@ from k8snetlab.policies.plan import (
     Tier,
 )
 
-__all__ = ["Decision", "Judgement", "PolicyVerdict", "judged", "same", "same_node", "transport", "verdict"]
+__all__ = [
+    "Decision",
+    "Judgement",
+    "PolicyVerdict",
+    "checked_port",
+    "judged",
+    "said_family",
+    "same",
+    "same_node",
+    "transport",
+    "verdict",
+]
 
 
 class Decision(NamedTuple):
@@ -175,8 +187,8 @@ def verdict(
     """
     here = policies.end(source) if isinstance(source, str) else source
     there = policies.end(destination) if isinstance(destination, str) else destination
-    said = [family(each) for each in (source, destination) if isinstance(each, str) and _is_address(each)]
-    flow = policies.flow(here, there, _port(port), transport(protocol), of or next(iter(said), None))
+    of = of or said_family(source, destination)
+    flow = policies.flow(here, there, checked_port(port), transport(protocol), of)
     return judged(policies, flow._replace(service=canonical(service, field="service") if service else ""))
 
 
@@ -196,14 +208,17 @@ def transport(protocol: str) -> api.Protocol:
         raise BadOption(Problem(message, field="protocol")) from None
 
 
-def _port(port: int) -> int:
+def checked_port(port: int) -> int:
+    """The number of a port; anything else is a `BadOption`."""
     if isinstance(port, bool) or port not in range(1, 65536):
         raise BadOption(Problem(f"{port!r} is no port from 1 to 65535", field="port"))
     return port
 
 
-def _is_address(who: str) -> bool:
-    return "/" not in who
+def said_family(*ends: str | End) -> int | None:
+    """The family of the first end that is called by an address."""
+    said = (each.removeprefix("external:") for each in ends if isinstance(each, str))
+    return next((family(each) for each in said if is_address(each)), None)
 
 
 # --- at one end -------------------------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ ENGINE = (
         'return ""',
     ),
     ("IPv6 is enforced by all", "if used and family(used) not in choices.families:", "if False:"),
-    ("the family of an end is not looked at", "of or next(iter(said), None)", "4"),
+    ("the family that is asked for is not looked at", "of = of or said_family(source, destination)", "of = 4"),
 )
 
 SELECTORS = (
