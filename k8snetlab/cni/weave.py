@@ -27,8 +27,9 @@ State of a node, beside that: sysctls for forwarding, chain WEAVE in table nat (
 from everything that is no pod; NO_MASQ_LOCAL), and in filter the chains of weave-npc. WEAVE-NPC is where ingress
 rules of NetworkPolicies attach, WEAVE-NPC-EGRESS egress rules: only frames that the bridge passes on to another node
 are accepted unasked, since the node of the receiver asks. In a namespace without policies a set accepts every pod.
-What a set's name is made of is hashed (`set_name`), as in the real one. Named ports and `endPort` in a policy are not
-understood by weave-npc. State of a pod: eth0 with a /12, the default route by its node's bridge.
+What a set's name is made of is hashed (`set_name`), as in the real one. What policies write into these chains and sets,
+and which of them are not understood, is in `policies.npc`. State of a pod: eth0 with a /12, the
+default route by its node's bridge.
 
 The runtime finds the plugin `weave-net`, which asks the router of its node for an address, and `portmap` after it, in
 `10-weave.conflist` (version 0.3.0: there is no CHECK). It answers with the address and the gateway, and says of no

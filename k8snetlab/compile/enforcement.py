@@ -51,7 +51,17 @@ def _cilium(plugin: cni.Cni, policies: Policies) -> Enforcer:
     return enforced
 
 
-WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {"calico": _felix, "cilium": _cilium}
+def _weave(plugin: cni.Cni, policies: Policies) -> Enforcer:
+    from k8snetlab.cni.weave import set_name
+    from k8snetlab.policies.npc import Controller
+
+    controller = Controller(policies, set_name)
+    return lambda node, wired: controller.node(wired)
+
+
+WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {
+    "calico": _felix, "cilium": _cilium, "weave": _weave
+}  # fmt: skip
 """Who writes the rules of policies, by the name of the CNI."""
 
 

@@ -12,13 +12,14 @@ of type `hash:ip,port,ip` takes destination address, destination port and source
     hash:ip,port,ip    10.244.1.2,tcp:80,10.244.1.2
     hash:ip,port,net   203.0.113.7,tcp:443,198.51.100.0/24
     bitmap:port        30080, whatever the protocol is, TCP or UDP (not SCTP)
+    list:set           names of other sets, one of which must hold the packet
 
 Entries are given as `ipset save` prints them, and looked up by dictionary here. Rules of `iptables` ask sets of IPv4,
 those of `ip6tables` sets of IPv6; both ask sets of ports.
 
-Not modelled: entries with time-outs, counters or comments, lists of sets, ranges, `hash:mac` and marks; hash sizes are
-printed as they are asked for, not as they grow, and without the bucket size and random seed that `ipset` 7 adds. Guide
-sections 2.2 and 4.1; `ipset(8)`, `iptables-extensions(8)` (set).
+Not modelled: entries with time-outs, counters or comments, lists with sets of several parts, ranges, `hash:mac` and
+marks; hash sizes are printed as they are asked for, not as they grow, and without the bucket size and random seed that
+`ipset` 7 adds. Guide sections 2.2 and 4.1; `ipset(8)`, `iptables-extensions(8)` (set).
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ class SetType(StrEnum):
     IP_PORT_IP = "hash:ip,port,ip"
     IP_PORT_NET = "hash:ip,port,net"
     PORT = "bitmap:port"
+    LIST = "list:set"
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of an entry: `ip`, `net` or `port`."""
+        """The parts of an entry: `ip`, `net` or `port`; `set` for the name of another."""
         return tuple(self.value.partition(":")[2].split(","))
 
 
@@ -81,7 +83,9 @@ class IpSet(msgspec.Struct, frozen=True, dict=True):
     maxelem: int = 65536
 
     def holds(self, skb: Skb, directions: tuple[str, ...]) -> bool:
-        """Whether the packet is in the set, by `src` or `dst` for each part of the entries. Too few directions: no."""
+        """Whether the packet is in the set, by `src` or `dst` for each part of the entries. Too few directions: no.
+        Instead of a list, the sets that it names must be asked.
+        """
         parts = self.type.parts
         if len(directions) < len(parts) or (self.family != skb.version and self.type is not SetType.PORT):
             return False
@@ -144,12 +148,18 @@ class IpSet(msgspec.Struct, frozen=True, dict=True):
         """The line of `ipset save` that makes the set."""
         if self.type is SetType.PORT:
             return f"create {self.name} {self.type} range 0-65535"
+        if self.type is SetType.LIST:
+            return f"create {self.name} {self.type} size 8"
         inet = "inet" if self.family == 4 else "inet6"
         return f"create {self.name} {self.type} family {inet} hashsize 1024 maxelem {self.maxelem}"
 
     @property
     def listed(self) -> tuple[str, ...]:
-        """The entries by address and port. (The kernel lists them as its hash table has them.)"""
+        """The entries by address and port, those of a list in their order. (The kernel lists them as its hash table
+        has them.)
+        """
+        if self.type is SetType.LIST:
+            return self.entries
         return tuple(sorted(self.entries, key=_place))
 
     @property

@@ -41,6 +41,7 @@ from k8snetlab.linux import mesh
 from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.conntrack import Connection, Conntrack, Tuple
 from k8snetlab.linux.host import Host, Phase
+from k8snetlab.linux.ipset import SetType
 from k8snetlab.linux.ipvs import ConnectionEntry, Director
 from k8snetlab.linux.link import Link, LinkKind
 from k8snetlab.linux.netfilter import (
@@ -175,6 +176,8 @@ class Namespace:
         held = self.host.sets.get(name)
         if held is None:
             raise UnknownName("set", name, self.host.sets, field=self.name)
+        if held.type is SetType.LIST:
+            return any(self.in_set(each, skb, directions) for each in held.entries)
         return held.holds(skb, directions)
 
     # What rules of nftables ask (nft.Surroundings)

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from k8snetlab.cluster import Cluster
+from k8snetlab.trace import Verdict
 
 DUAL_STACK: Mapping[str, str] = {
     "node_cidr": "172.18.0.0/24,fd00:172::/64",
@@ -87,6 +88,18 @@ def connections(chance: Random, held: Cluster, count: int) -> Iterator[Asked]:
         if source in NODES and target not in inside:
             target = chance.choice(inside)
         yield Asked(source, target, chance.choice(NUMBERS), chance.choice(TRANSPORTS), of)
+
+
+def disagreements(held: Cluster, asked: list[Asked]) -> list[str]:
+    """Where the walk through the compiled rules does not end as the engine says."""
+    wrong = []
+    for each in asked:
+        target = f"[{each.target}]" if ":" in each.target else each.target
+        walk = held.trace(each.source, f"{target}:{each.port}/{each.protocol}", family=each.of)
+        said = held.allowed(each.source, each.target, each.port, each.protocol, family=each.of)
+        if bool(said) != (walk.verdict is not Verdict.DROPPED):
+            wrong.append(f"{each}: the walk says {walk.verdict} ({walk.reason}), the engine {said}")
+    return wrong
 
 
 # NetworkPolicies

@@ -10,7 +10,7 @@ import pytest
 from k8snetlab.cluster import Cluster
 from k8snetlab.linux import text
 from k8snetlab.trace import Verdict
-from tests.policies.chance import Asked, cluster, connections
+from tests.policies.chance import cluster, connections, disagreements
 from tests.shops import bookshop
 
 BGP = {"mode": "bgp"}
@@ -231,18 +231,6 @@ spec:
 
 
 # What they decide
-
-
-def disagreements(held: Cluster, asked: list[Asked]) -> list[str]:
-    """Where the walk through the compiled rules does not end as the engine says."""
-    wrong = []
-    for each in asked:
-        target = f"[{each.target}]" if ":" in each.target else each.target
-        walk = held.trace(each.source, f"{target}:{each.port}/{each.protocol}", family=each.of)
-        said = held.allowed(each.source, each.target, each.port, each.protocol, family=each.of)
-        if bool(said) != (walk.verdict is not Verdict.DROPPED):
-            wrong.append(f"{each}: the walk says {walk.verdict} ({walk.reason}), the engine {said}")
-    return wrong
 
 
 def test_the_walk_through_the_chains_is_the_engine_s_verdict() -> None:
