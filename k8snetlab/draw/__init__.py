@@ -14,6 +14,9 @@ is a leaf; matplotlib and networkx are met here only.
 | `outcomes`      | who may take the packet, and how likely?                      | `outcomes` |
 | `nobody`        | why was no packet sent?                                       | `outcomes` |
 | `plan`          | which addresses are whose, and do any overlap?                | `plan`     |
+| `reach`         | who may open connections to whom?                             | `matrix`   |
+| `policies`      | whom do policies select, and what do they let through?        | `policies` |
+| `isolation`     | which pods are closed, for which direction?                   | `policies` |
 | `ledger`        | what did controllers write about pods that came and went?     | `ledger`   |
 | `growth`        | and how does that grow with the number of pods?               | `ledger`   |
 | `curves`        | does it grow with the number of things, or not?               | `curves`   |
@@ -22,7 +25,7 @@ is a leaf; matplotlib and networkx are met here only.
 Every picture is given on light or dark paper (`theme`), and says in sentences what is to be seen (`Drawing.alt`). An
 `Easel` paints one drawing after the other quickly: that is for explorers.
 
-Not modelled: motion. Guide sections 1.1 to 2.2, 3.1 and 5.1.
+Not modelled: motion. Guide sections 1.1 to 2.2, 3.1, 4.1 and 5.1.
 """
 
 from k8snetlab.draw.beside import side_by_side
@@ -33,11 +36,13 @@ from k8snetlab.draw.graphs import graph, path
 from k8snetlab.draw.headers import headers
 from k8snetlab.draw.ladder import trace
 from k8snetlab.draw.ledger import growth, ledger
+from k8snetlab.draw.matrix import reach
 from k8snetlab.draw.outcomes import nobody, outcomes
 from k8snetlab.draw.plan import plan
+from k8snetlab.draw.policies import isolation, policies
 from k8snetlab.draw.topology import topology
 
 __all__ = [
-    "Drawing", "Easel", "before_after", "curves", "graph", "growth", "headers", "ledger", "nobody", "outcomes", "path",
-    "plan", "side_by_side", "topology", "trace",
+    "Drawing", "Easel", "before_after", "curves", "graph", "growth", "headers", "isolation", "ledger", "nobody",
+    "outcomes", "path", "plan", "policies", "reach", "side_by_side", "topology", "trace",
 ]  # fmt: skip

@@ -36,7 +36,7 @@ from k8snetlab.policies.classes import Bools, Columns, Indexes, PodClasses, dist
 from k8snetlab.policies.engine import PolicyVerdict, same_node, transport, verdict
 from k8snetlab.policies.plan import EGRESS, INGRESS, Direction, Endpoint, Policies, Policy, RuleAction, Tier
 
-__all__ = ["PodClass", "Port", "Reach", "asked_port", "reach"]
+__all__ = ["AskedPort", "PodClass", "Port", "Reach", "asked_port", "reach"]
 
 Bits: TypeAlias = NDArray[np.uint64]
 """Rows of bits, one a class, 64 in a word."""
@@ -57,7 +57,11 @@ class Port(NamedTuple):
         return f"{self.number}/{self.protocol}"
 
 
-def asked_port(written: str | int) -> Port:
+AskedPort: TypeAlias = str | int | Port
+"""A port as people say it: `80/TCP`, `53/UDP`, `80` or 80."""
+
+
+def asked_port(written: AskedPort) -> Port:
     """`80/TCP`, `53/UDP`, `80` or 80. Raises `BadOption`.
 
     >>> str(asked_port("80"))
@@ -116,17 +120,17 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     # The answer
 
-    def allowed(self, port: str | int) -> Bools:
+    def allowed(self, port: AskedPort) -> Bools:
         """Whether the pods of a class (row) may open connections to those of another (column): for two pods that stand
         apart, not on one node where one of them uses the node's network. A class of one pod may, as it reaches itself.
         """
-        return _unpacked(self._by_class(self._asked(port)), len(self.sizes))
+        return _unpacked(self._by_class(self.port(port)), len(self.sizes))
 
-    def expanded(self, port: str | int) -> Packed:
+    def expanded(self, port: AskedPort) -> Packed:
         """The same, pod by pod, 8 pods to a byte: `numpy.unpackbits(…, axis=1, count=len(pods), bitorder="little")`.
         Rows are sources. Everything counts: a pod reaches itself, and a node its own pods.
         """
-        asked, of_pod, count = self._asked(port), self.grouped.of_pod, len(self.pods)
+        asked, of_pod, count = self.port(port), self.grouped.of_pod, len(self.pods)
         by_class = self._by_class(asked)
         rows = np.empty((len(by_class), -(-count // 8)), np.uint8)
         for begin in range(0, len(by_class), _BLOCK):
@@ -137,30 +141,30 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
         np.bitwise_or.at(found, (here, there >> 3), np.left_shift(1, there & 7).astype(np.uint8))
         return found
 
-    def matrix(self, port: str | int) -> Bools:
+    def matrix(self, port: AskedPort) -> Bools:
         """The same, pod by pod, one pod to a byte: for clusters of a few thousand pods."""
         return _unpacked(self.expanded(port), len(self.pods))
 
-    def reaches(self, source: str, destination: str, port: str | int) -> bool:
+    def reaches(self, source: str, destination: str, port: AskedPort) -> bool:
         """Whether one pod may open a connection to another. Raises `UnknownName` and `BadOption`."""
         here, there = self._index(source), self._index(destination)
-        asked = self._asked(port)
+        asked = self.port(port)
         row, column = self.grouped.of_pod[here], self.grouped.of_pod[there]
         if self._by_class(asked)[row, column >> 3] >> (column & 7) & 1:
             return True
         near = self._near(asked)
         return bool(((near[0] == here) & (near[1] == there)).any())
 
-    def why(self, source: str, destination: str, port: str | int) -> PolicyVerdict:
+    def why(self, source: str, destination: str, port: AskedPort) -> PolicyVerdict:
         """The verdict on one pair, with its reason and the rule that decided."""
         asked = asked_port(port)
         return verdict(self.policies, source, destination, asked.number, asked.protocol, of=self.of)
 
-    def sources_of(self, pod: str, port: str | int) -> tuple[str, ...]:
+    def sources_of(self, pod: str, port: AskedPort) -> tuple[str, ...]:
         """The other pods that may open connections to this one."""
         return self._others(pod, port, to=True)
 
-    def targets_of(self, pod: str, port: str | int) -> tuple[str, ...]:
+    def targets_of(self, pod: str, port: AskedPort) -> tuple[str, ...]:
         """The other pods that this one may open connections to."""
         return self._others(pod, port, to=False)
 
@@ -169,23 +173,35 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
         closed = self.halves[self.ports[0], _first_family(self.halves)][direction is INGRESS].isolated
         return tuple(name for name, each in zip(self.pods, closed[self.grouped.of_pod], strict=True) if each)
 
-    def pairs(self, port: str | int) -> tuple[int, int]:
-        """How many pairs of two different pods may connect, and how many pairs there are."""
-        asked, sizes = self._asked(port), self.sizes
-        by_class, total = self._by_class(asked), 0
+    def counted(self, group_of_pod: Indexes, port: AskedPort) -> NDArray[np.int64]:
+        """How many pairs of two different pods may connect, between groups of pods: `group_of_pod` has the number of
+        each pod's group, from 0. Rows are sources.
+        """
+        asked, of_pod, groups = self.port(port), self.grouped.of_pod, int(group_of_pod.max(initial=-1)) + 1
+        by_class = self._by_class(asked)
+        held = np.zeros((groups, len(by_class)), np.float64)
+        np.add.at(held, (group_of_pod, of_pod), 1)
+        found = np.zeros((groups, groups), np.float64)
         for begin in range(0, len(by_class), _BLOCK):
-            some = _unpacked(by_class[begin : begin + _BLOCK], len(sizes))
-            total += int(sizes[begin : begin + _BLOCK] @ (some @ sizes))
-        diagonal = _diagonal(by_class)
+            some = slice(begin, begin + _BLOCK)
+            found += held[:, some] @ (_unpacked(by_class[some], len(by_class)) @ held.T)
+        themselves = _diagonal(by_class)[of_pod]
+        np.subtract.at(found, (group_of_pod[themselves], group_of_pod[themselves]), 1)
         here, there = self._near(asked)
-        near = int((here != there).sum())
-        return total - int(sizes[diagonal].sum()) + near, len(self.pods) * (len(self.pods) - 1)
+        apart = here != there
+        np.add.at(found, (group_of_pod[here[apart]], group_of_pod[there[apart]]), 1)
+        return found.astype(np.int64)
 
-    def near(self, port: str | int) -> tuple[tuple[str, str], ...]:
+    def pairs(self, port: AskedPort) -> tuple[int, int]:
+        """How many pairs of two different pods may connect, and how many pairs there are."""
+        count = len(self.pods)
+        return int(self.counted(np.zeros(count, np.intp), port).sum()), count * (count - 1)
+
+    def near(self, port: AskedPort) -> tuple[tuple[str, str], ...]:
         """Pairs of pods that may connect although their classes may not, because one uses the network of the other's
         node. A pod and itself are not said.
         """
-        here, there = self._near(self._asked(port))
+        here, there = self._near(self.port(port))
         return tuple((self.pods[a], self.pods[b]) for a, b in zip(here, there, strict=True) if a != b)
 
     # How
@@ -199,8 +215,9 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
     def _places(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.pods)}
 
-    def _asked(self, port: str | int) -> Port:
-        asked = asked_port(port)
+    def port(self, written: AskedPort) -> Port:
+        """One of the ports that were asked about. Raises `UnknownName` for another."""
+        asked = asked_port(written)
         if asked not in self.ports:
             raise UnknownName("port among those asked about:", str(asked), map(str, self.ports))
         return asked
@@ -287,8 +304,8 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
         enters = (choices.own_node_to_pod and same_node(destination, source)) or ingress.has(column, row)
         return leaves and enters
 
-    def _others(self, pod: str, port: str | int, *, to: bool) -> tuple[str, ...]:
-        index, asked = self._index(pod), self._asked(port)
+    def _others(self, pod: str, port: AskedPort, *, to: bool) -> tuple[str, ...]:
+        index, asked = self._index(pod), self.port(port)
         by_class, own = self._by_class(asked), self.grouped.of_pod[index]
         if to:
             meant = (by_class[:, own >> 3] >> (own & 7) & 1).astype(np.bool_)
@@ -565,7 +582,7 @@ class _Asked(NamedTuple):
 # --- all together -----------------------------------------------------------------------------------------------------
 
 
-def reach(policies: Policies, ports: Iterable[str | int], *, of: int | None = None) -> Reach:
+def reach(policies: Policies, ports: Iterable[AskedPort], *, of: int | None = None) -> Reach:
     """All pods with all pods, at these ports (`80/TCP`, `53/UDP`, `80`), in one family (4 or 6) or in the one that each
     two would use. Raises `BadOption`.
     """
