@@ -50,6 +50,7 @@ ONLY_IN = {
     "matplotlib": {"draw"},
     "networkx": {"draw"},
     "numpy": {"draw", "policies"},
+    "dns": {"dns", "live"},
     "ipywidgets": {"explore", "course"},
     "IPython": {"explore", "course"},
     "typer": {"cli"},

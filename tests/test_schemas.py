@@ -155,6 +155,7 @@ CALL: dict[str, Any] = {
     "reads": {},
     "delegated": [],
 }
+RECORDS = {"name": "shop.example.org.", "type": "A", "ttl": 300, "data": ["203.0.113.7"]}
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {
         "kind": "Show",
@@ -166,6 +167,12 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"kind": "Diff", "different": True, "changes": [CHANGE]},
     {"kind": "Doctor", "capabilities": [CAPABILITY]},
     {"kind": "Contract", "holds": True, "checks": [CHECK]},
+    {
+        "kind": "ExternalDns", "zone": "example.org.", "diff": ["+ …"],
+        "changes": [{"action": "create", "before": None, "after": RECORDS, "resource": "service/shop/web"}],
+        "ownership": [{"action": "delete", "before": RECORDS, "after": None, "resource": ""}],
+        "left": [{"resource": "service/shop/api", "name": "", "why": "…"}],
+    },
     {"kind": "Progress", "file": "progress.json", "lessons": [STANDING]},
 )
 

@@ -14,6 +14,7 @@ standard error too, so that what comes out of standard output is the answer and 
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
 | `paint`     | colours, where a person looks at a terminal                                  |
+| `external`  | what the world's DNS would be told: `external-dns`                            |
 | `prove`     | the same on the real kernel, compared                                        |
 | `doctor`    | what this machine can do                                                     |
 | `lab`       | the course in JupyterLab                                                     |
@@ -35,6 +36,7 @@ from typer.core import TyperGroup
 
 import k8snetlab as k8s
 from k8snetlab.cli import output, questions
+from k8snetlab.cli.external import external_dns
 from k8snetlab.cli.output import Format
 from k8snetlab.cli.prove import prove
 from k8snetlab.errors import LabError, Problem
@@ -190,6 +192,13 @@ app.command(
     )
 )(questions.diff)
 app.command(epilog=_examples("k8snetlab contract -f app/ --cni bridge"))(questions.contract)
+app.command(
+    "external-dns",
+    epilog=_examples(
+        "k8snetlab external-dns -f app/ --zone example.org",
+        "k8snetlab external-dns -f app/ --zone example.org --against org.zone --owner shop --policy upsert-only",
+    ),
+)(external_dns)
 app.command(
     epilog=_examples(
         "k8snetlab prove -f app/",

@@ -47,6 +47,9 @@ from k8snetlab.trace import Trace
 if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.cni.hubble import Flow
     from k8snetlab.cni.protocol import Conversation
+    from k8snetlab.dns.external import Owning, Plan
+    from k8snetlab.dns.wanted import Reading
+    from k8snetlab.dns.zone import Zone
     from k8snetlab.policies.engine import PolicyVerdict
     from k8snetlab.policies.explain import Change as PolicyChange
     from k8snetlab.policies.matrix import Reach
@@ -279,6 +282,20 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def get(self, kind: str, namespace: str | None = None) -> Table:
         """A table like `kubectl get`; its rows are objects. Raises `UnknownName` for a kind that has no table."""
         return table(self.objects, kind, namespace)
+
+    def external_dns(self, zone: Zone | str, owning: Owning | None = None, reading: Reading | None = None) -> Plan:
+        """What external-dns would do in a zone of the world's DNS (a zone, or the name of an empty one), so that it has
+        what Services and Ingresses want: a plan, of which nothing is done yet. Raises `BadOption`.
+        """
+        from k8snetlab.dns import external
+        from k8snetlab.dns import wanted as wishes
+        from k8snetlab.dns.zone import Zone
+
+        held = Zone.of(zone) if isinstance(zone, str) else zone
+        ingresses, how = self.objects.of(api.Ingress), reading or wishes.Reading()
+        slices, nodes = self.objects.endpoint_slices, self.objects.nodes
+        found = wishes.wanted(self.objects.services, ingresses, slices, nodes, how)
+        return external.planned(held, found, owning or external.Owning())
 
     def ledger(self, service: str, *, most: int = MOST_ENDPOINTS) -> Ledger:
         """The controllers that write the endpoints of a Service (`NAMESPACE/NAME` or `svc/NAMESPACE/NAME`), ready to

@@ -20,7 +20,7 @@ __all__ = ["KINDS", "VERSION", "load"]
 VERSION = "k8snetlab/v1"
 """What every document says in its field `schema`."""
 
-KINDS = ("Trace", "Show", "Cni", "Diff", "Doctor", "Contract", "Proof", "Progress", "Error")
+KINDS = ("Trace", "Show", "Cni", "Diff", "Doctor", "Contract", "Proof", "Progress", "ExternalDns", "Error")
 """The kinds of document, each described by the file of its name in small letters."""
 
 
