@@ -47,7 +47,8 @@ from k8snetlab.linux.host import Part
 __all__ = [
     "ARCHIVED", "VARIANTS", "Allocating", "Cni", "Configured", "Enforcement", "Ipam", "Machine", "NetworkList",
     "Option", "Particular", "Plan", "Plugin", "PolicyAttachment", "Remote", "Rib", "Routing", "Spanning", "Speaking",
-    "Workload", "ipam_of", "named", "node_addresses", "own_pools", "shares", "told_to_router",
+    "Translating", "Workload", "in_its_language", "ipam_of", "named", "node_addresses", "own_pools", "shares",
+    "told_to_router",
 ]  # fmt: skip
 
 
@@ -115,12 +116,26 @@ class Configured(Protocol):
 
 
 @runtime_checkable
+class Translating(Protocol):
+    """A CNI that can write its rules, and those of policies in its chains, in another language than iptables'."""
+
+    def translated(self, *parts: Part) -> tuple[Part, ...]:
+        """What it writes on a node and what policies write beside it, in the language that was chosen."""
+        ...
+
+
+@runtime_checkable
 class Particular(Protocol):
     """A CNI that does not work beside every proxy."""
 
     def refuses(self, proxy: str) -> str:
         """Why it cannot work beside this one; nothing where it can."""
         ...
+
+
+def in_its_language(plugin: Cni, *parts: Part) -> tuple[Part, ...]:
+    """What a CNI writes on a node and what policies write beside it, in the language of the CNI's data plane."""
+    return plugin.translated(*parts) if isinstance(plugin, Translating) else parts
 
 
 def told_to_router(plugin: Cni, plan: Plan) -> Part:

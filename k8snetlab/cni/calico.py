@@ -31,15 +31,16 @@ round between node and router. A tunnel's end holds an address of the pool, the 
 `peers_down=node-2` takes all BGP sessions of a machine down, `peers_down=node-1:node-2` one (several: with commas);
 the router of a ToR is called `router`. What a session had brought is withdrawn on both ends, and with it the routes.
 
-Netfilter: chains `cali-…` (`felix`); policies attach to the chains of each pod's device.
+Netfilter: chains `cali-…` (`felix`); policies attach to the chains of each pod's device. `dataplane=nftables` writes
+them as a table of nftables for each family.
 
 A machine that is no node of the cluster takes no part.
 
-Not modelled: several pools, the delay of proxy ARP (which Calico sets to 0), WireGuard, the eBPF and nftables data
-planes, advertised Service addresses, BGP filters and timers (graceful restart keeps routes for a while), designs of
+Not modelled: several pools, the delay of proxy ARP (which Calico sets to 0), WireGuard, the eBPF data plane,
+advertised Service addresses, BGP filters and timers (graceful restart keeps routes for a while), designs of
 autonomous systems in which nodes accept each other's routes from the router. IPv6 link-local addresses are no state:
-they follow from the MAC. Unsure: what `ip -d link` says of tunl0. Guide sections 2.1 and 3.1; Calico 3.30 with the
-iptables data plane, RFC 2003, RFC 4271, RFC 7348.
+they follow from the MAC. Unsure: what `ip -d link` says of tunl0. Guide sections 2.1 and 3.1; Calico 3.30,
+RFC 2003, RFC 4271, RFC 7348.
 """
 
 from __future__ import annotations
@@ -56,10 +57,11 @@ from k8snetlab.address import Prefix, family, number
 from k8snetlab.cni.bgp import Path, Rib, Session, Speaker, Table
 from k8snetlab.cni.blocks import Allocation, Wish, allocated, outside
 from k8snetlab.cni.bridge import MTU, mtu_of
-from k8snetlab.cni.felix import ATTACHMENT, VXLAN_PORT, Encapsulation, Endpoint, ipsets, patches, veth_name
+from k8snetlab.cni.felix import VXLAN_PORT, Encapsulation, Endpoint, attachment, in_nftables, ipsets, patches, veth_name
 from k8snetlab.cni.plan import (
     FIRST_INDEX,
     Answer,
+    Enforcement,
     Machine,
     NetworkList,
     Option,
@@ -165,7 +167,6 @@ class Calico(msgspec.Struct, frozen=True):
     """A cable to the node for each pod, routes by block between the nodes, and chains before each pod."""
 
     name: ClassVar[str] = "calico"
-    policies: ClassVar[PolicyAttachment] = ATTACHMENT
     options: ClassVar[tuple[Option, ...]] = (
         Option(
             "mode", tuple(Mode), Mode.IPIP, "how packets cross from node to node (with topology tor: bgp)", way=True
@@ -180,6 +181,7 @@ class Calico(msgspec.Struct, frozen=True):
         Option("natoutgoing", ("on", "off"), "on", "whether nodes hide pods that speak to anything but pods"),
         Option("blocksize", (), "26", "how long the prefix of a block is in IPv4"),
         Option("strictaffinity", ("on", "off"), "off", "whether no address is borrowed from another node's block"),
+        Option("dataplane", ("iptables", "nftables"), "iptables", "what Felix writes its rules in"),
         MTU,
     )
 
@@ -191,6 +193,7 @@ class Calico(msgspec.Struct, frozen=True):
     block_size: int = 26
     strict: bool = False
     mtu: int = 0
+    dataplane: Enforcement = Enforcement.IPTABLES
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Calico:
@@ -215,7 +218,13 @@ class Calico(msgspec.Struct, frozen=True):
             number_of(cls.name, "blocksize", value["blocksize"], 20, 32),
             value["strictaffinity"] == "on",
             mtu_of(cls.name, value["mtu"]),
+            Enforcement(value["dataplane"]),
         )
+
+    @property
+    def policies(self) -> PolicyAttachment:
+        """The chains of each pod's device."""
+        return attachment(self.dataplane)
 
     @property
     def overhead(self) -> int:
@@ -351,13 +360,19 @@ class Calico(msgspec.Struct, frozen=True):
                 for pod in workloads
                 if pod.address(pool.family)
             ]
-            yield from patches(pool.family, pool.encapsulation, pool.device, pods, nat=self.nat_outgoing)
+            yield from patches(
+                pool.family, pool.encapsulation, pool.device, pods, nat=self.nat_outgoing, backend=self.dataplane
+            )
 
     def _ipsets(self, plan: Plan, machine: Machine, pool: Pool) -> Iterator[IpSet]:
         nodes = {each.name: own.ip for each in plan.machines if (own := each.address(pool.family)) is not None}
         others = [address for name, address in nodes.items() if name != machine.name]
         block = plan.pod_cidr(pool.family)
         return ipsets(pool.family, pool.encapsulation, block, tuple(nodes.values()), others, nat=self.nat_outgoing)
+
+    def translated(self, *parts: Part) -> tuple[Part, ...]:
+        """The chains and sets of a node, those of policies too, in the language of the data plane."""
+        return in_nftables(parts) if self.dataplane is Enforcement.NFTABLES else parts
 
     # In a pod
 

@@ -18,9 +18,13 @@ passes the pod's egress chain on its way through INPUT. Table raw drops what com
 the pod's, and takes VXLAN away from conntrack. Table nat masquerades what leaves the pools (`natOutgoing`): all that
 comes from a pool and is for no pool, a node's own address included.
 
+With nftables, the same rules stand in one table for each family, `calico` (`in_nftables`): chain X of table filter is
+`filter-X`, the chains of devices are found by a verdict map, and no name is too long.
+
 Not written out: the comment `cali:HASH` that stands in each rule, by which Felix knows its own. Not modelled: host
-endpoints and floating addresses (their chains are there and empty), flow logs, IPVS support, nftables mode and the eBPF
-data plane. Guide section 3.1; Calico 3.30.
+endpoints and floating addresses (their chains are there and empty), flow logs, IPVS support and the eBPF data plane.
+Unsure: the priorities of the base chains of nftables for NAT, which hold nothing at INPUT and OUTPUT. Guide section
+3.1; Calico 3.30.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ import msgspec
 
 from k8snetlab.address import Prefix
 from k8snetlab.cni.plan import Enforcement, PolicyAttachment, PolicyMarks
+from k8snetlab.linux.host import Part
 from k8snetlab.linux.ipset import IpSet, SetType
 from k8snetlab.linux.netfilter import (
     ACCEPT,
@@ -63,9 +68,11 @@ from k8snetlab.linux.netfilter import (
     SetMark,
     Target,
     shortened,
+    tables,
 )
+from k8snetlab.linux.nftables import translated
 
-__all__ = ["ATTACHMENT", "Encapsulation", "Endpoint", "Side", "chain_name", "ipsets", "patches", "veth_name"]
+__all__ = ["Encapsulation", "Endpoint", "Side", "attachment", "in_nftables", "ipsets", "patches", "veth_name"]
 
 ALLOWED, PASSED, DROPPED, SCRATCH0, SCRATCH1 = 0x10000, 0x20000, 0x40000, 0x80000, 0x100000
 EVERY = ALLOWED | PASSED | SCRATCH0 | SCRATCH1
@@ -77,8 +84,6 @@ ALLOW = SetMark(ALLOWED, ALLOWED)
 PODS = "cali+"
 VXLAN_PORT = 4789
 VXLAN = (Protocol4("UDP"), Multiport(((VXLAN_PORT, VXLAN_PORT),)))
-LONGEST = 28
-"""As long as iptables lets a chain's name be, less what it keeps for itself."""
 
 
 class Encapsulation(StrEnum):
@@ -118,9 +123,11 @@ ATTACHMENT = PolicyAttachment(
     "cali-fw-{device}",
     ("cali-pri-", "cali-pro-"),
     PolicyMarks(ALLOWED, PASSED, DROPPED, SCRATCH0, SCRATCH1),
-    LONGEST,
 )
 """Policies stand in a device's chain where profiles are asked, and before these."""
+
+LONGEST: Mapping[Enforcement, int] = {Enforcement.IPTABLES: 28, Enforcement.NFTABLES: 256 - len("filter-")}
+"""How long a chain's name may be, less what is kept for other things."""
 
 TO_POD = Side("cali-to-wl-dispatch", "cali-tw-", "cali-pri-", OutInterface)
 FROM_POD = Side("cali-from-wl-dispatch", "cali-fw-", "cali-pro-", InInterface)
@@ -138,9 +145,9 @@ def veth_name(pod: str) -> str:
     return f"cali{sha1(pod.replace('/', '.', 1).encode(), usedforsecurity=False).hexdigest()[:11]}"
 
 
-def chain_name(prefix: str, suffix: str) -> str:
-    """The name of a chain; of one that would be too long, a hash of its second part."""
-    return shortened(prefix, suffix, LONGEST)
+def attachment(backend: Enforcement) -> PolicyAttachment:
+    """Where policies stand in the chains of a data plane."""
+    return msgspec.structs.replace(ATTACHMENT, backend=backend, longest=LONGEST[backend])
 
 
 def set_name(of: int, name: str) -> str:
@@ -169,13 +176,23 @@ def ipsets(
 # Tables
 
 
-def patches(of: int, encapsulation: Encapsulation, tunnel: str, pods: Sequence[Endpoint], *, nat: bool) -> list[Patch]:
-    """What Felix writes into the tables of one family. `tunnel` is the device of the pool, or nothing."""
+def patches(
+    of: int,
+    encapsulation: Encapsulation,
+    tunnel: str,
+    pods: Sequence[Endpoint],
+    *,
+    nat: bool,
+    backend: Enforcement = Enforcement.IPTABLES,
+) -> list[Patch]:
+    """What Felix writes into the tables of one family. `tunnel` is the device of the pool, or nothing. For nftables
+    (which translates these rules) names may be long, and devices are found without chains between.
+    """
     return [
         _patch(_raw(encapsulation), "raw", of, ("PREROUTING", "OUTPUT")),
         _patch(_mangle(), "mangle", of, ("PREROUTING", "POSTROUTING")),
         _patch(_nat(of, tunnel, nat=nat), "nat", of, ("PREROUTING", "OUTPUT", "POSTROUTING")),
-        _filter(of, encapsulation, pods),
+        _filter(of, encapsulation, pods, backend),
     ]
 
 
@@ -256,7 +273,8 @@ def _nat(of: int, tunnel: str, *, nat: bool) -> Lines:
     }
 
 
-def _filter(of: int, encapsulation: Encapsulation, pods: Sequence[Endpoint]) -> Patch:
+def _filter(of: int, encapsulation: Encapsulation, pods: Sequence[Endpoint], backend: Enforcement) -> Patch:
+    longest = LONGEST[backend]
     chains: Lines = {
         "cali-INPUT": [
             *_tunnel_in(of, encapsulation),
@@ -287,16 +305,20 @@ def _filter(of: int, encapsulation: Encapsulation, pods: Sequence[Endpoint]) -> 
             ((), Jump(FROM_POD.dispatch)),
             ((Comment("Configured DefaultEndpointToHostAction"),), ACCEPT),
         ],
-        **_dispatch(FROM_POD, pods),
-        **_dispatch(TO_POD, pods),
-        **_profiles(pods),
+        **_dispatch(FROM_POD, pods, backend),
+        **_dispatch(TO_POD, pods, backend),
+        **_profiles(pods, longest),
     }
     end = (
         Rule("filter", "FORWARD", (Comment("Policy explicitly accepted packet."), IS_ALLOWED), ACCEPT),
         Rule("filter", "FORWARD", (), ALLOW),
     )
     static = _patch(chains, "filter", of, ("INPUT", "FORWARD", "OUTPUT"), end)
-    own = {f"{side.endpoint}{pod.device}": partial(_endpoint, side, pod) for pod in pods for side in (FROM_POD, TO_POD)}
+    own = {
+        f"{side.endpoint}{pod.device}": partial(_endpoint, side, pod, longest)
+        for pod in pods
+        for side in (FROM_POD, TO_POD)
+    }
     return msgspec.structs.replace(static, chains={**static.chains, **own})
 
 
@@ -342,11 +364,14 @@ def _tunnel_out(of: int, encapsulation: Encapsulation) -> list[Line]:
 # Pods
 
 
-def _dispatch(side: Side, pods: Sequence[Endpoint]) -> dict[str, list[Line]]:
+def _dispatch(side: Side, pods: Sequence[Endpoint], backend: Enforcement) -> dict[str, list[Line]]:
     """The chains that find the chain of a device. Where several names have the next letter after what all begin with
-    in common, a chain of their own stands between.
+    in common, a chain of their own stands between; nftables needs none, since it looks devices up.
     """
     names = sorted(pod.device for pod in pods)
+    if backend is Enforcement.NFTABLES:
+        found: list[Line] = [((side.device(name),), Goto(f"{side.endpoint}{name}")) for name in names]
+        return {side.dispatch: [*found, ((Comment("Unknown interface"),), DROP)]}
     common = _alike(names)
     unknown: Line = ((Comment("Unknown interface"),), DROP)
     chains: dict[str, list[Line]] = {side.dispatch: []}
@@ -368,18 +393,18 @@ def _alike(names: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _profiles(pods: Sequence[Endpoint]) -> dict[str, list[Line]]:
+def _profiles(pods: Sequence[Endpoint], longest: int) -> dict[str, list[Line]]:
     """Namespaces allow everything, service accounts say nothing."""
     chains: dict[str, list[Line]] = {}
     for pod in pods:
         namespace, account = pod.profiles
         for side in (TO_POD, FROM_POD):
-            chains[chain_name(side.profile, namespace)] = [((), ALLOW)]
-            chains[chain_name(side.profile, account)] = []
+            chains[shortened(side.profile, namespace, longest)] = [((), ALLOW)]
+            chains[shortened(side.profile, account, longest)] = []
     return chains
 
 
-def _endpoint(side: Side, pod: Endpoint) -> Chain:
+def _endpoint(side: Side, pod: Endpoint, longest: int) -> Chain:
     """The chain of one device and direction, of a pod that no policy selects."""
     lines: list[Line] = [
         ((CtState(("RELATED", "ESTABLISHED")),), ACCEPT),
@@ -393,7 +418,20 @@ def _endpoint(side: Side, pod: Endpoint) -> Chain:
             ((Protocol4("IPIP"), Comment("Drop IPinIP encapped packets originating in workloads")), DROP),
         ]
     for profile in pod.profiles:
-        lines.append(((), Jump(chain_name(side.profile, profile))))
+        lines.append(((), Jump(shortened(side.profile, profile, longest))))
         lines.append(((Comment("Return if profile accepted"), IS_ALLOWED), RETURN))
     lines.append(((Comment("Drop if no profiles matched"),), DROP))
     return _chain("filter", f"{side.endpoint}{pod.device}", lines)
+
+
+# nftables
+
+
+def in_nftables(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The same parts, with all rules and sets in a table of nftables for each family that has any."""
+    sets = {each.name: each for part in parts for each in part.ipsets}
+    patches = [patch for part in parts for patch in part.patches]
+    held = ((of, tables(of, patches)) for of in (4, 6))
+    own = tuple(translated("calico", of, found, sets) for of, found in held if found)
+    bare = (msgspec.structs.replace(part, patches=(), ipsets=()) for part in parts)
+    return (*bare, Part(nftables=own))

@@ -162,10 +162,13 @@ class NetworkList(msgspec.Struct, frozen=True):
 
 
 class Enforcement(StrEnum):
-    """By what a CNI enforces NetworkPolicies: chains of iptables, or maps of eBPF programs that go by identities."""
+    """By what a CNI enforces NetworkPolicies: chains of iptables, the same translated into nftables, or maps of eBPF
+    programs that go by identities.
+    """
 
     NONE = "none"
     IPTABLES = "iptables"
+    NFTABLES = "nftables"
     IDENTITY = "identity"
 
 

@@ -183,7 +183,8 @@ def _node(
     rules = mode.node(layout.exposures, place)
     if wired.datapath is not None:
         rules = msgspec.structs.replace(rules, ebpf=_balancing(layout, place, rules.ebpf, wired))
-    return assembled(name, "machine", own, rules, *enforced(name, wired), added)
+    written = cni.in_its_language(plugin, *enforced(name, wired))
+    return assembled(name, "machine", own, rules, *written, added)
 
 
 def _balancing(layout: Layout, place: services.Place, proxy: Ebpf | None, wired: Part) -> Ebpf:

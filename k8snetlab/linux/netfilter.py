@@ -28,7 +28,6 @@ import msgspec
 
 from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
-from k8snetlab.packet import ICMP
 
 __all__ = [
     "ACCEPT", "BALANCING", "DROP", "HOOKS", "L4", "NOTHING", "NOTRACK", "ORDER", "PRIORITIES", "RETURN", "TABLES",
@@ -332,15 +331,10 @@ class ICMPv6Type(msgspec.Struct, frozen=True, gc=False):
     number: int
 
     def test(self, skb: Skb, at: Surroundings) -> bool:
-        header = skb.packet.headers[1] if len(skb.packet.headers) > 1 else None
-        return isinstance(header, ICMP) and _ICMPV6.get(header.message, 1) == self.number
+        return skb.icmpv6_type == self.number
 
     def __str__(self) -> str:
         return f"-m icmp6 --icmpv6-type {self.number}"
-
-
-_ICMPV6 = {"echo-request": 128, "echo-reply": 129, "fragmentation-needed": 2, "time-exceeded": 3}
-"""The types of the messages that are walked; all others say that something cannot be reached: 1."""
 
 
 class Statistic(msgspec.Struct, frozen=True, gc=False):

@@ -69,3 +69,13 @@ class Skb:
     def tuple(self) -> Tuple:
         """The tuple by which conntrack knows the packet."""
         return Tuple(self.protocol, self.src, self.sport, self.dst, self.dport)
+
+    @property
+    def icmpv6_type(self) -> int:
+        """The type of the ICMPv6 message that the packet is; 0 for any other packet."""
+        header = self.packet.headers[1] if len(self.packet.headers) > 1 else None
+        return _ICMPV6.get(header.message, 1) if self.version == 6 and isinstance(header, ICMP) else 0
+
+
+_ICMPV6 = {"echo-request": 128, "echo-reply": 129, "fragmentation-needed": 2, "time-exceeded": 3}
+"""The types of the messages that are walked; all others say that something cannot be reached: 1."""

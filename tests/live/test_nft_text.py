@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from random import Random
 
 import pytest
 
 from k8snetlab.cluster import Cluster
 from tests.linux.test_nftables import LISTED
+from tests.policies.chance import cluster as with_policies
 from tests.shops import pod, service
 
 pytestmark = [
@@ -41,4 +43,12 @@ def test_the_table_of_a_node_is_listed_as_it_is_printed(families: tuple[str, str
         node_cidr="fd00:172::/64" if ":" in pods else "172.18.0.0/16",
     )  # fmt: skip
     text = cluster.node("node-1").show("nft")
+    assert listed(text) == text
+
+
+def test_the_tables_of_calico_are_listed_as_they_are_printed() -> None:
+    """Chains, sets and verdict maps in both families, with policies by chance."""
+    held = with_policies(Random(5), "calico", {"mode": "vxlan", "dataplane": "nftables"})
+    text = held.node("node-1").show("nft")
+    assert text.count('comment "Policy ') >= 4
     assert listed(text) == text

@@ -16,6 +16,8 @@ from tests.shops import bookshop
 BGP = {"mode": "bgp"}
 """Without a tunnel, whose end would be the address that a node sends from."""
 
+DATAPLANES = ("iptables", "nftables")
+
 PODS = "".join(
     f"""
 apiVersion: v1
@@ -230,24 +232,45 @@ spec:
     ]  # fmt: skip
 
 
+def test_in_nftables_the_same_chains_stand_in_one_table() -> None:
+    """Names are whole, sets have no colon, and devices are found in a map."""
+    held = example(DB).changed(cni_options={"dataplane": "nftables"}).network["node1"].nftables[0]
+    found = [rule.text for rule in held.chain("filter-cali-pi-default/default/knp.default.db").rules]
+    assert found == [
+        (
+            "ip saddr @cali40s-XdTkeoA4uORlm_7HsXcm20F tcp dport 5432 counter packets 0 bytes 0 "
+            'meta mark set meta mark | 0x00010000 comment "Policy default/knp.default.db ingress"'
+        )
+    ]
+    assert next(rule.text for rule in held.chain("filter-cali-to-wl-dispatch").rules) == (
+        "oifname vmap @filter-cali-to-wl-dispatch"
+    )
+    assert {str(each.data) for each in held.set("filter-cali-to-wl-dispatch").elements} == {
+        "goto filter-cali-tw-cali0d7763386da", f"goto filter-cali-tw-{DB_0}",
+    }  # fmt: skip
+    assert held.set("cali40s-XdTkeoA4uORlm_7HsXcm20F").flags == ("interval",)
+
+
 # What they decide
 
 
-def test_the_walk_through_the_chains_is_the_engine_s_verdict() -> None:
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+def test_the_walk_through_the_chains_is_the_engine_s_verdict(dataplane: str) -> None:
     """Policies by chance, of both kinds, in both families: hundreds of connections of pods, nodes and clients."""
     denied = 0
     for seed in range(16):
         chance = Random(seed)
-        held = cluster(chance, "calico", BGP)
+        held = cluster(chance, "calico", {**BGP, "dataplane": dataplane})
         asked = list(connections(chance, held, 40))
         assert disagreements(held, asked) == [], f"seed {seed}"
         denied += sum(not held.allowed(*each[:4], family=each.of) for each in asked)
     assert 150 < denied < 400
 
 
-def test_a_trace_says_which_policy_did_not_allow_it() -> None:
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+def test_a_trace_says_which_policy_did_not_allow_it(dataplane: str) -> None:
     """The rule that drops stands at the end of a tier and names no policy; the trace does."""
-    walk = bookshop("calico").trace("shop/web-0", "svc/shop/db:5432")
+    walk = bookshop("calico").changed(cni_options={"dataplane": dataplane}).trace("shop/web-0", "svc/shop/db:5432")
     assert walk.verdict is Verdict.DROPPED
     assert "not allowed by NetworkPolicy shop/db-clients, NetworkPolicy shop/default-deny" in walk.reason
     allowed = example(DB).trace("default/web-1", "default/db-0:5432")

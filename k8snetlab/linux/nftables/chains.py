@@ -36,7 +36,8 @@ __all__ = ["FAMILIES", "Base", "Chain", "Entrance", "Held", "Ran", "Rule", "Tabl
 
 
 class Rule(msgspec.Struct, frozen=True, gc=False):
-    """One rule: statements from left to right. `table` is family and name, as nft writes it: `ip kube-proxy`.
+    """One rule: statements from left to right. `table` is family and name, as nft writes it: `ip kube-proxy`. `about`
+    is what the rule stands for where its text does not say it: traces tell it, nft does not.
 
     >>> from k8snetlab.address import Prefix
     >>> from k8snetlab.linux.nftables import ACCEPT, Field, Match, Rule
@@ -48,6 +49,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     chain: str
     statements: tuple[Statement, ...]
     comment: str = ""
+    about: str = ""
 
     @property
     def text(self) -> str:
@@ -70,6 +72,8 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
             if end is not None:
                 break
         said = ", ".join(words) or "noted"
+        if self.about:
+            said += f" ({self.about})"
         return Said(f"{self.comment}: {said}" if self.comment else said, end)
 
     @property

@@ -4,8 +4,8 @@ A *field* is a fact of a packet: an address, a port, a mark, the device it came 
 packet may lack it; the rule is over then. An *atom* is one value or a block of them: an address or a prefix, a port or
 a span of ports. Sets name the types of fields, and nft lists elements by the numbers behind their names.
 
-Not modelled: ICMP types, TCP flags, anything below the IP header. Guide section 2.2; `nft(8)` (payload, meta, ct and
-fib expressions).
+Not modelled: ICMP types of IPv4, TCP flags, anything below the IP header. Guide section 2.2; `nft(8)` (payload, meta,
+ct and fib expressions).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from k8snetlab.address import Prefix, number
 from k8snetlab.linux.skb import Skb
 
 __all__ = [
-    "CT_FIELDS", "READERS", "Atom", "Field", "Key", "Reader", "Span", "Surroundings", "Value", "bounds", "joined",
-    "number_of", "place", "read", "readers", "takes", "type_of", "written",
+    "CT_FIELDS", "ICMPV6_TYPES", "READERS", "Atom", "Field", "Key", "Reader", "Span", "Surroundings", "Value", "bounds",
+    "joined", "number_of", "place", "read", "readers", "takes", "type_of", "written",
 ]  # fmt: skip
 
 Value: TypeAlias = str | int
@@ -36,6 +36,14 @@ class Surroundings(Protocol):
 
     def is_local(self, address: str) -> bool:
         """Whether the address is the machine's own."""
+        ...
+
+    def is_local_on(self, address: str, device: str) -> bool:
+        """Whether the address is on that device of the machine."""
+        ...
+
+    def leads_back(self, skb: Skb) -> bool:
+        """Whether an answer to the packet's source would leave by the device that the packet came by."""
         ...
 
     def happens(self, probability: float) -> bool:
@@ -80,6 +88,9 @@ class Field(StrEnum):
     CT_DIRECTION = "ct direction"
     FIB_SADDR = "fib saddr type"
     FIB_DADDR = "fib daddr type"
+    FIB_SADDR_OUT = "fib saddr . oif type"
+    FIB_BACK = "fib saddr . mark . iif oif"
+    ICMPV6_TYPE = "icmpv6 type"
 
 
 Reader: TypeAlias = Callable[[Skb, Surroundings], Value | None]
@@ -102,6 +113,16 @@ def _status(skb: Skb, at: Surroundings) -> str | None:
     return " ".join(flag for flag, held in flags.items() if held)
 
 
+_PROTOCOLS: Mapping[str, Value] = {"ICMPv6": "ipv6-icmp", "IPIP": "ipencap"}
+"""Protocols that nft calls by other words."""
+
+ICMPV6_TYPES: Mapping[int, str] = {
+    1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 128: "echo-request", 129: "echo-reply",
+    130: "mld-listener-query", 131: "mld-listener-report", 132: "mld-listener-done", 133: "nd-router-solicit",
+    135: "nd-neighbor-solicit", 136: "nd-neighbor-advert",
+}  # fmt: skip
+"""The words of nft for types of ICMPv6 messages."""
+
 READERS: Mapping[Field, Reader] = {
     Field.IP_SADDR: lambda skb, at: skb.src if skb.version == 4 else None,
     Field.IP_DADDR: lambda skb, at: skb.dst if skb.version == 4 else None,
@@ -115,7 +136,7 @@ READERS: Mapping[Field, Reader] = {
     Field.UDP_SPORT: _port("UDP", "sport"),
     Field.UDP_DPORT: _port("UDP", "dport"),
     Field.SCTP_DPORT: _port("SCTP", "dport"),
-    Field.L4PROTO: lambda skb, at: "ipv6-icmp" if skb.protocol == "ICMPv6" else skb.protocol.lower(),
+    Field.L4PROTO: lambda skb, at: _PROTOCOLS.get(skb.protocol) or skb.protocol.lower(),
     Field.NFPROTO: lambda skb, at: f"ipv{skb.version}",
     Field.MARK: lambda skb, at: skb.mark,
     Field.IIFNAME: lambda skb, at: skb.iif,
@@ -126,6 +147,9 @@ READERS: Mapping[Field, Reader] = {
     Field.CT_DIRECTION: lambda skb, at: _direction(skb),
     Field.FIB_SADDR: lambda skb, at: "local" if at.is_local(skb.src) else "unicast",
     Field.FIB_DADDR: lambda skb, at: "local" if at.is_local(skb.dst) else "unicast",
+    Field.FIB_SADDR_OUT: lambda skb, at: "local" if at.is_local_on(skb.src, skb.oif) else "unicast",
+    Field.FIB_BACK: lambda skb, at: int(at.leads_back(skb)),
+    Field.ICMPV6_TYPE: lambda skb, at: ICMPV6_TYPES.get(skb.icmpv6_type),
 }  # fmt: skip
 
 _TYPES: Mapping[Field, str] = {
@@ -135,6 +159,7 @@ _TYPES: Mapping[Field, str] = {
     Field.MARK: "mark", Field.CT_MARK: "mark", Field.IIFNAME: "ifname", Field.OIFNAME: "ifname",
     Field.CT_STATE: "ct_state", Field.CT_STATUS: "ct_status", Field.CT_DIRECTION: "ct_dir",
     Field.NFPROTO: "nf_proto", Field.FIB_SADDR: "fib_addrtype", Field.FIB_DADDR: "fib_addrtype",
+    Field.FIB_SADDR_OUT: "fib_addrtype", Field.FIB_BACK: "iface_index", Field.ICMPV6_TYPE: "icmpv6_type",
 }  # fmt: skip
 """The types of fields, as sets name them; all others are ports."""
 
@@ -228,7 +253,7 @@ def takes(atom: Atom, value: Value) -> bool:
 
 
 _ORDINALS: Mapping[str, Mapping[str, int]] = {
-    "inet_proto": {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132},
+    "inet_proto": {"icmp": 1, "ipencap": 4, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132},
     "ct_state": {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64},
     "ct_status": {"seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 32},
     "ct_dir": {"original": 0, "reply": 1},
