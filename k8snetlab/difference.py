@@ -4,6 +4,9 @@ Two clusters are two values, and so are their machines: compare the entries of e
 words of the real tools. A route is the same route while it has the same table, prefix and metric, and so on; what else
 differs of it has changed.
 
+Another CNI changes thousands of entries. A long difference is told in short: machines that changed alike, as pods do,
+stand together, and of many entries of a kind the first are shown. `full()` has all of them.
+
 Not modelled: the order of netfilter rules, and how often the same rule stands in a chain (a moved rule is no
 difference). Guide sections 2.1 and 3.1.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 import msgspec
@@ -26,6 +29,13 @@ from k8snetlab.linux.route import Route
 from k8snetlab.linux.text import bridge_fdb, entry_line, ip_neigh
 
 __all__ = ["Change", "Difference", "How", "difference"]
+
+
+FEW = 40
+"""So many changes are told one by one."""
+
+SHOWN, NAMED = 6, 3
+"""Of more, so many of a kind are shown, and so many machines of those that changed alike are named."""
 
 
 class How(StrEnum):
@@ -88,36 +98,48 @@ class Difference(msgspec.Struct, frozen=True):
         return tuple(change for change in self.changes if change.host == host)
 
     def summary(self) -> str:
-        """One line a host: how many entries of each kind came, went and changed."""
-        counts: dict[str, dict[str, list[int]]] = {}
+        """How many entries of each kind came, went and changed; hosts that changed alike share a line."""
+        lines = (f"{_together(hosts)}: {counts}" for counts, hosts in self._alike().items())
+        return "\n".join(lines) or "no difference"
+
+    def _alike(self) -> dict[str, list[str]]:
+        """The hosts by what is said of them in numbers."""
+        found: dict[str, list[str]] = {}
+        for host, changes in self._by_host().items():
+            kinds: dict[str, list[Change]] = {}
+            for change in changes:
+                kinds.setdefault(change.kind, []).append(change)
+            found.setdefault(", ".join(f"{kind} {_counts(held)}" for kind, held in kinds.items()), []).append(host)
+        return found
+
+    def _by_host(self) -> dict[str, list[Change]]:
+        found: dict[str, list[Change]] = {}
         for change in self.changes:
-            row = counts.setdefault(change.host, {}).setdefault(change.kind, [0, 0, 0])
-            row[list(How).index(change.how)] += 1
-        if not counts:
-            return "no difference"
-        lines = []
-        for host, kinds in counts.items():
-            told = [
-                f"{kind} " + "".join(_count(sign, n) for sign, n in zip("+-~", row, strict=True))
-                for kind, row in kinds.items()
-            ]
-            lines.append(f"{host}: {', '.join(told)}")
-        return "\n".join(lines)
+            found.setdefault(change.host, []).append(change)
+        return found
 
     def __bool__(self) -> bool:
         return bool(self.changes)
 
+    def full(self) -> str:
+        """Every change, machine by machine."""
+        told = (f"{host}:\n{_lines_of(changes)}" for host, changes in self._by_host().items())
+        return "\n".join(told) or "no difference"
+
+    def table(self, more: str = "`.full()`") -> str:
+        """The changes, machine by machine. Of a long difference the first entries of each kind, and of machines that
+        changed alike the first; `more` names what prints the others.
+        """
+        if len(self.changes) <= FEW:
+            return self.full()
+        by_host = self._by_host()
+        told = [f"{_together(hosts)}:\n{_brief(by_host[hosts[0]])}" for hosts in self._alike().values()]
+        short = any(len(hosts) > 1 for hosts in self._alike().values()) or any("  … " in each for each in told)
+        end = f"(told in short; {more} prints all {len(self.changes):,} changes)"
+        return "\n".join([*told, end] if short else told)
+
     def __str__(self) -> str:
-        if not self.changes:
-            return "no difference"
-        lines: list[str] = []
-        host = ""
-        for change in self.changes:
-            if change.host != host:
-                host = change.host
-                lines.append(f"{host}:")
-            lines.append(f"  {change}")
-        return "\n".join(lines)
+        return self.table()
 
     def __repr__(self) -> str:
         return f"<Difference +{len(self.added)} -{len(self.removed)} ~{len(self.changed)}>"
@@ -131,8 +153,32 @@ class Difference(msgspec.Struct, frozen=True):
         return {"schema": "k8snetlab/v1", "kind": "Diff", "different": bool(self.changes), "changes": rows}
 
 
-def _count(sign: str, number: int) -> str:
-    return f"{sign}{number}" if number else ""
+def _together(hosts: Sequence[str]) -> str:
+    """Machines that changed alike, by the names of the first."""
+    named = ", ".join(hosts[:NAMED])
+    return named if len(hosts) <= NAMED else f"{named} and {len(hosts) - NAMED} more"
+
+
+def _lines_of(changes: Iterable[Change]) -> str:
+    return "\n".join(f"  {change}" for change in changes)
+
+
+def _brief(changes: Sequence[Change]) -> str:
+    """The first changes of each kind."""
+    told = []
+    for kind, group in groupby(changes, key=lambda change: change.kind):
+        held = list(group)
+        left = held[SHOWN:] if len(held) > SHOWN + 1 else []
+        told.append(_lines_of(held[: len(held) - len(left)]))
+        if left:
+            told.append(f"  … and {len(left):,} more of {kind}: {_counts(left)}")
+    return "\n".join(told)
+
+
+def _counts(changes: Sequence[Change]) -> str:
+    """How many came, went and changed: `+3-1`."""
+    numbers = (sum(1 for change in changes if change.how is how) for how in How)
+    return "".join(f"{sign}{number}" for sign, number in zip("+-~", numbers, strict=True) if number)
 
 
 def difference(before: Network, after: Network) -> Difference:

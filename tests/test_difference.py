@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jsonschema
 import pytest
@@ -135,6 +136,26 @@ def test_the_summary_counts_by_machine_and_kind() -> None:
     route = base.network["node-1"].routes[0]
     assert base.diff(base.without("node-1", route)).summary() == "node-1: route -1"
     assert "default/b: host +1" in base.diff(base.applied(pod("b"))).summary().splitlines()
+
+
+def test_machines_that_changed_alike_stand_together() -> None:
+    """In the summary, and in a long difference, where the first of them is told for all."""
+    found = bookshop().diff(bookshop("calico"))
+    assert found.summary().splitlines()[0] == (
+        "kube-system/coredns-5bc94d69c-jwthd, kube-system/coredns-5bc94d69c-k6v95, ops/metrics-cfb7bb747-kp4pt "
+        "and 19 more: link ~1, address +1-1, route +1-2~1"
+    )
+    assert len(found.changes) > 1000 and len(str(found).splitlines()) < 200
+    assert len(found.full().splitlines()) == len(found.changes) + len({change.host for change in found.changes})
+
+
+def test_of_many_entries_of_a_kind_the_first_are_told() -> None:
+    """How many more came and went is counted; a short difference is told whole."""
+    found = bookshop().diff(bookshop("calico"))
+    assert re.search(r"^  … and \d+ more of iptables: \+\d+-\d+$", str(found), flags=re.MULTILINE)
+    assert str(found).endswith(f"(told in short; `.full()` prints all {len(found.changes):,} changes)")
+    few = bookshop().diff(bookshop().sysctl("node-1", "net.ipv4.ip_forward", 0))
+    assert str(few) == few.full() == "node-1:\n  ~ sysctl: net.ipv4.ip_forward = 0  (was 1)"
 
 
 def test_changes_stand_by_machine() -> None:

@@ -268,6 +268,15 @@ def cni(cluster: k8s.Cluster, name: Attached, command: Asked = Command.ADD, as_:
 # What a choice changes
 
 
+class Telling(StrEnum):
+    """How a difference can be told."""
+
+    TEXT = "text"
+    FULL = "full"  # every entry
+    JSON = "json"
+
+
+Length: TypeAlias = Annotated[Telling, typer.Option("--output", "-o", help="Text in short or in full, or JSON.")]
 Change: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="OPTION=VALUE", help="An option to change. Repeatable.")
 ]
@@ -284,7 +293,7 @@ def diff(
     cluster: k8s.Cluster,
     change: Change = None,
     apply: Apply = None,
-    as_: Output = Format.TEXT,
+    as_: Length = Telling.TEXT,
 ) -> None:
     """Say what another choice or manifest would change. Devices, addresses, routes, neighbours and rules are compared.
 
@@ -298,10 +307,11 @@ def diff(
     chosen = [word for word in change or () if not word.startswith(FAULT)]
     other = cluster.changed(**changes(chosen)) if chosen else cluster
     found = cluster.diff(broken(other.applied(*apply) if apply else other, wrong))
-    if as_ is Format.JSON:
+    if as_ is Telling.JSON:
         output.document("Diff", found.as_dict())
     else:
-        output.say(f"{found}\n\n{found.summary()}" if found else str(found))
+        told = found.full() if as_ is Telling.FULL else found.table(more="-o full")
+        output.say(f"{told}\n\n{found.summary()}" if found else told)
     if found:
         raise typer.Exit(NO)
 

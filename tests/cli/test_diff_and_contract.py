@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from k8snetlab.cni import VARIANTS
+
 from .conftest import Run
 
 Document = Callable[[Result], dict[str, Any]]
@@ -31,10 +33,22 @@ def test_another_cni_changes_the_nodes(shop: Run, document: Document) -> None:
 
 
 def test_text_lists_the_changes_and_sums_them_up(shop: Run) -> None:
-    """The text has a line for each change and, last, one for each host."""
+    """The text tells changes by host, and last how many there are, a line for hosts that changed alike."""
     text = shop("diff", "--change", "cni=bridge").stdout
     assert "node-1:\n" in text
-    assert text.splitlines()[-1].startswith("warehouse/")
+    assert text.splitlines()[-1].startswith("node-2, node-3: link ")
+
+
+@pytest.mark.parametrize("cni", VARIANTS)
+def test_every_cni_can_be_changed_to(shop: Run, document: Document, cni: str) -> None:
+    """The document has every change; text tells them on a few pages, in full line by line, and the same each time."""
+    changes = document(shop("diff", "--change", f"cni={cni}", "-o", "json"))["changes"]
+    text = shop("diff", "--change", f"cni={cni}").stdout
+    assert text == shop("diff", "--change", f"cni={cni}").stdout
+    assert len(text.splitlines()) < 200
+    full = shop("diff", "--change", f"cni={cni}", "-o", "full").stdout
+    assert sum(line.startswith(("  + ", "  - ", "  ~ ")) for line in full.splitlines()) == len(changes)
+    assert (f"-o full prints all {len(changes):,} changes" in text) is (cni != "flannel")
 
 
 def test_a_manifest_can_be_the_change(shop: Run, document: Document, tmp_path: Path) -> None:
