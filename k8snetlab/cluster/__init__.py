@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.dns.zone import Zone
     from k8snetlab.policies.engine import PolicyVerdict
     from k8snetlab.policies.explain import Change as PolicyChange
+    from k8snetlab.policies.findings import Finding
     from k8snetlab.policies.matrix import Reach
     from k8snetlab.policies.plan import Policies
     from k8snetlab.services.churn import Ledger
@@ -263,6 +264,12 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
         flow = flow_of(self.objects, self.policies, source, destination, port, protocol, family)
         return explain.to_forbid(self.policies, flow)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What in the policies is probably not what somebody wanted; `print` one for object, field, file and line."""
+        from k8snetlab.policies.findings import findings
+
+        return findings(self.policies)
 
     def reach(self, ports: Iterable[str | int] | None = None, *, family: int | None = None) -> Reach:
         """Which pods the policies let connect to which, at `80/TCP`, `53/UDP` or 80; without `ports` at every port that

@@ -498,8 +498,17 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
             return ()
         key = (end.name, direction)
         if key not in self._selecting:
-            self._selecting[key] = tuple(each for each in self.of(direction) if each.subject.selects(end, self))
+            asked = self._at_home(end.namespace, direction)
+            self._selecting[key] = tuple(each for each in asked if each.subject.selects(end, self))
         return self._selecting[key]
+
+    def _at_home(self, namespace: str, direction: Direction) -> tuple[Policy, ...]:
+        """The policies of a direction that may select pods of a namespace, in the order of asking."""
+        key = (namespace, direction)
+        if key not in self._homes:
+            asked = self.of(direction)
+            self._homes[key] = tuple(each for each in asked if each.subject.namespace in ("", namespace))
+        return self._homes[key]
 
     def selected(self, policy: Policy) -> tuple[Endpoint, ...]:
         """The pods that a policy selects."""
@@ -507,7 +516,10 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     def meant(self, pods: Pods) -> tuple[Endpoint, ...]:
         """The pods that a selector means."""
-        return tuple(each for each in self.endpoints if pods.selects(each, self))
+        if pods.namespace:
+            return tuple(each for each in self.by_namespace.get(pods.namespace, ()) if pods.selects(each, self))
+        named = {name for name, labels in self.namespaces.items() if pods.namespaces.matches(labels)}
+        return tuple(each for each in self.endpoints if each.namespace in named and pods.selects(each, self))
 
     def matches(self, rule: Rule, direction: Direction, flow: Flow) -> bool:
         """Whether a rule is about a flow: the other end is one of its peers, and the port one of its ports."""
@@ -528,6 +540,14 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     def by_name(self) -> Mapping[str, Endpoint]:
         """The pods by `NAMESPACE/NAME`."""
         return {each.name: each for each in self.endpoints}
+
+    @cached_property
+    def by_namespace(self) -> Mapping[str, tuple[Endpoint, ...]]:
+        """The pods of each namespace that has any."""
+        found: dict[str, list[Endpoint]] = {}
+        for each in self.endpoints:
+            found.setdefault(each.namespace, []).append(each)
+        return {namespace: tuple(pods) for namespace, pods in found.items()}
 
     @cached_property
     def by_address(self) -> Mapping[str, End]:
@@ -573,6 +593,10 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     @cached_property
     def _selecting(self) -> dict[tuple[str, Direction], tuple[Policy, ...]]:
+        return {}
+
+    @cached_property
+    def _homes(self) -> dict[tuple[str, Direction], tuple[Policy, ...]]:
         return {}
 
 
