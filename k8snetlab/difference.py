@@ -226,6 +226,7 @@ def _entries(host: Host) -> Mapping[str, Mapping[str, str]]:
         "ipset": {line: line for held in host.ipsets for line in held.lines},
         "ipvs": dict(_virtual_servers(host)),
         "wg": {peer.text: peer.text for peer in host.wireguard},
+        "xfrm": {line: line for line in map(entry_line, host.xfrm.entries)} if host.xfrm is not None else {},
     }
 
 

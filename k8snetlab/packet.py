@@ -244,9 +244,10 @@ class WireGuard(msgspec.Struct, frozen=True):
 
 
 class ESP(msgspec.Struct, frozen=True):
-    """RFC 4303 in transport mode with AES-GCM (RFC 4106): what follows is unreadable on the wire. Its bytes before and
-    after that are counted together: SPI 4, sequence number 4, initialisation vector 8, padding to a multiple of 4, pad
-    length and next header 2, integrity value 16: 34 and the `pad`.
+    """RFC 4303 with AES-GCM (RFC 4106): what follows, a UDP header (transport mode) or a whole packet (tunnel mode), is
+    unreadable on the wire. Its bytes before and after that are counted together: SPI 4, sequence number 4,
+    initialisation vector 8, padding to a multiple of 4, pad length and next header 2, integrity value 16: 34 and the
+    `pad`.
     """
 
     layer: ClassVar[str] = "esp"

@@ -49,6 +49,8 @@ ETHERTYPE_BRIDGED = 0x6558
 
 ETHERTYPES: Mapping[type[Header], int] = {IPv4: 0x0800, ARP: 0x0806, IPv6: 0x86DD}
 PROTOCOLS: Mapping[str, int] = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "IPIP": 4, "ESP": 50}
+IPV6_IN_IP = 41
+"""The number of a whole IPv6 packet inside of another one (RFC 2473)."""
 """Protocol numbers of the IP header (IANA)."""
 
 TCP_FLAGS: Mapping[str, int] = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, ".": 0x10, "U": 0x20, "E": 0x40, "W": 0x80}
@@ -135,7 +137,7 @@ def _encode(headers: Sequence[Header], payload: bytes, outer: IPHeader | None) -
         case WireGuard():
             return _sealed(first, inner)
         case ESP():
-            return _esp(first, inner)
+            return _esp(first, inner, rest)
         case Sleeve():
             return _sleeve(first, inner)
 
@@ -218,9 +220,11 @@ def _sctp(sctp: SCTP) -> bytes:
     return head + struct.pack("<I", _crc32c(head + bytes(4) + chunk)) + chunk
 
 
-def _esp(esp: ESP, inner: bytes) -> bytes:
-    """SPI and sequence number can be read; the rest looks random."""
-    following = PROTOCOLS["UDP"]  # transport mode: what is protected here is always a tunnel in UDP
+def _esp(esp: ESP, inner: bytes, rest: Sequence[Header]) -> bytes:
+    """SPI and sequence number can be read; the rest looks random. It ends by saying what is protected: a tunnel in UDP,
+    or a whole packet.
+    """
+    following = {IPv4: PROTOCOLS["IPIP"], IPv6: IPV6_IN_IP}.get(type(rest[0]) if rest else UDP, PROTOCOLS["UDP"])
     hidden = inner + bytes(range(1, esp.pad + 1)) + bytes((esp.pad, following))
     return struct.pack("!IIQ", esp.spi, 1, 1) + _unreadable(hidden + bytes(TAG))
 

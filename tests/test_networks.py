@@ -19,7 +19,7 @@ MTUS = {
     "cloud ptp": 1500, "calico bgp": 1500, "calico ipip": 1480, "calico ipip-crosssubnet": 1480, "calico vxlan": 1450,
     "calico vxlan-crosssubnet": 1450, "calico tor": 1500, "calico route-reflector": 1480,
     "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
-    "cilium wireguard": 1500,
+    "cilium wireguard": 1500, "cilium ipsec": 1500,
     "weave fastdp": 1376, "weave sleeve": 1376, "weave encryption": 1376,
 }  # fmt: skip
 ON_THE_WIRE = {
@@ -28,7 +28,7 @@ ON_THE_WIRE = {
     "cloud ptp": 1042, "calico bgp": 1042, "calico ipip": 1062, "calico ipip-crosssubnet": 1042, "calico vxlan": 1092,
     "calico vxlan-crosssubnet": 1042, "calico tor": 1042, "calico route-reflector": 1062,
     "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
-    "cilium wireguard": 1162,
+    "cilium wireguard": 1162, "cilium ipsec": 1146,
     "weave fastdp": 1092, "weave sleeve": 1104, "weave encryption": 1126,
 }  # fmt: skip
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
@@ -48,7 +48,7 @@ def test_pods_have_the_mtu_that_fits_an_underlay_of_1500(name: str, mtu: int) ->
 
 @pytest.mark.parametrize(("name", "wire"), ON_THE_WIRE.items())
 def test_the_frame_between_nodes_is_as_long_as_its_headers_make_it(name: str, wire: int) -> None:
-    """VXLAN adds 50 bytes, WireGuard 60 and padding."""
+    """VXLAN adds 50 bytes, WireGuard 60 and padding, IPsec 54 and padding."""
     assert measured()[name].wire == wire
 
 
@@ -61,7 +61,7 @@ def test_an_outer_header_of_ipv6_is_20_bytes_longer(name: str, added: int) -> No
 def test_what_encrypts_hides_what_is_inside() -> None:
     """The bytes of the inner packet are searched for in those of the frame."""
     hidden = [name for name in MTUS if measured()[name].encrypted]
-    assert hidden == ["flannel wireguard", "cilium wireguard", "weave encryption"]
+    assert hidden == ["flannel wireguard", "cilium wireguard", "cilium ipsec", "weave encryption"]
 
 
 def test_host_routes_end_at_a_router() -> None:

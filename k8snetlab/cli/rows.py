@@ -19,6 +19,7 @@ from k8snetlab.linux.host import Host
 from k8snetlab.linux.netfilter import Tables
 from k8snetlab.linux.nftables import Table
 from k8snetlab.linux.route import Route
+from k8snetlab.linux.xfrm import XfrmPolicy
 
 __all__ = ["OF_MACHINES", "Row", "of_object", "of_plan", "of_rib"]
 
@@ -230,6 +231,25 @@ def ipvs(host: Host) -> Iterator[Row]:
             }
 
 
+def xfrm(host: Host) -> Iterator[Row]:
+    """A row for each state and each policy of IPsec; keys are not told."""
+    if host.xfrm is None:
+        return
+    for entry in host.xfrm.entries:
+        policy = entry if isinstance(entry, XfrmPolicy) else None
+        yield {
+            "list": entry.chain,
+            "direction": policy.direction.value if policy else None,
+            "priority": policy.priority if policy else None,
+            "src": entry.src,
+            "dst": entry.dst,
+            "mark": entry.mark,
+            "mask": entry.mask,
+            "spi": entry.spi,
+            "reqid": entry.reqid,
+        }
+
+
 def wg(host: Host) -> Iterator[Row]:
     """A row for each peer of each WireGuard device, and one without for a device that has none."""
     for link in host.links:
@@ -300,6 +320,7 @@ OF_MACHINES: Mapping[str, Callable[[Host], Iterator[Row]]] = {
     "ipvs": ipvs,
     "wg": wg,
     "wgconf": wg,
+    "xfrm": xfrm,
     "sysctls": sysctls,
 }
 """The rows of every kind of state that `Machine.show` prints."""

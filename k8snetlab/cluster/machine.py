@@ -17,6 +17,7 @@ from k8snetlab.linux.counts import Counts, counts
 from k8snetlab.linux.datapath import bpf_endpoint_list, bpf_ipcache_list, bpf_policy_list
 from k8snetlab.linux.ebpf import bpf_lb_list
 from k8snetlab.linux.host import Host
+from k8snetlab.linux.xfrm import ip_xfrm
 
 __all__ = ["SHOWN", "Machine"]
 
@@ -59,6 +60,7 @@ SHOWN: Mapping[str, Callable[[Host], str]] = {
     "ipvs": text.ipvsadm,
     "wg": text.wg,
     "wgconf": text.wg_conf,
+    "xfrm": lambda host: ip_xfrm(host.xfrm),
     "sysctls": lambda host: "\n".join(f"{key} = {value}" for key, value in sorted(host.sysctls.items())),
 }
 """What a machine can show, and how."""

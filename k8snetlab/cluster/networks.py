@@ -82,8 +82,8 @@ SERVICE_CIDRS: Mapping[int, str] = {4: "10.96.0.0/12", 6: "fd00:10:96::/108"}
 
 class Entries(msgspec.Struct, frozen=True):
     """What one node holds so that its pods reach those of others, and what the router between the nodes holds for
-    them: routes, permanent neighbours and FDB entries of tunnels, WireGuard peers; `cache` are entries of the map in
-    which eBPF programs look up who has an address.
+    them: routes, permanent neighbours and FDB entries of tunnels, peers of WireGuard or IPsec; `cache` are entries of
+    the map in which eBPF programs look up who has an address.
     """
 
     routes: int = 0
@@ -329,7 +329,7 @@ def entries(plugin: str, nodes: int, *, family: int = 4, **options: str) -> Entr
         routes=sum(1 for route in node.routes if _leads_to(route, pods, cluster.layout.machines[node.name].pod_cidrs)),
         neighbours=sum(1 for entry in node.neighbours if entry.device in tunnels),
         fdb=sum(1 for entry in node.fdb if entry.device in tunnels),
-        peers=len(node.wireguard),
+        peers=len(node.wireguard) + (len(node.xfrm.states) // 2 if node.xfrm is not None else 0),
         router=sum(1 for route in router.routes if _leads_to(route, pods)),
         cache=sum(1 for each in node.datapath.known if each.tunnel) if node.datapath is not None else 0,
     )

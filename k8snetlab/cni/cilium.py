@@ -23,6 +23,12 @@ the network card does: with a tunnel for every packet of the tunnel (encapsulate
 peer is its node), else for what pods send to pods of other nodes (behind each peer are its node's pods). What a node
 itself sends to another node stays readable. Routes lose 80 bytes more, as up to Cilium 1.19.4.
 
+With `encryption=ipsec` there is no device. The same packets get a mark (0xe00, the number of the key, the number of the
+node), and by it the kernel's `xfrm` wraps them into ESP in tunnel mode, AES-GCM: 20 bytes of IPv4 and 34, and up to 3
+of padding. With a tunnel, VXLAN is inside (since 1.18), and the outer addresses are once more those of the nodes; else
+they are those of the nodes' cilium_host. Routes lose 77 bytes. What has that mark and finds no state is dropped, and
+never sent readable.
+
 Services: with `proxy=ebpf` Cilium replaces kube-proxy. With another proxy it still balances cluster addresses for pods,
 at their devices; for the node itself, node ports and whatever comes from outside, there are kube-proxy's rules.
 
@@ -44,7 +50,7 @@ The runtime finds one plugin, `cilium-cni`, in `05-cilium.conflist` (version 0.3
 agent of its node, by a socket, for addresses and has it attach the programs; no other plugin is called. What it answers
 is from the plugin's sources of 1.18.
 
-Not modelled: IPAM modes other than `kubernetes`, health endpoints, IPsec, endpoint routes, the agent's own ip-masq,
+Not modelled: IPAM modes other than `kubernetes`, health endpoints, endpoint routes, the agent's own ip-masq,
 host routing past the stack (`bpf.hostLegacyRouting` is thought to be on), BGP, host firewall, the chain
 CILIUM_PRE_mangle and the proxy that it leads to, identity 7 for API servers. Nothing of this runs on the real kernel of
 the lab: Cilium's own programs would be needed for that. Guide sections 3.1 and 5.7; RFC 7348, RFC 8926.
@@ -56,7 +62,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -79,7 +85,7 @@ from k8snetlab.cni.plan import (
     derived_mac,
 )
 from k8snetlab.linux.datapath import HOST, REMOTE_NODE, WORLD, Datapath, Direction, Endpoint, Known, Permit
-from k8snetlab.linux.ebpf import Attachment, Program
+from k8snetlab.linux.ebpf import ANY, Attachment, Program
 from k8snetlab.linux.host import Part
 from k8snetlab.linux.link import Address, Link, LinkKind, Peer, Vxlan, loopback
 from k8snetlab.linux.netfilter import (
@@ -104,6 +110,7 @@ from k8snetlab.linux.netfilter import (
 )
 from k8snetlab.linux.route import Route, RouteType, RoutingRule
 from k8snetlab.linux.wireguard import Wireguard, WireguardPeer, private_key, public_key
+from k8snetlab.linux.xfrm import Xfrm, XfrmDirection, XfrmPolicy, XfrmState
 
 __all__ = ["Cilium", "Encryption", "Mode", "lxc_name", "router"]
 
@@ -126,11 +133,28 @@ ENDPOINTS = 4095
 LOCAL_RULE, PROXY_RULE, PROXY_TABLE = 100, 9, "2004"
 
 
+SPI = 3
+"""The number of the key, which an administrator chooses with it: that of Cilium's documentation."""
+
+MARK_OUT, MARK_OUT_MASK, MARK_IN, MARK_IN_MASK, MAGIC = 0xE00, 0xFFFFFF00, 0xD00, 0xFFFF0F00, 0xF00
+"""The marks of what is to be encrypted and decrypted; beside them stand the key (out only) and the node."""
+
+BLOCKED, FORWARDED = 100, 2975
+"""Priorities of policies: of what may leave only encrypted, and of what passes through."""
+
+EVERYTHING: Mapping[int, str] = {4: "0.0.0.0/0", 6: "::/0"}
+
+
 class Encryption(StrEnum):
     """Whether others can read what goes from node to node."""
 
     NONE = "none"
     WIREGUARD = "wireguard"
+    IPSEC = "ipsec"
+
+
+ENCRYPTED: Mapping[Encryption, int] = {Encryption.NONE: 0, Encryption.WIREGUARD: WG_OVERHEAD, Encryption.IPSEC: 77}
+"""What Cilium takes off routes for it; for IPsec a sum for planning, not what ESP adds."""
 
 
 class Mode(StrEnum):
@@ -183,12 +207,12 @@ class Cilium(msgspec.Struct, frozen=True):
 
     @property
     def overhead(self) -> int:
-        """Bytes that Cilium reckons with between nodes: 50 for a tunnel over IPv4, 80 for WireGuard."""
+        """Bytes that Cilium reckons with between nodes: 50 for a tunnel over IPv4, 80 for WireGuard, 77 for IPsec."""
         return self._overhead(4)
 
     def _overhead(self, outer: int) -> int:
         tunnel = OVERHEAD[outer] if self.mode in TUNNELS else 0
-        return tunnel + (WG_OVERHEAD if self.encryption is Encryption.WIREGUARD else 0)
+        return tunnel + ENCRYPTED[self.encryption]
 
     @property
     def summary(self) -> str:
@@ -198,7 +222,8 @@ class Cilium(msgspec.Struct, frozen=True):
             Mode.GENEVE: "a Geneve tunnel between the nodes",
             Mode.NATIVE: "routes to the nodes of the same subnet",
         }
-        hidden = ", encrypted by WireGuard" if self.encryption is Encryption.WIREGUARD else ""
+        by = {Encryption.NONE: "", Encryption.WIREGUARD: "WireGuard", Encryption.IPSEC: "IPsec"}[self.encryption]
+        hidden = f", encrypted by {by}" if by else ""
         return f"Cilium 1.19: eBPF programs at a device for each pod, {ways[self.mode]}{hidden}"
 
     def refuses(self, proxy: str) -> str:
@@ -233,6 +258,7 @@ class Cilium(msgspec.Struct, frozen=True):
             patches=tuple(patch for of in own for patch in self._patches(plan, machine, of, own[of])),
             datapath=self._datapath(plan, machine, workloads, ends, own),
             wireguard=tuple(self._peers(plan, machine)),
+            xfrm=self._xfrm(plan, machine) if self.encryption is Encryption.IPSEC else None,
         )
 
     def pod(self, plan: Plan, machine: Machine, workload: Workload) -> Part:
@@ -337,6 +363,8 @@ class Cilium(msgspec.Struct, frozen=True):
             encrypts=WG_DEVICE if self.encryption is Encryption.WIREGUARD else "",
             hides=tuple(address.ip for address in machine.addresses) if self.bpf_masquerade else (),
             inside=tuple(str(self._inside(plan, machine, of)) for of in own) if self.bpf_masquerade else (),
+            key=SPI if self.encryption is Encryption.IPSEC else 0,
+            nodes=dict(_numbered(plan, machine)) if self.encryption is Encryption.IPSEC else {},
         )
 
     def _inside(self, plan: Plan, machine: Machine, of: int) -> Prefix | None:
@@ -344,9 +372,9 @@ class Cilium(msgspec.Struct, frozen=True):
         return machine.pod_cidr(of) if self.mode in TUNNELS else plan.pod_cidr(of)
 
     def _programs(self, machine: Machine, ends: Sequence[Link]) -> Iterator[Attachment]:
-        if self.encryption is Encryption.WIREGUARD or self.bpf_masquerade:
+        if self.encryption is not Encryption.NONE or self.bpf_masquerade:
             yield Attachment(Program.TO_OUTSIDE, machine.device)
-        if self.bpf_masquerade:
+        if self.encryption is Encryption.IPSEC or self.bpf_masquerade:
             yield Attachment(Program.FROM_OUTSIDE, machine.device)
         yield Attachment(Program.TO_HOST, NET_DEVICE)
         yield Attachment(Program.TO_HOST, HOST_DEVICE)
@@ -376,7 +404,8 @@ class Cilium(msgspec.Struct, frozen=True):
         Others reach it through the tunnel.
         """
         numbers, itself = identities(plan), REMOTE_NODE if tunnel else HOST
-        key = WG_KEY if tunnel and self.encryption is Encryption.WIREGUARD else 0
+        keys = {Encryption.NONE: 0, Encryption.WIREGUARD: WG_KEY, Encryption.IPSEC: SPI}
+        key = keys[self.encryption] if tunnel else 0
         for pod in plan.workloads.get(machine.name, ()):
             for address in pod.addresses:
                 yield Known(str(Prefix.of(address)), numbers[security_labels(pod)], tunnel, pod.name, key)
@@ -386,6 +415,35 @@ class Cilium(msgspec.Struct, frozen=True):
             yield Known(str(Prefix.of(router(plan, machine, block.family))), itself, tunnel, machine.name)
         for own in machine.addresses:
             yield Known(str(Prefix.of(own.ip)), itself, name=machine.name)
+
+    # IPsec
+
+    def _xfrm(self, plan: Plan, machine: Machine) -> Xfrm:
+        """A state for each direction between this machine and each other, and the policies that lead to them."""
+        states: list[XfrmState] = []
+        policies: list[XfrmPolicy] = []
+        for other in plan.machines:
+            for ends in self._ends(plan, machine, other) if other.name != machine.name else ():
+                states += ends.states(_node_number(machine, other))
+                policies += ends.policies(_node_number(machine, other))
+        families = dict.fromkeys(family(policy.outer_dst) for policy in policies)
+        blocked = (
+            XfrmPolicy(XfrmDirection.OUT, EVERYTHING[of], EVERYTHING[of], BLOCKED, MARK_OUT, MAGIC) for of in families
+        )
+        return Xfrm(tuple(states), (*dict.fromkeys(policies), *blocked))
+
+    def _ends(self, plan: Plan, machine: Machine, other: Machine) -> Iterator[_Ends]:
+        """What is wrapped between two machines, and the ends of the outer headers."""
+        if self.mode in TUNNELS:
+            own, there = machine.address(_outer(plan)), other.address(_outer(plan))
+            if own is not None and there is not None and other.pod_cidrs:
+                yield _Ends(own.ip, there.ip, str(Prefix.of(own.ip)), str(Prefix.of(there.ip)), OVERLAY)
+            return
+        for block in other.pod_cidrs:
+            mine = machine.pod_cidr(block.family)
+            if mine is not None:
+                gateways = [router(plan, each, block.family) for each in (machine, other)]
+                yield _Ends(gateways[0], gateways[1], str(mine), str(block), PODS)
 
     # Netfilter
 
@@ -399,6 +457,63 @@ class Cilium(msgspec.Struct, frozen=True):
 
 
 # Names and numbers
+
+
+PODS, OVERLAY = 1, 2
+"""The requests by which policies name states: of packets between pods, and of the tunnel's."""
+
+
+class _Ends(NamedTuple):
+    """The outer addresses of two machines, what has those inside, and the request that stands for it."""
+
+    own: str
+    there: str
+    mine: str
+    theirs: str
+    request: int
+
+    def states(self, node: int) -> Iterator[XfrmState]:
+        """Outwards, and inwards."""
+        out = node << 16 | SPI << 12 | MARK_OUT
+        yield XfrmState(
+            self.own, self.there, SPI, self.request, out, MARK_OUT_MASK, MARK_OUT, MAGIC, _secret(self.own, self.there)
+        )
+        back = node << 16 | MARK_IN
+        yield XfrmState(
+            self.there, self.own, SPI, self.request, back, MARK_IN_MASK, MARK_IN, MARK_IN_MASK,
+            _secret(self.there, self.own),
+        )  # fmt: skip
+
+    def policies(self, node: int) -> Iterator[XfrmPolicy]:
+        """Outwards, by the mark; inwards and through, where nothing is forbidden."""
+        everything, nobody = EVERYTHING[family(self.own)], ANY[family(self.own)]
+        sent = self.mine if self.request == OVERLAY else everything
+        came = self.theirs if self.request == OVERLAY else everything
+        out = node << 16 | SPI << 12 | MARK_OUT
+        ends, back = (self.own, self.there), (self.there, self.own)
+        yield XfrmPolicy(XfrmDirection.OUT, sent, self.theirs, 0, out, MARK_OUT_MASK, *ends, SPI, self.request)
+        yield XfrmPolicy(XfrmDirection.IN, came, self.mine, 0, 0, 0, *back, 0, self.request, optional=True)
+        through = (everything, everything, FORWARDED, 0, 0, nobody, self.own, 0, self.request)
+        yield XfrmPolicy(XfrmDirection.FORWARD, *through, optional=True)
+
+
+def _secret(source: str, destination: str) -> str:
+    """The key and the salt for one direction, in hexadecimal."""
+    return sha256(f"ipsec {source} {destination}".encode()).hexdigest()[:40]
+
+
+def _node_number(machine: Machine, other: Machine) -> int:
+    """The number that a machine has given to another, 16 bits."""
+    return int.from_bytes(sha256(f"{machine.name} knows {other.name}".encode()).digest()[:2], "big") or 1
+
+
+def _numbered(plan: Plan, machine: Machine) -> Iterator[tuple[str, int]]:
+    """The numbers of the other machines, by all their addresses."""
+    for other in plan.machines:
+        if other.name != machine.name and other.pod_cidrs:
+            own = (router(plan, other, block.family) for block in other.pod_cidrs)
+            for address in (*(each.ip for each in other.addresses), *own):
+                yield address, _node_number(machine, other)
 
 
 def lxc_name(pod: str) -> str:

@@ -270,7 +270,7 @@ _ALL = (
         "an encrypted tunnel does not know a peer",
         "Between two nodes nobody gets an answer, and on the cable between them nothing is seen.",
         "3.1",
-        "no node has a WireGuard device",
+        "no node has WireGuard or IPsec",
         spots.each_pair,
         changes.peer_lost,
     ),

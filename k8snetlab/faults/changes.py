@@ -206,12 +206,14 @@ def neighbour_lost(terrain: Terrain, spot: Spot) -> Network:
 
 
 def peer_lost(terrain: Terrain, spot: Spot) -> Network:
-    """The node's WireGuard device has the other node for a peer no more."""
-    there = _underlay(terrain, spot.other)
+    """The node's WireGuard device has the other node for a peer no more, or its IPsec no state for what goes there."""
+    there = terrain.network[spot.other].owned if spot.other in terrain.network else {}
 
     def change(host: Host) -> Host:
         for peer in [each for each in host.wireguard if each.endpoint in there]:
             host = host.without(peer)
+        for state in [each for each in (host.xfrm.states if host.xfrm else ()) if each.dst in there]:
+            host = host.without(state)
         return host
 
     return _changed(terrain, spot, change)

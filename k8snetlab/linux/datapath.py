@@ -14,13 +14,14 @@ and the programs that look them up:
     out of the tunnel ─► cil_from_overlay, which takes the identity from the tunnel ───┤   (ingress allowed?)
     into cilium_host ─► cil_from_host, for what the machine itself sends or routes ────┼─► the tunnel, as its identity
                                                                                        └─► up the stack
-    out by the network card ─► cil_to_netdev ─► to be hidden? another source. To be encrypted? the WireGuard device
+    out by the network card ─► cil_to_netdev ─► to be hidden? another source. To be encrypted? the WireGuard device,
+                                                or with IPsec a mark, by which xfrm knows it
     in by the network card ─► cil_from_netdev ─► an answer to what was hidden: to whom it is for
 
 What goes from container to container, or into the tunnel, meets neither netfilter nor a routing table. The layout of
 maps, programs and their outputs is that of Cilium 1.19; `redirecting` lets them work.
 
-Not modelled: the maps' sizes, entries of proxies (L7), mutual authentication, host firewall, IPsec. The output of
+Not modelled: the maps' sizes, entries of proxies (L7), mutual authentication, host firewall. The output of
 `bpf endpoint list` is from the tool's sources alone. Guide sections 3.1 and 5.7; `tc-bpf(8)`.
 """
 
@@ -80,6 +81,7 @@ class Reason(StrEnum):
     DENIAL = "Policy denied by denylist"
     UNROUTABLE = "Stale or unroutable IP"
     UNENCRYPTED = "Traffic is unencrypted"
+    NO_NODE = "No node ID found"
 
     @property
     def code(self) -> int:
@@ -93,13 +95,14 @@ _CODES: Mapping[Reason, int] = {
     Reason.DENIAL: 181,
     Reason.UNROUTABLE: 151,
     Reason.UNENCRYPTED: 195,
+    Reason.NO_NODE: 197,
 }
 
 
 class Known(msgspec.Struct, frozen=True):
     """An entry of the map `cilium_ipcache_v2`: who has the addresses of a network, and the address of the machine to
-    tunnel to, if one must. `key` is not 0 where packets must be encrypted: 255 for WireGuard. `name` is what the agent
-    knows of it besides: the container, or the machine.
+    tunnel to, if one must. `key` is not 0 where packets must be encrypted: 255 for WireGuard, with IPsec the number of
+    the key. `name` is what the agent knows of it besides: the container, or the machine.
     """
 
     prefix: str
@@ -278,6 +281,8 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
     itself speaks to containers, and `net` its other end. `hides` are the addresses (one a family) behind which the
     program at the network card hides containers from all that is not `inside`. `labels` are those of the
     identities that are not reserved. `selected` says by endpoint and direction which policies select it.
+    With IPsec, `key` is the number of the key in use (map `cilium_encrypt_state`), and `nodes` has the number of every
+    other machine by each of its addresses (map `cilium_node_map_v2`).
     """
 
     attached: tuple[Attachment, ...] = ()
@@ -292,6 +297,9 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
     encrypts: str = ""
     hides: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
+
+    key: int = 0
+    nodes: Mapping[str, int] = {}
 
     @cached_property
     def programs(self) -> Mapping[tuple[str, str], Program]:

@@ -47,12 +47,13 @@ from k8snetlab.linux.netfilter import (
 from k8snetlab.linux.route import Route, RouteTable, RouteType, RoutingRule, default_rules
 from k8snetlab.linux.socket import Listener
 from k8snetlab.linux.wireguard import WireguardPeer, WireguardPeers
+from k8snetlab.linux.xfrm import Xfrm, XfrmPolicy, XfrmState
 
 __all__ = ["Entry", "Found", "Host", "Network", "Part", "assembled", "sysctls"]
 
 Entry: TypeAlias = (
     Link | Route | RoutingRule | Neighbour | FdbEntry | Responder | Rule | nft.Rule | nft.Held | Listener | Attachment
-    | Frontend | VirtualServer | Destination | IpSetEntry | WireguardPeer | Looked
+    | Frontend | VirtualServer | Destination | IpSetEntry | WireguardPeer | Looked | XfrmState | XfrmPolicy
 )  # fmt: skip
 """Anything that can be taken out of a Host."""
 
@@ -88,6 +89,7 @@ class Host(msgspec.Struct, frozen=True, dict=True):
     nftables: tuple[nft.Table, ...] = ()
     wireguard: tuple[WireguardPeer, ...] = ()
     datapath: Datapath | None = None
+    xfrm: Xfrm | None = None
 
     def link(self, name: str) -> Link:
         """The device of that name. Raises `UnknownName`."""
@@ -313,9 +315,9 @@ class Host(msgspec.Struct, frozen=True, dict=True):
 
     def without(self, entry: Entry, family: int = 0) -> Host:
         """The same machine with one route, rule, set element, neighbour, FDB entry, link, listener, responder, eBPF
-        program or frontend, virtual or real server, entry of a set, or WireGuard peer less. A bridge that goes sets its
-        ports free. A netfilter rule may stand alike in the tables of both families: it goes from those of `family`, if
-        that is given, else from the first that have it. Raises `UnknownName`.
+        program or frontend, virtual or real server, entry of a set, WireGuard peer, or state or policy of xfrm less. A
+        bridge that goes sets its ports free. A netfilter rule may stand alike in the tables of both families: it goes
+        from those of `family`, if that is given, else from the first that have it. Raises `UnknownName`.
         """
         if isinstance(entry, nft.Rule | nft.Held):
             if entry.table not in (table.name for table in self.nftables):
@@ -333,6 +335,8 @@ class Host(msgspec.Struct, frozen=True, dict=True):
             return self._without_server(entry)
         if isinstance(entry, IpSetEntry):
             return self._without_element(entry)
+        if isinstance(entry, XfrmState | XfrmPolicy):
+            return self._without_transform(entry)
         field = _FIELDS[type(entry)]
         held: tuple[Entry, ...] = getattr(self, field)
         if entry not in held:
@@ -363,6 +367,11 @@ class Host(msgspec.Struct, frozen=True, dict=True):
         fewer = entry.virtual.without(entry.server)
         held = tuple(fewer if each == entry.virtual else each for each in self.ipvs)
         return msgspec.structs.replace(self, ipvs=held)
+
+    def _without_transform(self, entry: XfrmState | XfrmPolicy) -> Host:
+        if self.xfrm is None or entry not in self.xfrm.entries:
+            raise UnknownName("entry of xfrm", entry.text, field=self.name)
+        return msgspec.structs.replace(self, xfrm=self.xfrm.without(entry))
 
     def _without_element(self, entry: IpSetEntry) -> Host:
         held = self.sets.get(entry.set)
@@ -432,6 +441,7 @@ class Part(msgspec.Struct, frozen=True):
     nftables: tuple[nft.Table, ...] = ()
     wireguard: tuple[WireguardPeer, ...] = ()
     datapath: Datapath | None = None
+    xfrm: Xfrm | None = None
 
 
 def assembled(name: str, kind: str, *parts: Part) -> Host:
@@ -472,6 +482,7 @@ def assembled(name: str, kind: str, *parts: Part) -> Host:
         nftables=own,
         wireguard=tuple(peer for part in parts for peer in part.wireguard),
         datapath=next((part.datapath for part in parts if part.datapath is not None), None),
+        xfrm=next((part.xfrm for part in parts if part.xfrm is not None), None),
     )
 
 

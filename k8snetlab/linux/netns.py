@@ -66,6 +66,7 @@ from k8snetlab.linux.skb import Skb
 from k8snetlab.linux.socket import Listener
 from k8snetlab.linux.wireguard import padding, session
 from k8snetlab.packet import (
+    ESP,
     ICMP,
     SCTP,
     TCP,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from k8snetlab.linux.balancing import Balancer
     from k8snetlab.linux.redirecting import Redirector
     from k8snetlab.linux.walk import World
+    from k8snetlab.linux.xfrm import Xfrm, XfrmPolicy
 
 __all__ = ["BROADCAST", "PASSING", "Namespace", "Steps", "quoted"]
 
@@ -438,6 +440,9 @@ class Namespace:
         if entrance is not None and entrance.mesh is not None:
             yield from mesh.received(self, entrance, entrance.mesh, skb)
             return
+        if self.host.xfrm is not None and skb.protocol == "ESP":
+            yield from self._unseal(skb, self.host.xfrm)
+            return
         ends = self.host.tunnels.get((skb.version, skb.dport), ()) if skb.protocol == "UDP" else ()
         if not ends:
             yield from self._deliver(skb)
@@ -709,6 +714,8 @@ class Namespace:
             yield from self._ip_receive(skb)
             return
         link = self.host.link(route.device)
+        if self.host.xfrm is not None and (yield from self.transformed(link, skb)):
+            return
         mtu = route.mtu or link.mtu
         if skb.packet.length <= mtu and not skb.cut:
             yield from self._to_neighbour(link, route, skb, skb.packet)
@@ -962,6 +969,54 @@ class Namespace:
         sent = Skb(outer)
         sent.mark = mark
         self.world.later(self._output(sent, f"{link.name} sends it to {peer.endpoint} in UDP"))
+
+    def transformed(self, link: Link, skb: Skb) -> Passed:
+        """Whether a policy of xfrm takes what would leave by a device: it is then wrapped, or lost. What was wrapped is
+        not asked about again.
+        """
+        xfrm = self.host.xfrm
+        policy = xfrm.policy(skb.src, skb.dst, skb.mark) if xfrm is not None and skb.protocol != "ESP" else None
+        if xfrm is None or policy is None:
+            return False
+        yield from self._seal(link, skb, policy, xfrm)
+        return True
+
+    def _seal(self, link: Link, skb: Skb, policy: XfrmPolicy, xfrm: Xfrm) -> Steps:
+        """A packet that a policy of xfrm selects: into another one, as the state for it says."""
+        state = xfrm.outwards(policy, skb.mark) if policy.outer_dst else None
+        if state is None:
+            why = "no state wraps what this policy selects (XfrmOutNoStates)"
+            if not policy.outer_dst:
+                why = "it may leave only encrypted, and no other policy says how (XfrmOutPolBlock)"
+            yield Step(self.name, link.name, Action.DROP, skb.packet, f"{why}: nobody is told", policy)
+            return
+        six = ":" in state.dst
+        ip = IPv6(state.src, state.dst, "ESP") if six else IPv4(state.src, state.dst, "ESP", df=skb.ip.df)
+        pad = -(skb.packet.length + 2) % 4
+        outer = skb.packet.pushed(ip, ESP(state.spi, pad))
+        more = outer.length - skb.packet.length
+        why = f"encrypted for {state.dst}, SPI {state.spi:#010x}: {more} bytes more"
+        yield Step(self.name, link.name, Action.ENCAPSULATE, outer, why, state)
+        sent = Skb(outer)
+        sent.mark = state.marked(skb.mark)
+        self.world.later(self._output(sent, f"{self.name} sends it to {state.dst} in ESP"))
+
+    def _unseal(self, skb: Skb, xfrm: Xfrm) -> Steps:
+        """What came in ESP: as the state of its SPI says, else nobody can read it."""
+        header = skb.packet.headers[1]
+        spi = header.spi if isinstance(header, ESP) else 0
+        state = xfrm.inwards(skb.dst, spi, skb.mark)
+        if state is None:
+            why = f"no state of {self.name} has SPI {spi:#010x} and mark {skb.mark:#x} (XfrmInNoStates): nobody is told"
+            yield Step(self.name, skb.iif, Action.DROP, skb.packet, why)
+            return
+        inner = Skb(skb.packet.popped(2), skb.iif)
+        inner.mark = state.marked(skb.mark)
+        less = skb.packet.length - inner.packet.length
+        why = f"decrypted, it comes from {state.src}: {less} bytes less"
+        yield Step(self.name, skb.iif, Action.DECAPSULATE, inner.packet, why, state)
+        again = self._ip_receive(inner) if self.redirector is None else self.redirector.unsealed(inner)
+        self.world.later(again)
 
     def _into_ip(self, link: Link, remote: str, packet: Packet, mark: int) -> Steps:
         """IP in IP: the gateway is the machine to send to. Time to live and DF are those of the inner packet."""

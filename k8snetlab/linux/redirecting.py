@@ -21,7 +21,9 @@ port that another flow has is replaced by the next free one (the real program ta
 
 With WireGuard the program at the network card leads what is in the tunnel to the WireGuard device: whole packets, with
 their outer headers; without a tunnel, what goes from container to container. Containers of one machine are never
-encrypted.
+encrypted. With IPsec (as since 1.18) the same packets get a mark and go through the stack once more, where a policy of
+`xfrm` knows them by it; what comes back out of ESP goes to cilium_host, and there on as if it had come unwrapped. That
+way through the stack is left out here, with the rules and the hop on it.
 
 Checked against the sources of 2026 (bpf_lxc.c, bpf_host.c): who is asked first, what is dropped and by which reason,
 marks and hops; the hop of the delivery to cilium_host is not certain. What stands in brackets after the reason for a
@@ -51,6 +53,7 @@ from k8snetlab.linux.datapath import (
     Datapath,
     Direction,
     Endpoint,
+    Known,
     Missing,
     Reason,
     is_outside,
@@ -80,6 +83,11 @@ MAGIC, MAGIC_HOST, MAGIC_IDENTITY = 0xF00, 0xC00, 0xF00
 MARK_OVERLAY, MARK_ENCRYPTED = 0x400, 0x1E00
 """What the outer packets of the tunnel and of WireGuard are marked with."""
 
+MARK_ENCRYPT, MARK_DECRYPT = 0xE00, 0xD00
+"""What IPsec is to encrypt, and to decrypt; above stand the number of the key (4 bits) and of the machine (16)."""
+
+TUNNELLED = "what is in the tunnel"
+
 
 class Redirector:
     """The programs of one machine, and the flows they know."""
@@ -102,6 +110,11 @@ class Redirector:
         if own is not None and self._datapath.runs(Program.FROM_CONTAINER, link.name):
             yield from self._from_container(own, link, frame)
             return None
+        if self._datapath.key and self._datapath.runs(Program.FROM_OUTSIDE, link.name):
+            skb = Skb(frame.popped(), link.name)
+            if skb.protocol == "ESP":
+                yield from self._sealed(link, skb)
+                return None
         if self._shown and self._datapath.runs(Program.FROM_OUTSIDE, link.name):
             return (yield from self._answered(link, frame))
         return frame
@@ -170,6 +183,8 @@ class Redirector:
         datapath = self._datapath
         if datapath.runs(Program.TO_OUTSIDE, link.name):
             frame = yield from self._hide(link, frame)
+            if datapath.key:
+                return (yield from self._to_transform(link, frame, mark))
             return (yield from self._to_network(link, frame)) if datapath.encrypts else frame
         if not datapath.runs(Program.FROM_HOST, link.name):
             return frame
@@ -208,13 +223,10 @@ class Redirector:
         """
         skb = Skb(frame.popped(), link.name)
         known = self._datapath.lookup(skb.dst)
-        headers = skb.packet.headers
-        own = self._datapath.by_address.get(skb.src)
-        tunnelled = len(headers) > 2 and isinstance(headers[2], VXLAN)
-        if not tunnelled and not (known is not None and known.key and own is not None and own.device):
+        what = self._secret(skb, known)
+        if not what:
             return frame
         device = self._link(self._datapath.encrypts)
-        what = "what is in the tunnel" if tunnelled else "what goes from container to container"
         how = _how(Program.TO_OUTSIDE, link)
         if device is None:
             why = f"{how}: {what} must be encrypted, and {self._datapath.encrypts} is not there"
@@ -223,6 +235,54 @@ class Redirector:
         yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, f"{how}: {what} goes to {device.name}", known)
         yield from self.at.encrypted(device, skb, MARK_ENCRYPTED)
         return None
+
+    def _secret(self, skb: Skb, known: Known | None) -> str:
+        """What it is about a packet that must be encrypted, in words, or nothing."""
+        headers = skb.packet.headers
+        if len(headers) > 2 and isinstance(headers[2], VXLAN):
+            return TUNNELLED
+        own = self._datapath.by_address.get(skb.src)
+        secret = known is not None and known.key and own is not None and own.device
+        return "what goes from container to container" if secret else ""
+
+    def _to_transform(self, link: Link, frame: Packet, mark: int) -> Passed:
+        """The same with IPsec: a mark says for which machine and by which key, and xfrm does the rest."""
+        skb = Skb(frame.popped(), link.name)
+        known = self._datapath.lookup(skb.dst)
+        what = "" if mark & MAGIC == MARK_ENCRYPT else self._secret(skb, known)
+        if not what:
+            return frame
+        how = _how(Program.TO_OUTSIDE, link)
+        remote = skb.dst if what is TUNNELLED or known is None else known.tunnel
+        node = self._datapath.nodes.get(remote)
+        if node is None:
+            yield self._dropped(link, skb, f"{how}: {what} must be encrypted", Reason.NO_NODE, known)
+            return None
+        skb.mark = node << 16 | self._datapath.key << 12 | MARK_ENCRYPT
+        why = f"{how}: {what} is to be encrypted for {remote}, node {node}: its mark is {skb.mark:#x}"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why, known)
+        return None if (yield from self.at.transformed(link, skb)) else frame
+
+    def _sealed(self, link: Link, skb: Skb) -> Steps:
+        """Something in ESP has come: by its mark, xfrm finds the state that unwraps what that machine sends."""
+        how, node = _how(Program.FROM_OUTSIDE, link), self._datapath.nodes.get(skb.src)
+        if node is None:
+            yield self._dropped(link, skb, f"{how}: {skb.src} is no machine of the group", Reason.NO_NODE)
+            return
+        skb.mark = node << 16 | MARK_DECRYPT
+        why = f"{how}: it is encrypted, and from node {node}: its mark is {skb.mark:#x}"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why)
+        yield from self.at.taken_up(skb)
+
+    def unsealed(self, skb: Skb) -> Steps:
+        """What xfrm unwrapped comes once more by the network card, and goes to cilium_host, which knows where to."""
+        link, host, net = map(self._link, (skb.iif, self._datapath.host, self._datapath.net))
+        if link is None or host is None or net is None or not self._datapath.runs(Program.FROM_OUTSIDE, skb.iif):
+            yield from self.at.taken_up(skb)
+            return
+        why = f"{_how(Program.FROM_OUTSIDE, link)}: it was encrypted, and goes by {host.name}"
+        yield Step(self.at.name, link.name, Action.ROUTE, skb.packet, why)
+        yield from self.at.transmitted(host, skb.packet.pushed(Ethernet(host.mac, net.mac)))
 
     def _hide(self, link: Link, frame: Packet) -> Generator[Step, None, Packet]:
         """A container's packet to the outside gets the machine's address, if the container began to speak."""

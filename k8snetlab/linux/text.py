@@ -30,6 +30,7 @@ from k8snetlab.linux.link import TUNNELS, Address, FdbEntry, Link, LinkKind, Mes
 from k8snetlab.linux.netfilter import HOOKS, Chain, Rule, Tables
 from k8snetlab.linux.route import NextHop, Route, RouteType, RoutingRule
 from k8snetlab.linux.wireguard import WireguardPeer, wg_show, wg_showconf
+from k8snetlab.linux.xfrm import XfrmPolicy, XfrmState
 from k8snetlab.trace.table import endpoint
 
 __all__ = [
@@ -364,6 +365,8 @@ def entry_line(entry: Entry) -> str:
         case Responder():
             return f"{entry.program or 'a program'} answers for {entry.address} on {entry.device}"
         case VirtualServer() | Destination():
+            return entry.text
+        case XfrmState() | XfrmPolicy():
             return entry.text
         case WireguardPeer():
             return entry.text

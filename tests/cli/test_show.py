@@ -67,8 +67,16 @@ def test_rows_follow_the_schema(shop: Run, document: Document, what: str) -> Non
     found = document(shop("show", what, "-o", "json"))
     assert found["what"] == what and found["node"] is None
     assert len({tuple(row) for row in found["rows"]}) <= 1
-    empty = ("routes6", "endpointslices", "bpf", "ipsets", "ipvs", "nft", "wg", "wgconf")
+    empty = ("routes6", "endpointslices", "bpf", "ipsets", "ipvs", "nft", "wg", "wgconf", "xfrm")
     assert found["rows"] or what in empty or what.startswith("bpf-")
+
+
+def test_ipsec_has_rows_for_states_and_policies(shop: Run, document: Document) -> None:
+    """All with the same fields, and none with a key."""
+    options = ("--cni", "cilium", "--cni-option", "encryption=ipsec", "--node", "node-1")
+    rows = document(shop("show", "xfrm", *options, "-o", "json"))["rows"]
+    assert {row["list"] for row in rows} == {"state", "policy"} and len({tuple(row) for row in rows}) == 1
+    assert not any("key" in row for row in rows)
 
 
 @pytest.mark.parametrize("what", ["routes", "iptables", "ip6tables", "neighbours", "fdb", "rules"])
