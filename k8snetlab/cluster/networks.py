@@ -40,7 +40,7 @@ from k8snetlab.trace.beside import Side, sides
 from k8snetlab.wire import encode
 
 __all__ = [
-    "SIZES", "Entries", "Figures", "Networks", "Sides", "beside", "entries", "figures", "flows", "growth", "on",
+    "SIZES", "Entries", "Figures", "Networks", "Sides", "beside", "entries", "figures", "flows", "growth", "held", "on",
     "table", "ways",
 ]  # fmt: skip
 
@@ -321,12 +321,21 @@ def entries(plugin: str, nodes: int, *, family: int = 4, **options: str) -> Entr
     """What the first of so many nodes, all on one subnet, and the router hold for the pods of other nodes. Raises
     `BadOption` where the CNI refuses so many.
     """
-    cluster = _cluster(plugin, tuple(sorted(options.items())), nodes, family)
-    node, router = cluster.network["node-1"], cluster.network[ROUTER]
-    pods = Prefix.of(POD_CIDRS[family])
+    return held(_cluster(plugin, tuple(sorted(options.items())), nodes, family), "node-1", family)
+
+
+def held(cluster: Cluster, name: str, family: int = 4) -> Entries:
+    """What one node of any cluster, and the router, hold for the pods of other nodes, in one family. Raises
+    `UnknownName`; a family that pods do not have has no entries.
+    """
+    node, router = cluster.network[cluster.objects.node(name).name], cluster.network[ROUTER]
+    plan = cluster.layout.cni_plan
+    if family not in plan.families:
+        return Entries()
+    pods, own = plan.pod_cidr(family), cluster.layout.machines[node.name].pod_cidrs
     tunnels = {link.name for link in node.links if link.kind not in AT_HOME}
     return Entries(
-        routes=sum(1 for route in node.routes if _leads_to(route, pods, cluster.layout.machines[node.name].pod_cidrs)),
+        routes=sum(1 for route in node.routes if _leads_to(route, pods, own)),
         neighbours=sum(1 for entry in node.neighbours if entry.device in tunnels),
         fdb=sum(1 for entry in node.fdb if entry.device in tunnels),
         peers=len(node.wireguard) + (len(node.xfrm.states) // 2 if node.xfrm is not None else 0),

@@ -7,10 +7,12 @@ Each module holds a view model, which knows no widgets and works anywhere, and t
     k8s.explore.AddressPlanner()       1.2  lay out addresses
     k8s.explore.PodToPod(cluster)      2.1  ways between nodes, sizes, missing entries
     k8s.explore.WhoAnswers(cluster)    2.2  who rewrites the destination
+    k8s.explore.SamePacket(cluster)    3.1  the same packet under every CNI
     k8s.explore.PodChurn(cluster)      5.1  what a restart costs the API server
     k8s.explore.WhichFamily(cluster)   5.7  which address family a connection takes
 """
 
+from k8snetlab.explore.cni import SamePacket
 from k8snetlab.explore.contract import RuleBreaker
 from k8snetlab.explore.families import WhichFamily
 from k8snetlab.explore.plan import AddressPlanner
@@ -19,4 +21,6 @@ from k8snetlab.explore.service import WhoAnswers
 from k8snetlab.explore.slices import PodChurn
 from k8snetlab.explore.walk import PacketWalk
 
-__all__ = ["AddressPlanner", "PacketWalk", "PodChurn", "PodToPod", "RuleBreaker", "WhichFamily", "WhoAnswers"]
+__all__ = [
+    "AddressPlanner", "PacketWalk", "PodChurn", "PodToPod", "RuleBreaker", "SamePacket", "WhichFamily", "WhoAnswers",
+]  # fmt: skip
