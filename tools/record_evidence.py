@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import k8snetlab as k8s
 from k8snetlab.cli.output import written
@@ -30,6 +30,17 @@ BOTH = {
     "service_cidr": "10.96.0.0/12,fd00:10:96::/108",
 }
 """Networks of both families."""
+
+
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "flannel-vxlan": {"cni": "flannel"},
+    "cloud": {"cni": "cloud"},
+    "calico-bgp": {"cni": "calico", "cni_options": {"mode": "bgp"}},
+    "calico-bgp-session-down": {"cni": "calico", "cni_options": {"mode": "bgp", "peers_down": "node-1:node-2"}},
+    "calico-tor": {"cni": "calico", "cni_options": {"topology": "tor"}},
+    "calico-vxlan": {"cni": "calico", "cni_options": {"mode": "vxlan"}},
+}
+"""Notebook 3_1's networks, those that a kernel can be given: it has no IPIP, and no programs of Cilium or Weave."""
 
 
 class Record(NamedTuple):
@@ -74,6 +85,7 @@ ONE_WAY = (("default/here-a", "default/there:8080"), ("default/there", "default/
 BALANCED = (("default/client", "svc/default/web:80"), ("default/web-2", "svc/default/web:80"))
 DOORS = tuple(("external", f"node/{node}:{port}") for port in (30081, 30082) for node in ("node-1", "node-3"))
 ASKED = (("default/client", "svc/default/web:80"),)
+WAYS = (("default/client", "default/far-2:8080"), ("default/client", "svc/default/far:80"))
 SICK = tuple(("default/client", f"svc/default/{name}:80") for name in ("orders", "prices", "reviews"))
 
 RECORDS: Mapping[str, Record] = {
@@ -106,6 +118,10 @@ RECORDS: Mapping[str, Record] = {
         lambda: k8s.example("service-both-families", **{name: both.split(",")[1] for name, both in BOTH.items()}), ASKED
     ),
     "service-both-families-bound": Record(_bound, ASKED),
+    **{
+        f"one-flow-many-networks-{name}": Record(partial(k8s.example, "one-flow-many-networks", **options), WAYS)
+        for name, options in NETWORKS.items()
+    },
     "services-that-do-not-work": Record(lambda: k8s.example("services-that-do-not-work"), SICK),
 }
 """What is recorded, by file name."""
