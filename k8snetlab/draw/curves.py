@@ -3,7 +3,8 @@
 Curves on two logarithmic scales: what grows with the number of things rises with it, what does not stays flat. Zero has
 no logarithm; it is drawn on the ground line, under the lowest power of ten.
 
-Curves differ in colour, in dashes and in the shape of their points, and have their names at their right ends.
+Curves differ in colour, in dashes and in the shape of their points, and have their names at their right ends. Where a
+name is too long for that, the ends have the values alone, and all names stand under the picture.
 
 Not modelled: values below 1 other than 0. Guide sections 2.2 and 5.1.
 """
@@ -15,7 +16,7 @@ from math import ceil, log10
 from typing import NamedTuple
 
 from k8snetlab.draw.drawing import Drawing
-from k8snetlab.draw.lettering import fitted
+from k8snetlab.draw.lettering import fitted, width, wrapped
 from k8snetlab.draw.marks import Box, Label, Line, Mark, Point, sheet
 from k8snetlab.draw.theme import Role, theme_of
 from k8snetlab.errors import BadOption
@@ -26,6 +27,8 @@ MARGIN, WIDE = 16, 920
 LEFT, RIGHT, TOP, HIGH, GROUND = 84, 150, 62, 240, 44
 APART = 15.0
 """The least distance between two names."""
+NAME, SAMPLE = 10.5, 56
+"""The size of names, and how long a piece of its curve stands before each in the list under the picture."""
 
 STYLES = (
     (Role.LOST, (), 0.0),
@@ -80,15 +83,28 @@ def curves(of: Mapping[str, Mapping[int, int]], *, title: str, across: str, them
         marks.append(Line(((LEFT, y), (WIDE - RIGHT, y)), Role.FRAME, 0.5))
         marks.append(Label(LEFT - 8, y, f"{value:,}", Role.FAINT, 9, "right"))
     marks += [Label(right.at(x), zero + 18, f"{x:,}", Role.FAINT, 9, "center") for x in xs]
+    listed = any(width(f"{name}: {points[max(points)]:,}", NAME, "bold") > RIGHT - 20 for name, points in of.items())
     ends: list[tuple[float, str]] = []
     for (name, points), style in zip(of.items(), STYLES, strict=False):
         marks += _curve([place(x, points[x]) for x in sorted(points)], *style)
         last = max(points)
-        ends.append((place(last, points[last])[1], f"{name}: {points[last]:,}"))
-    marks += [Label(WIDE - RIGHT + 14, y, said, Role.INK, 10.5, "left", "bold") for y, said in _apart(ends)]
+        ends.append((place(last, points[last])[1], f"{points[last]:,}" if listed else f"{name}: {points[last]:,}"))
+    marks += [Label(WIDE - RIGHT + 14, y, said, Role.INK, NAME, "left", "bold") for y, said in _apart(ends)]
     alt = [f"{title}, by the number of {across}."]
     alt += [f"{name}: {', '.join(f'{points[x]:,} at {x:,}' for x in sorted(points))}." for name, points in of.items()]
-    return Drawing(WIDE, TOP + HIGH + GROUND, (sheet(marks),), (), tuple(alt), theme)
+    below, end = _list(list(of), TOP + HIGH + GROUND) if listed else ([], TOP + HIGH + GROUND)
+    return Drawing(WIDE, round(end), (sheet([*marks, *below]),), (), tuple(alt), theme)
+
+
+def _list(names: Sequence[str], y: float) -> tuple[list[Mark], float]:
+    """The names under each other, each after a piece of its curve, and where they end."""
+    marks: list[Mark] = []
+    for name, style in zip(names, STYLES, strict=False):
+        lines = wrapped(name, WIDE - LEFT - SAMPLE - 2 * MARGIN, NAME, 4)
+        marks += _curve([(LEFT, y), (LEFT + SAMPLE, y)], *style)
+        marks += [Label(LEFT + SAMPLE + MARGIN, y + APART * at, line, Role.INK, NAME) for at, line in enumerate(lines)]
+        y += APART * len(lines) + 7
+    return marks, y + MARGIN - 10
 
 
 def _curve(points: Sequence[Point], role: Role, dash: tuple[float, ...], round_: float) -> Iterator[Mark]:
