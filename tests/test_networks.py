@@ -174,6 +174,27 @@ def test_growth_is_measured_and_drawn() -> None:
     assert any("flannel wireguard" in line and line.endswith(": 1 at 2, 1 at 10, 1 at 60.") for line in drawing.alt)
 
 
+def test_a_cluster_is_put_on_every_network() -> None:
+    """The manifests stay, and the plugin with its options is the one of the name."""
+    nets = networks.each(k8s.example("one-flow-many-networks"))
+    assert list(nets) == list(networks.ways())
+    assert nets["calico vxlan"].options.cni_options == (("mode", "vxlan"),)
+    assert nets["calico vxlan"].objects.pod("default/client").node_name == "node-1"
+
+
+def test_what_a_node_holds_is_counted_in_any_cluster() -> None:
+    """Addresses that another node has borrowed out of one's own block are routes as well; a family without pods has
+    none.
+    """
+    crowd = k8s.example("one-flow-many-networks", cni="calico", cni_options={"mode": "bgp", "blocksize": "23"})
+    tight = crowd.changed(pod_cidr="10.244.0.0/22")
+    assert networks.held(crowd, "node-1").routes == 2
+    borrowed = [pod for pod in tight.objects.pods if pod.node_name == "node-2" and pod.networked]
+    assert networks.held(tight, "node-1").routes == 1 + len(borrowed)
+    assert networks.held(tight, "node-1", 6) == networks.Entries()
+    assert networks.Entries(routes=2, fdb=3).total == 5
+
+
 def test_a_kind_of_entry_that_does_not_exist_is_named() -> None:
     """The message lists those that do."""
     with pytest.raises(BadOption, match="'tunnels' is none of routes, neighbours, fdb, peers, router, cache"):

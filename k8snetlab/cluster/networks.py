@@ -31,6 +31,7 @@ from k8snetlab.address import Prefix
 from k8snetlab.cluster import Cluster
 from k8snetlab.compile import ROUTER
 from k8snetlab.errors import BadOption, UnknownName
+from k8snetlab.linux.host import Host
 from k8snetlab.linux.link import LinkKind
 from k8snetlab.linux.route import Route, RouteType
 from k8snetlab.packet import Ethernet, Packet
@@ -40,8 +41,8 @@ from k8snetlab.trace.beside import Side, sides
 from k8snetlab.wire import encode
 
 __all__ = [
-    "SIZES", "Entries", "Figures", "Networks", "Sides", "beside", "entries", "figures", "flows", "growth", "held", "on",
-    "table", "ways",
+    "SIZES", "Entries", "Figures", "Networks", "Sides", "beside", "each", "entries", "figures", "flows", "growth",
+    "held", "on", "table", "ways",
 ]  # fmt: skip
 
 SIZES = (2, 3, 10, 50, 200)
@@ -92,6 +93,11 @@ class Entries(msgspec.Struct, frozen=True):
     peers: int = 0
     router: int = 0
     cache: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return sum(msgspec.structs.astuple(self))
 
     def __sub__(self, other: Entries) -> Entries:
         mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
@@ -211,6 +217,11 @@ def on(cluster: Cluster, network: str, **options: str) -> Cluster:
         raise UnknownName("network", network, known)
     chosen = {**known[network], **options}
     return cluster.changed(cni=chosen.pop("cni"), cni_options=chosen)
+
+
+def each(cluster: Cluster) -> dict[str, Cluster]:
+    """The same cluster on every one of these networks, by its name."""
+    return {name: on(cluster, name) for name in ways()}
 
 
 # One flow on all of them
@@ -335,7 +346,7 @@ def held(cluster: Cluster, name: str, family: int = 4) -> Entries:
     pods, own = plan.pod_cidr(family), cluster.layout.machines[node.name].pod_cidrs
     tunnels = {link.name for link in node.links if link.kind not in AT_HOME}
     return Entries(
-        routes=sum(1 for route in node.routes if _leads_to(route, pods, own)),
+        routes=sum(1 for route in node.routes if _leads_to(route, pods, () if _elsewhere(route, node) else own)),
         neighbours=sum(1 for entry in node.neighbours if entry.device in tunnels),
         fdb=sum(1 for entry in node.fdb if entry.device in tunnels),
         peers=len(node.wireguard) + (len(node.xfrm.states) // 2 if node.xfrm is not None else 0),
@@ -346,6 +357,13 @@ def held(cluster: Cluster, name: str, family: int = 4) -> Entries:
 
 AT_HOME = (LinkKind.LOOPBACK, LinkKind.BRIDGE, LinkKind.VETH, LinkKind.DUMMY)
 """Devices that lead to what is on the node itself."""
+
+
+def _elsewhere(route: Route, node: Host) -> bool:
+    """Whether its gateway is another machine. An address that another node has borrowed is such a route, although it is
+    out of the node's own part of the pod network.
+    """
+    return bool(route.via) and route.via not in node.owned
 
 
 def _leads_to(route: Route, pods: Prefix, own: Sequence[Prefix] = ()) -> bool:

@@ -83,17 +83,18 @@ def curves(of: Mapping[str, Mapping[int, int]], *, title: str, across: str, them
         marks.append(Line(((LEFT, y), (WIDE - RIGHT, y)), Role.FRAME, 0.5))
         marks.append(Label(LEFT - 8, y, f"{value:,}", Role.FAINT, 9, "right"))
     marks += [Label(right.at(x), zero + 18, f"{x:,}", Role.FAINT, 9, "center") for x in xs]
-    listed = any(width(f"{name}: {points[max(points)]:,}", NAME, "bold") > RIGHT - 20 for name, points in of.items())
+    said = {name: f"{name}: {points[max(points)]:,}" for name, points in of.items()}
+    listed = any(width(each, NAME, "bold") > RIGHT - 20 for each in said.values())
     ends: list[tuple[float, str]] = []
     for (name, points), style in zip(of.items(), STYLES, strict=False):
         marks += _curve([place(x, points[x]) for x in sorted(points)], *style)
         last = max(points)
-        ends.append((place(last, points[last])[1], f"{points[last]:,}" if listed else f"{name}: {points[last]:,}"))
-    marks += [Label(WIDE - RIGHT + 14, y, said, Role.INK, NAME, "left", "bold") for y, said in _apart(ends)]
+        ends.append((place(last, points[last])[1], f"{points[last]:,}" if listed else said[name]))
+    marks += [Label(WIDE - RIGHT + 14, y, end, Role.INK, NAME, "left", "bold") for y, end in _apart(ends)]
     alt = [f"{title}, by the number of {across}."]
     alt += [f"{name}: {', '.join(f'{points[x]:,} at {x:,}' for x in sorted(points))}." for name, points in of.items()]
-    below, end = _list(list(of), TOP + HIGH + GROUND) if listed else ([], TOP + HIGH + GROUND)
-    return Drawing(WIDE, round(end), (sheet([*marks, *below]),), (), tuple(alt), theme)
+    below, foot = _list(list(said.values()), TOP + HIGH + GROUND) if listed else ([], float(TOP + HIGH + GROUND))
+    return Drawing(WIDE, round(foot), (sheet([*marks, *below]),), (), tuple(alt), theme)
 
 
 def _list(names: Sequence[str], y: float) -> tuple[list[Mark], float]:

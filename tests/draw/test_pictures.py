@@ -232,6 +232,21 @@ def test_the_names_of_equal_curves_do_not_hide_each_other() -> None:
     assert abs(heights[0] - heights[1]) >= 12
 
 
+def test_curves_with_long_names_list_them_under_the_picture() -> None:
+    """What would be cut off at the right stands below, in as many lines as it needs, and makes the picture higher."""
+    names = ", ".join(f"network {number}" for number in range(30))
+    short, long = (
+        draw.curves({name: {1: 10, 10: 4000}, "b": {1: 1, 10: 1}}, title="routes", across="nodes")
+        for name in ("a", names)
+    )
+    written = [label for sheet in long.ground for label in sheet.labels]
+    assert {"4,000", "b: 1"} <= {label.text for label in written}
+    assert " ".join(label.text for label in written if "network" in label.text) == f"{names}: 4,000"
+    assert all(label.x + width(label.text, label.size) <= long.width for label in written if label.align == "left")
+    assert long.height > short.height
+    assert names in long.text
+
+
 @pytest.mark.parametrize("of", [{}, {"a": {1: -1}}, {str(at): {1: 1} for at in range(9)}])
 def test_curves_that_cannot_be_drawn_are_refused(of: dict[str, dict[int, int]]) -> None:
     """Nothing, less than nothing, and more curves than anybody tells apart."""

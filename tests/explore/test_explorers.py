@@ -18,6 +18,7 @@ MAKERS: dict[str, Callable[[], Explorer[Any]]] = {
     "plan": explore.AddressPlanner,
     "pod_to_pod": lambda: explore.PodToPod(example("same-node-other-node")),
     "service": lambda: explore.WhoAnswers(example("service-three-backends")),
+    "cni": lambda: explore.SamePacket(example("one-flow-many-networks")),
     "slices": lambda: explore.PodChurn(example("service-many-pods")),
     "families": lambda: explore.WhichFamily(example("service-both-families")),
 }
@@ -27,6 +28,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "plan": ("pod_cidr", "10.96.0.0/16"),
     "pod_to_pod": ("network", "flannel host-gw"),
     "service": ("ready", 1),
+    "cni": ("network", "calico bgp"),
     "slices": ("most", 10),
     "families": ("families", "IPv6"),
 }

@@ -9,6 +9,7 @@ import pytest
 from k8snetlab import contract, networks
 from k8snetlab.cluster import example
 from k8snetlab.cni import VARIANTS
+from k8snetlab.explore.cni import LOOKS, CniModel, between
 from k8snetlab.explore.contract import NETWORKS as CONTRACT_NETWORKS
 from k8snetlab.explore.contract import NOTHING, ContractModel
 from k8snetlab.explore.families import CLUSTERS, FamiliesModel
@@ -357,6 +358,70 @@ def test_the_deciding_rules_name_the_service(services: ServiceModel) -> None:
 def test_each_mode_says_what_it_looked_up(services: ServiceModel, proxy: str, words: str) -> None:
     """What stands in a map or among virtual servers is told, and on which machine it was found."""
     assert words in services.view(**{**USUAL_SERVICE, "proxy": proxy}).text
+
+
+@pytest.fixture(scope="module")
+def same_packet() -> CniModel:
+    """The cluster of notebook 3_1."""
+    return CniModel(example("one-flow-many-networks"))
+
+
+USUAL_FLOW = {"flow": "pod of another node", "family": "IPv4", "proxy": "iptables", "subnets": "one subnet"}
+
+
+@pytest.mark.parametrize("network", networks.ways())
+def test_the_frame_between_nodes_is_as_long_as_was_measured(same_packet: CniModel, network: str) -> None:
+    """The explorer shows what the table of all networks says, on another cluster and by TCP."""
+    trace = same_packet.trace(network=network, **USUAL_FLOW)
+    frame = between(same_packet.on(network, "IPv4", "iptables", "one subnet"), trace)
+    assert trace.client is Client.OPEN
+    assert frame is not None
+    way = dict(networks.ways()[network])
+    measured = networks.figures(way.pop("cni"), **way).encapsulation
+    sent = next(step.packet.length for step in trace.steps if step.action is Action.TRANSMIT)
+    assert abs(frame.length - sent - measured) <= (15 if "wireguard" in network else 0)
+
+
+@pytest.mark.parametrize("proxy", MODES)
+@pytest.mark.parametrize("network", ["flannel vxlan", "calico ipip", "cilium vxlan", "weave sleeve"])
+def test_a_service_answers_on_every_network(same_packet: CniModel, network: str, proxy: str) -> None:
+    """Whoever rewrites the destination, the packet to a pod of another node arrives, and the pod sees the client."""
+    trace = same_packet.trace(network=network, **{**USUAL_FLOW, "flow": "Service", "proxy": proxy})
+    assert trace.client is Client.OPEN
+    assert trace.source_seen == same_packet.on(network, "IPv4", proxy, "one subnet").objects.pod(same_packet.source).ip
+
+
+def test_nodes_of_other_subnets_are_lost_without_a_tunnel(same_packet: CniModel) -> None:
+    """A route to a node must lead over the own cable."""
+    apart = {**USUAL_FLOW, "subnets": "two subnets"}
+    clients = {name: same_packet.trace(network=name, **apart).client for name in ("calico bgp", "calico ipip")}
+    assert clients == {"calico bgp": Client.TIMEOUT, "calico ipip": Client.OPEN}
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_the_server_outside_sees_a_node(same_packet: CniModel, family: str) -> None:
+    """In both families the client is hidden behind its node."""
+    trace = same_packet.trace(network="cilium vxlan", **{**USUAL_FLOW, "flow": "server outside", "family": family})
+    node = same_packet.on("cilium vxlan", family, "iptables", "one subnet").network["node-1"]
+    assert trace.source_seen in node.owned
+
+
+def test_a_network_without_that_family_is_said_and_not_raised(same_packet: CniModel) -> None:
+    """Weave has no IPv6: text and picture say so."""
+    view = same_packet.view(network="weave fastdp", **{**USUAL_FLOW, "family": "IPv6"}, look="path")
+    assert "Not possible: " in view.text
+    assert "IPv4 only" in view.text
+    assert "no packet was sent" in view.picture.text
+
+
+def test_the_picture_is_the_path_or_the_headers(same_packet: CniModel) -> None:
+    """The text is the same, and says what is on the cable and what the node holds."""
+    path, headers = (same_packet.view(network="flannel vxlan", **USUAL_FLOW, look=look) for look in LOOKS)
+    assert path.text == headers.text
+    assert "On the cable between the nodes: 1,108 bytes" in path.text
+    assert "routes 2, neighbours 2, fdb 2" in path.text
+    assert "The request passes" in path.picture.text
+    assert "VXLAN" in headers.picture.text
 
 
 @pytest.fixture(scope="module")
