@@ -14,7 +14,7 @@ Not modelled: several plugins in one cluster, a change of the plugin while pods 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from k8snetlab import draw
 from k8snetlab.address import family as family_of
@@ -59,15 +59,18 @@ class CniModel:
         self.far = next(pod.key for pod in pods if pod.node_name != self.node)
         service = next(each for each in cluster.objects.services if each.key not in OF_THE_CLUSTER)
         self.service = f"svc/{service.key}:{service.spec.ports[0].port}"
-        self.ways = networks.ways()
+        self.bare = cache(self._bare)
         self.on = lru_cache(maxsize=64)(self._on)
 
     def _on(self, network: str, family: str, proxy: str, subnets: str) -> Cluster:
-        options = dict(self.ways[network])
+        return networks.on(self.bare(family, proxy, subnets), network)
+
+    def _bare(self, family: str, proxy: str, subnets: str) -> Cluster:
+        """The cluster on the network that it had."""
         cidrs = dict(CIDRS[family])
         if SUBNETS[subnets]:
             cidrs["node_cidr"] = SUBNETS[subnets][family]
-        return self.cluster.changed(cni=options.pop("cni"), cni_options=options, proxy=proxy, **cidrs)
+        return self.cluster.changed(proxy=proxy, **cidrs)
 
     def target(self, cluster: Cluster, flow: str, of: int) -> str:
         """What the client asks for, in family `of`."""
@@ -152,7 +155,7 @@ class SamePacket(Explorer[CniModel]):
     def __init__(self, cluster: Cluster) -> None:
         model = CniModel(cluster)
         controls = {
-            "network": dropdown("Network", tuple(model.ways), "flannel vxlan"),
+            "network": dropdown("Network", tuple(networks.ways()), "flannel vxlan"),
             "flow": dropdown("To a", FLOWS, FLOWS[1]),
             "family": dropdown("over", FAMILIES, "IPv4"),
             "proxy": dropdown("Proxy", tuple(MODES), "iptables"),
