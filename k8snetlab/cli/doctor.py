@@ -68,6 +68,8 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
     "tracked connections": ("conntrack", "conntrack"),
     "tables of IPVS": ("ipvsadm", "ipvsadm"),
     "network namespaces": ("unshare", "util-linux"),
+    "a name server to be updated": ("knotd", "knot"),
+    "another one": ("named", "bind9"),
 }
 """What programs bring: the program, and its Debian package."""
 
