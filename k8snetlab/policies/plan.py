@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -519,7 +520,25 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         if pods.namespace:
             return tuple(each for each in self.by_namespace.get(pods.namespace, ()) if pods.selects(each, self))
         named = {name for name, labels in self.namespaces.items() if pods.namespaces.matches(labels)}
-        return tuple(each for each in self.endpoints if each.namespace in named and pods.selects(each, self))
+        found = [
+            (index, each)
+            for labels, homes in self._alike
+            if pods.pods.matches(labels)
+            for home, members in homes.items()
+            if home in named
+            for index, each in members
+            if pods.host_network or not each.host_network
+        ]
+        return tuple(each for _, each in sorted(found, key=itemgetter(0)))
+
+    @cached_property
+    def _alike(self) -> tuple[tuple[Mapping[str, str], dict[str, list[tuple[int, Endpoint]]]], ...]:
+        """The pods with their places, by the labels that they share and by namespace: replicas are asked about once."""
+        found: dict[tuple[tuple[str, str], ...], dict[str, list[tuple[int, Endpoint]]]] = {}
+        for index, each in enumerate(self.endpoints):
+            homes = found.setdefault(tuple(sorted(each.labels.items())), {})
+            homes.setdefault(each.namespace, []).append((index, each))
+        return tuple((dict(labels), homes) for labels, homes in found.items())
 
     def matches(self, rule: Rule, direction: Direction, flow: Flow) -> bool:
         """Whether a rule is about a flow: the other end is one of its peers, and the port one of its ports."""
