@@ -561,7 +561,7 @@ def _yaml_documents(file: str, text: str) -> Iterator[_Document]:
     values = _Values(file, aliases="&" in text and "*" in text)
     try:
         for node in _composed(text):
-            yield _Document(file, values.of(node), lambda node=node: node)  # type: ignore[misc]
+            yield _Document(file, values.of_document(node), lambda node=node: node)  # type: ignore[misc]
     except yaml.YAMLError as error:
         raise _UnreadableError(*values.problems, _syntax(file, text, error)) from None
     except RecursionError:
@@ -624,6 +624,13 @@ class _Values:
         self._known: dict[int, tuple[Any, int] | None] = {}
         self._size = 0
         self._repeated = 0
+
+    def of_document(self, node: _Node) -> Any:
+        """An alias ends with its document, and what is known goes by the place of nodes in memory: the next document's
+        may stand where these stood.
+        """
+        self._known.clear()
+        return self.of(node)
 
     def of(self, node: _Node) -> Any:
         if node.id == _SCALAR:

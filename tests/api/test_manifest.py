@@ -245,6 +245,19 @@ def test_numbers_in_json_are_whole_where_they_can_be() -> None:
     assert (port.port, port.target_port) == (80, 1000)
 
 
+def test_aliases_of_one_document_are_forgotten_in_the_next() -> None:
+    """Many documents with an anchor each: every one keeps its own data, whatever was at its place in memory before."""
+    documents = [
+        f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{each}, labels: &a {{of: v{each}}}, annotations: *a}}\n"
+        f"data: {{one: x{each}, two: y{each}}}\n"
+        for each in range(200)
+    ]
+    found = api.load("---\n".join(documents)).of(api.ConfigMap)
+    assert [(one.labels, one.annotations, one.data["two"]) for one in found] == [
+        ({"of": f"v{each}"}, {"of": f"v{each}"}, f"y{each}") for each in range(200)
+    ]
+
+
 def test_duplicate_object_names_both_places(tmp_path: Path) -> None:
     """Two objects of one kind, namespace and name cannot both be meant."""
     (tmp_path / "a.yaml").write_text(SERVICE)
