@@ -148,6 +148,8 @@ class Prefix(msgspec.Struct, frozen=True, order=True, dict=True):
 
 @lru_cache(maxsize=1 << 14)
 def _parsed(cidr: str) -> Prefix:
+    if is_canonical(cidr):  # a host, and plainly so
+        return Prefix(4, number(cidr), 32) if "." in cidr else Prefix(6, number(cidr), 128)
     try:
         block = ipaddress.ip_network(cidr, strict=False)
     except ValueError as error:

@@ -168,7 +168,9 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"kind": "Doctor", "capabilities": [CAPABILITY]},
     {"kind": "Contract", "holds": True, "checks": [CHECK]},
     {
-        "kind": "ExternalDns", "zone": "example.org.", "diff": ["+ …"],
+        "kind": "ExternalDns",
+        "zone": "example.org.",
+        "diff": ["+ …"],
         "changes": [{"action": "create", "before": None, "after": RECORDS, "resource": "service/shop/web"}],
         "ownership": [{"action": "delete", "before": RECORDS, "after": None, "resource": ""}],
         "left": [{"resource": "service/shop/api", "name": "", "why": "…"}],

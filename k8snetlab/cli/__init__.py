@@ -9,7 +9,7 @@ standard error too, so that what comes out of standard output is the answer and 
 
 | file        | what is in it                                                                |
 |-------------|------------------------------------------------------------------------------|
-| `questions` | the commands about a cluster: `trace`, `show`, `cni`, `diff`, `contract`     |
+| `questions` | the commands about a cluster: `trace`, `reach`, `show`, `diff` and so on       |
 | `options`   | what they have in common: the files and the choices a cluster is loaded with |
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
@@ -170,6 +170,13 @@ app.command(
         "k8snetlab trace -f app/ --from shop/web-0 --to api:80 -o pcap | tcpdump -nn -r -",
     )
 )(questions.trace)
+app.command(
+    epilog=_examples(
+        "k8snetlab reach -f app/ --cni calico",
+        "k8snetlab reach -f app/ --cni cilium --port 80/TCP --port 5432/TCP -o json",
+        "k8snetlab reach -f app/ --cni calico --port 8080 -o svg > matrix.svg",
+    )
+)(questions.reach)
 app.command(
     epilog=_examples(
         "k8snetlab show -f app/ iptables --node node-1",

@@ -22,8 +22,8 @@ from k8snetlab.errors import Problem
 from k8snetlab.trace.table import WIDTH
 
 __all__ = [
-    "Format", "WRONG_INPUT", "columns", "document", "explain", "note", "on_a_terminal", "raw", "refuse", "say",
-    "written",
+    "Format", "WRONG_INPUT", "columns", "compact", "document", "explain", "note", "on_a_terminal", "raw", "refuse",
+    "say", "written",
 ]  # fmt: skip
 
 WRONG_INPUT = 2
@@ -60,6 +60,11 @@ def say(text: str) -> None:
 def raw(octets: bytes) -> None:
     """Write bytes as they are. Text is written as UTF-8 whatever the locale: an arrow must not be an error."""
     typer.echo(octets, nl=False)
+
+
+def compact(kind: str, content: Mapping[str, Any]) -> None:
+    """Print a JSON document in one line: for matrices, which indented would have a line for each cell."""
+    raw(msgspec.json.encode({"schema": "k8snetlab/v1", "kind": kind, **content}) + b"\n")
 
 
 def document(kind: str, content: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from k8snetlab.cni.protocol import Command
 from k8snetlab.errors import BadOption, CannotDo, Problem, UnknownName
 from k8snetlab.tables import KINDS
 
-__all__ = ["cni", "contract", "diff", "show", "trace"]
+__all__ = ["cni", "contract", "diff", "reach", "show", "trace"]
 
 NO = 1
 
@@ -109,6 +109,52 @@ def _fits(as_: Story, at: str | None, device: str | None) -> None:
         raise CannotDo(Problem(message, field="-o"))
     if as_ is not Story.PCAP and (at or device):
         raise BadOption(Problem("--at and --device choose where to capture: they need -o pcap", field="--at"))
+
+
+# All pods with all pods
+
+
+class Matrix(StrEnum):
+    """How the matrix of all pods can be told."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"  # a row for each source and port
+    SVG = "svg"  # the matrix as a picture
+
+
+Ports: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--port", "-p", metavar="PORT", help="A port such as 80/TCP. Repeatable.")
+]
+Expand: TypeAlias = Annotated[bool, typer.Option("--expand", help="Pod by pod, however many there are (json, csv).")]
+Reached: TypeAlias = Annotated[Matrix, typer.Option("--output", "-o", help="How to tell it.")]
+
+
+@about_a_cluster
+def reach(
+    cluster: k8s.Cluster, port: Ports = None, family: Family = None, expand: Expand = False, as_: Reached = Matrix.TEXT
+) -> None:
+    """Say which pods may connect to which. Policies decide; whether somebody listens does not matter.
+
+    Without --port every port is asked about that a container declares. The verdicts are those of the CNI: one that
+    enforces no policies (flannel) allows everything, so name the one that you have. Pods that all policies treat alike
+    are one class; JSON and CSV are pod by pod up to 1,000 pods.
+
+    Exit status 0.
+    """
+    _only(family in (None, 4, 6), "--family", f"{family} is no address family: there are 4 and 6")
+    found = cluster.reach(port or None, family=family)
+    choices, written = cluster.policies.choices, cluster.policies.written
+    if written and not choices.enforced:
+        output.note(f"{choices.plugin} enforces no policies: all {len(written)} have no effect; --cni calico would")
+    if as_ is Matrix.JSON:
+        output.compact("Reach", found.as_dict(expand=expand))
+    elif as_ is Matrix.CSV:
+        output.raw(found.csv(expand=expand).encode())
+    elif as_ is Matrix.SVG:
+        output.say(k8s.draw.reach(found).svg)
+    else:
+        output.say(str(found))
 
 
 # The state of machines, and objects

@@ -157,9 +157,7 @@ def _leads(service: api.Service, reading: Reading) -> tuple[tuple[str, ...], str
     return _ordered(own), "a ClusterIP is not published: nobody outside of the cluster reaches it"
 
 
-def _of_endpoints(
-    name: str, service: api.Service, endpoints: Sequence[api.Endpoint], said: _Said
-) -> Iterator[Wish]:
+def _of_endpoints(name: str, service: api.Service, endpoints: Sequence[api.Endpoint], said: _Said) -> Iterator[Wish]:
     """A headless Service: the name has every ready endpoint, and each with a hostname has a name of its own."""
     ready = [each for each in endpoints if each.ready or service.spec.publish_not_ready_addresses]
     yield from said.wishes(name, _ordered(each.address for each in ready), "it has no ready endpoint")

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -203,6 +203,29 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
         """
         here, there = self._near(self.port(port))
         return tuple((self.pods[a], self.pods[b]) for a, b in zip(here, there, strict=True) if a != b)
+
+    # Told
+
+    def as_dict(self, *, expand: bool = False) -> dict[str, Any]:
+        """Plain data: pod by pod up to 1,000 pods or with `expand`, else by class."""
+        from k8snetlab.policies.report import as_dict
+
+        return as_dict(self, expand=expand)
+
+    def csv(self, *, expand: bool = False) -> str:
+        """A row for each port and source, a column for each destination, `1` or `0`."""
+        from k8snetlab.policies.report import as_csv
+
+        return as_csv(self, expand=expand)
+
+    def __str__(self) -> str:
+        from k8snetlab.policies.report import as_text
+
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        ports = ", ".join(map(str, self.ports))
+        return f"<Reach {len(self.pods):,} pods in {len(self.sizes):,} classes at {ports}>"
 
     # How
 

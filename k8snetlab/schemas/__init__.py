@@ -20,7 +20,9 @@ __all__ = ["KINDS", "VERSION", "load"]
 VERSION = "k8snetlab/v1"
 """What every document says in its field `schema`."""
 
-KINDS = ("Trace", "Show", "Cni", "Diff", "Doctor", "Contract", "Proof", "Progress", "ExternalDns", "Error")
+KINDS = (
+    "Trace", "Show", "Cni", "Diff", "Reach", "Doctor", "Contract", "Proof", "Progress", "ExternalDns", "Error",
+)  # fmt: skip
 """The kinds of document, each described by the file of its name in small letters."""
 
 
