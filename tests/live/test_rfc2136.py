@@ -30,7 +30,7 @@ HELD = (
 )
 
 
-@pytest.fixture(params=SERVERS.values(), ids=SERVERS)
+@pytest.fixture(params=list(SERVERS.values()), ids=list(SERVERS))
 def server(request: pytest.FixtureRequest) -> Server:
     """A name server that is on this machine; the test skips, naming the package, where it is not."""
     found: Server = request.param
