@@ -50,6 +50,8 @@ ONLY_IN = {
     "matplotlib": {"draw"},
     "networkx": {"draw"},
     "numpy": {"draw", "policies"},
+    "boto3": {"live"},
+    "botocore": {"live"},
     "dns": {"dns", "live"},
     "ipywidgets": {"explore", "course"},
     "IPython": {"explore", "course"},
