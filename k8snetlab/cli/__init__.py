@@ -9,7 +9,7 @@ standard error too, so that what comes out of standard output is the answer and 
 
 | file        | what is in it                                                                |
 |-------------|------------------------------------------------------------------------------|
-| `questions` | the commands about a cluster: `trace`, `reach`, `show`, `diff` and so on       |
+| `questions` | the commands about a cluster: `trace`, `dns`, `reach`, `show`, `diff`, …      |
 | `options`   | what they have in common: the files and the choices a cluster is loaded with |
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
@@ -185,6 +185,14 @@ app.command(
         "k8snetlab show -f app/ fdb -o json",
     )
 )(questions.show)
+app.command(
+    epilog=_examples(
+        "k8snetlab dns -f app/ --from shop/web-0 api",
+        "k8snetlab dns -f app/ --from shop/web-0 www.example.com --libc musl -o prose",
+        "k8snetlab dns -f app/ --from shop/web-0 _http._tcp.api.shop.svc.cluster.local --type SRV",
+        "k8snetlab dns -f app/ --from shop/web-0 api --dns node-local -o json",
+    )
+)(questions.dns)
 app.command(
     epilog=_examples(
         "k8snetlab cni -f app/ shop/web-0",

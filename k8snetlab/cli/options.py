@@ -20,7 +20,7 @@ from k8snetlab.cli import output
 from k8snetlab.cni import ARCHIVED, named
 from k8snetlab.cni import VARIANTS as CNIS
 from k8snetlab.cni import Option as CniOption
-from k8snetlab.compile import IMPLEMENTATIONS, PROXIES
+from k8snetlab.compile import IMPLEMENTATIONS, PROXIES, RESOLVERS
 from k8snetlab.errors import BadOption, LabError, Problem
 from k8snetlab.faults import FAULTS
 
@@ -91,6 +91,18 @@ LoadBalancer: TypeAlias = Annotated[
 LoadBalancerCidr: TypeAlias = Annotated[
     str, typer.Option(metavar="CIDR[,CIDR]", help="Which addresses it gives: one network a family.")
 ]
+Dns: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"Who answers pods' DNS questions: {', '.join(RESOLVERS)}.",
+        autocompletion=one_of(RESOLVERS),
+    ),
+]
+World: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=IP[,IP]", help="A name of the world outside, with its addresses. Repeatable."),
+]
 Seed: TypeAlias = Annotated[int, typer.Option(metavar="N", help="What chance is drawn from.")]
 Faults: TypeAlias = Annotated[
     list[str] | None,
@@ -115,6 +127,8 @@ def load(
     node_cidr: NodeCidr = USUAL.node_cidr,
     load_balancer: LoadBalancer = USUAL.load_balancer,
     load_balancer_cidr: LoadBalancerCidr = USUAL.load_balancer_cidr,
+    dns: Dns = USUAL.dns,
+    world: World = None,
     seed: Seed = USUAL.seed,
     fault: Faults = None,
 ) -> k8s.Cluster:
@@ -125,7 +139,7 @@ def load(
         "cni": cni, "cni_options": pairs(cni_option or (), "--cni-option"), "proxy": proxy,
         "proxy_options": pairs(proxy_option or (), "--proxy-option"), "nodes": nodes, "pod_cidr": pod_cidr,
         "service_cidr": service_cidr, "node_cidr": node_cidr, "seed": seed, "load_balancer": load_balancer,
-        "load_balancer_cidr": load_balancer_cidr,
+        "load_balancer_cidr": load_balancer_cidr, "dns": dns, "world": pairs(world or (), "--world"),
     }  # fmt: skip
     cluster = k8s.Cluster.load(*file, **chosen)
     unknown = cluster.manifests.unknown_kinds

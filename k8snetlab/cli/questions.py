@@ -23,7 +23,7 @@ from k8snetlab.cni.protocol import Command
 from k8snetlab.errors import BadOption, CannotDo, Problem, UnknownName
 from k8snetlab.tables import KINDS
 
-__all__ = ["cni", "contract", "diff", "reach", "show", "trace"]
+__all__ = ["cni", "contract", "diff", "dns", "reach", "show", "trace"]
 
 NO = 1
 
@@ -311,6 +311,51 @@ def cni(cluster: k8s.Cluster, name: Attached, command: Asked = Command.ADD, as_:
         raise typer.Exit(NO)
 
 
+# Names
+
+
+class Lookup(StrEnum):
+    """How a lookup can be told."""
+
+    TEXT = "text"  # the ladder of questions
+    PROSE = "prose"  # sentences
+    JSON = "json"
+
+
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The name to look up; for PTR also an address.")]
+Asker: TypeAlias = Annotated[str, typer.Option("--from", metavar="WHO", help="Who looks it up.")]
+Kind_: TypeAlias = Annotated[
+    str | None, typer.Option("--type", metavar="TYPE", help="A, AAAA, SRV, PTR, …; else A and AAAA together.")
+]
+Library: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="The C library: glibc or musl.")]
+LookedUp: TypeAlias = Annotated[Lookup, typer.Option("--output", "-o", help="How to tell it.")]
+
+
+@about_a_cluster
+def dns(
+    cluster: k8s.Cluster,
+    source: Asker,
+    name: Name,
+    type_: Kind_ = None,
+    libc: Library = "glibc",
+    as_: LookedUp = Lookup.TEXT,
+) -> None:
+    """Look a name up as a program in a pod does: every question that its C library sends, and the answers. Questions
+    are packets: what stops packets stops them, and the answer says where.
+
+    WHO is NAMESPACE/POD, deploy/NAMESPACE/NAME, node/NAME, external or external:IP.
+
+    Exit status 0 if the name is found, 1 if it is not: no such name, no such record, no answer.
+    """
+    found = cluster.resolve(source, name, type=type_, libc=libc)
+    if as_ is Lookup.JSON:
+        output.document("Resolution", found.as_dict())
+    else:
+        output.say(found.explain() if as_ is Lookup.PROSE else str(found))
+    if not found:
+        raise typer.Exit(NO)
+
+
 # What a choice changes
 
 
@@ -344,7 +389,7 @@ def diff(
     """Say what another choice or manifest would change. Devices, addresses, routes, neighbours and rules are compared.
 
     OPTION is one of cni, cni-option (=K=V), proxy, proxy-option (=K=V), nodes, pod-cidr, service-cidr, node-cidr,
-    load-balancer, load-balancer-cidr, seed, or fault (=NAME or =NAME@MACHINE).
+    load-balancer, load-balancer-cidr, dns, seed, or fault (=NAME or =NAME@MACHINE).
 
     Exit status 0 if nothing differs, 1 if something does.
     """

@@ -47,9 +47,11 @@ from k8snetlab.trace import Trace
 if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.cni.hubble import Flow
     from k8snetlab.cni.protocol import Conversation
+    from k8snetlab.dns import ResolvConf
     from k8snetlab.dns.external import Owning, Plan
     from k8snetlab.dns.wanted import Reading
     from k8snetlab.dns.zone import Zone
+    from k8snetlab.flows.resolution import Resolution
     from k8snetlab.policies.engine import PolicyVerdict
     from k8snetlab.policies.explain import Change as PolicyChange
     from k8snetlab.policies.findings import Finding
@@ -141,7 +143,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def layout(self) -> Layout:
         """Who stands where on the underlay."""
-        return Layout(self.objects, self.choices.load_balancer)
+        choices = self.choices
+        return Layout(self.objects, choices.load_balancer, choices.dns, choices.world)
 
     @cached_property
     def plugin(self) -> cni.Cni:
@@ -198,6 +201,29 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         """Connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`."""
         question = asked(self.terrain, source, where_of(url), via=via, of=family)
         return curl(self.terrain, question, self.options.seed if seed is None else seed)
+
+    def resolve(
+        self, source: str, name: str, *, type: str | None = None, libc: str = "glibc", seed: int | None = None
+    ) -> Resolution:
+        """Look a name up as a program of WHO does: every question that its C library sends, each with its way through
+        the network, and what the program is told. Name servers begin with nothing remembered.
+
+        `type` is `A`, `AAAA`, `SRV`, `PTR` (of a name or an address), …; else A and AAAA together, as `getaddrinfo`
+        asks. `libc` is `glibc` or `musl`. Raises `UnknownName` and `BadOption`, and `ManifestError` for a Corefile that
+        CoreDNS cannot start with.
+        """
+        from k8snetlab.flows.resolution import resolve
+
+        types = ("A", "AAAA") if type is None else (type,)
+        drawn = self.options.seed if seed is None else seed
+        return resolve(self.terrain, source, name, types=types, library=libc, seed=drawn)
+
+    def resolv_conf(self, source: str) -> ResolvConf:
+        """The /etc/resolv.conf that programs of WHO read. Raises `UnknownName` and `BadOption`."""
+        from k8snetlab.flows.names import sender_of
+        from k8snetlab.flows.resolution import resolv_conf
+
+        return resolv_conf(self.terrain, sender_of(self.terrain, source))
 
     def compared(self, source: str, target: str, *, seed: int | None = None, via: str | None = None) -> Counter[str]:
         """How many rules each machine compares with a packet and with its answer, one after the other, as the kernel

@@ -16,7 +16,7 @@ import msgspec
 from k8snetlab import controllers
 from k8snetlab.address import Prefix
 from k8snetlab.api import IPMode
-from k8snetlab.compile import IMPLEMENTATIONS
+from k8snetlab.compile import IMPLEMENTATIONS, RESOLVERS
 from k8snetlab.errors import BadOption, Problem
 
 __all__ = ["MOST_NODES", "Options", "chosen", "plan_of"]
@@ -31,7 +31,9 @@ class Options(msgspec.Struct, frozen=True):
     Empty means the usual ones (172.18.0.0/16, 10.244.0.0/16, 10.96.0.0/12), or what a dump's objects show. `nodes` is
     the number of workers where the manifests name no Node. `load_balancer` is who gives Services of type LoadBalancer
     their addresses and leads packets to nodes (`compile.balancer`), from `load_balancer_cidr` (the usual ones:
-    198.51.100.0/24 and 2001:db8:198::/64). `seed` draws the backend that a trace is sent to.
+    198.51.100.0/24 and 2001:db8:198::/64). `dns` is who answers pods: `cluster` (CoreDNS behind its Service) or
+    `node-local` (NodeLocal DNSCache on every node). `world` are names of the world outside with their addresses, by
+    comma; example.com and www.example.com are there already. `seed` draws the backend that a trace is sent to.
     """
 
     cni: str = "flannel"
@@ -44,6 +46,8 @@ class Options(msgspec.Struct, frozen=True):
     node_cidr: str = ""
     load_balancer: str = "none"
     load_balancer_cidr: str = ""
+    dns: str = "cluster"
+    world: tuple[tuple[str, str], ...] = ()
     seed: int = 0
 
 
@@ -84,6 +88,12 @@ def _cidrs(name: str, value: object) -> str:
     raise BadOption(Problem(f"{value!r} is no CIDR and no list of CIDRs", field=name))
 
 
+def _resolver(name: str, value: object) -> str:
+    if value in RESOLVERS:
+        return str(value)
+    raise BadOption(Problem(f"there is no {value!r} that answers pods; there are {', '.join(RESOLVERS)}", field=name))
+
+
 def _count(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_NODES:
         return value
@@ -99,6 +109,8 @@ def _whole(name: str, value: object) -> int:
 _FITTING: Mapping[str, Callable[[str, object], Any]] = {
     "cni_options": _pairs,
     "proxy_options": _pairs,
+    "dns": _resolver,
+    "world": _pairs,
     "nodes": _count,
     "pod_cidr": _cidrs,
     "service_cidr": _cidrs,

@@ -30,6 +30,7 @@ from k8snetlab.compile.layout import (
     BALANCER,
     CLIENT,
     OUTSIDE,
+    RESOLVERS,
     ROUTER,
     Layout,
     Segment,
@@ -46,8 +47,9 @@ from k8snetlab.linux.link import LinkKind, loopback
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
-    "APISERVER", "BALANCER", "CLIENT", "IMPLEMENTATIONS", "KUBELET", "OUTSIDE", "PROXIES", "ROUTER", "Layout",
-    "Segment", "address_plan", "client", "client_address", "compiled", "led_through", "pod_host", "router_device",
+    "APISERVER", "BALANCER", "CLIENT", "IMPLEMENTATIONS", "KUBELET", "OUTSIDE", "PROXIES", "RESOLVERS", "ROUTER",
+    "Layout", "Segment", "address_plan", "client", "client_address", "compiled", "led_through", "pod_host",
+    "router_device",
 ]  # fmt: skip
 
 KUBELET = Listener("TCP", 10250, program="kubelet")
@@ -71,6 +73,7 @@ def compiled(layout: Layout, plugin: cni.Cni, proxy: str, proxy_options: Mapping
     if refused:
         raise BadOption(Problem(refused, object=f"CNI {plugin.name}", field="proxy"))
     _check_outside(layout)
+    _check_cache(layout)
     _check_pods(layout, plugin)
     fronted = IMPLEMENTATIONS[layout.load_balancer]
     added = fronted.parts(layout)
@@ -125,6 +128,12 @@ def _check_outside(layout: Layout) -> None:
                 if block.overlaps(outside):
                     message = f"the {what} network {block} overlaps {outside}, which is the outside world here"
                     raise Overlap(str(block), str(outside), message)
+
+
+def _check_cache(layout: Layout) -> None:
+    """NodeLocal DNSCache has an IPv4 address, which pods must be able to reach."""
+    if layout.dns == "node-local" and 4 not in layout.objects.networks.families:
+        raise BadOption(Problem("node-local listens on an IPv4 address, and this cluster has IPv6 only", field="dns"))
 
 
 MANY = 5
@@ -184,7 +193,15 @@ def _node(
     if wired.datapath is not None:
         rules = msgspec.structs.replace(rules, ebpf=_balancing(layout, place, rules.ebpf, wired))
     written = cni.in_its_language(plugin, *enforced(name, wired))
-    return assembled(name, "machine", own, rules, *written, added)
+    return assembled(name, "machine", own, rules, *written, added, *_cached(layout, name))
+
+
+def _cached(layout: Layout, node: str) -> Iterator[Part]:
+    """What a name server on every node adds, where the cluster has that."""
+    if layout.dns == "node-local":
+        from k8snetlab.compile.nodelocal import node_local  # few clusters have it
+
+        yield node_local(node)
 
 
 def _balancing(layout: Layout, place: services.Place, proxy: Ebpf | None, wired: Part) -> Ebpf:

@@ -25,8 +25,8 @@ from k8snetlab.linux.route import Route, RouteTable
 from k8snetlab.linux.socket import Listener
 
 __all__ = [
-    "APISERVER", "BALANCER", "CLIENT", "OUTSIDE", "ROUTER", "Layout", "Segment", "Station", "client_address",
-    "has_network", "pod_host",
+    "APISERVER", "BALANCER", "CLIENT", "OUTSIDE", "RESOLVERS", "ROUTER", "Layout", "Segment", "Station",
+    "client_address", "has_network", "pod_host",
 ]  # fmt: skip
 
 ROUTER = "router"
@@ -34,6 +34,9 @@ CLIENT = "external"
 CONTROL_PLANE = "control-plane"
 BALANCER = "load-balancer"
 APISERVER = "kube-apiserver"
+
+RESOLVERS = ("cluster", "node-local")
+"""Who may answer the pods' DNS questions."""
 
 OUTSIDE = (Prefix.of("203.0.113.0/24"), Prefix.of("2001:db8:203::/64"))
 """The outside world: TEST-NET-3 (RFC 5737) and a part of the documentation prefix (RFC 3849)."""
@@ -83,12 +86,21 @@ class Station(msgspec.Struct, frozen=True):
 class Layout:
     """Who stands where on the underlay: worked out once from the objects, before any Host is built.
 
-    `load_balancer` names who leads packets for load balancers' addresses to nodes (`compile.balancer`).
+    `load_balancer` names who leads packets for load balancers' addresses to nodes (`compile.balancer`), `dns` who
+    answers pods (`compile.nodelocal`); `world` are names of the world outside, with their addresses.
     """
 
-    def __init__(self, objects: Resolved, load_balancer: str = "none") -> None:
+    def __init__(
+        self,
+        objects: Resolved,
+        load_balancer: str = "none",
+        dns: str = "cluster",
+        world: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.objects = objects
         self.load_balancer = load_balancer
+        self.dns = dns
+        self.world = tuple(world)
         self.nodes = {node.name: node for node in objects.nodes}
 
     # The underlay

@@ -435,6 +435,7 @@ class Template:
         self._zones = _zones(line.arguments[2:], block, line.line)
         self._rcode = Rcode.NOERROR
         self._answers: list[tuple[str, str, int, str]] = []
+        self._authority: list[tuple[str, str, int, str]] = []
         self._matches: list[re.Pattern[str]] = []
         self._through = _Through()
         for option in line.body:
@@ -451,14 +452,16 @@ class Template:
                 except re.error as error:
                     raise refused(option.line, f"{words[0]!r} is no regular expression: {error}", "template") from None
             case "answer" if len(words) == 1:
-                self._answers.append(self._record(option, words[0].replace("{{ .Name }}", "{{.Name}}").split(None, 4)))
+                self._answers.append(self._record(option, words[0]))
+            case "authority" if len(words) == 1:
+                self._authority.append(self._record(option, words[0]))
             case "fallthrough":
                 self._through = _through(option)
             case _:
                 raise _unknown("template", option)
 
-    def _record(self, option: Directive, words: list[str]) -> tuple[str, str, int, str]:
-        match words:
+    def _record(self, option: Directive, text: str) -> tuple[str, str, int, str]:
+        match text.replace("{{ .Name }}", "{{.Name}}").split(None, 4):
             case [name, ttl, "IN", kind, data] if ttl.isdecimal() and "{{" not in name.replace("{{.Name}}", "") + data:
                 return name, kind, int(ttl), data
             case _:
@@ -474,10 +477,11 @@ class Template:
             if self._through(low):
                 return (yield from rest(question))
             return Message(Rcode.NXDOMAIN, authoritative=True)
-        answers = tuple(
-            Record(name.replace("{{.Name}}", question.name), kind, ttl, data) for name, kind, ttl, data in self._answers
+        answers, authority = (
+            tuple(Record(name.replace("{{.Name}}", question.name), kind, ttl, data) for name, kind, ttl, data in lines)
+            for lines in (self._answers, self._authority)
         )
-        return Message(self._rcode, answers, authoritative=True)
+        return Message(self._rcode, answers, authority, authoritative=True)
 
 
 # cache
@@ -670,7 +674,18 @@ class Forward:
 
     def _looped(self, line: Directive) -> None:
         """The plugin `loop` ends CoreDNS when a question comes back."""
-        own = next((each for each in self._to if each in self._server.around.own or _loopback(each)), None)
+        around = self._server.around
+        there = around.directory.by_endpoint
+        leading = {key for each in around.own for key in there.get(each, ())}
+        services = around.directory.by_cluster_ip
+        own = next(
+            (
+                each
+                for each in self._to
+                if each in around.own or _loopback(each) or (each in services and services[each].key.lower() in leading)
+            ),
+            None,
+        )
         if own is not None:
             message = f"Loop: questions are forwarded to {own}, which is this name server itself: CoreDNS stops"
             raise refused(line.line, message, "loop")

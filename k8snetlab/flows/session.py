@@ -1,9 +1,9 @@
 """What stays from one packet to the next?
 
 A trace begins with machines that remember nothing. In a session they remember: connections (conntrack), which client
-was sent to which backend (affinity), the MAC addresses of neighbours. Time passes only when told to. Affinity that is
-older than its time-out no longer counts, and conntrack forgets: an unanswered SYN after 120 s, a question and answer by
-UDP after 30 s, an open connection after five days.
+was sent to which backend (affinity), the MAC addresses of neighbours, what name servers answered. Time passes only when
+told to. Affinity that is older than its time-out no longer counts, and conntrack forgets: an unanswered SYN after
+120 s, a question and answer by UDP after 30 s, an open connection after five days.
 
 Not modelled: neighbours that are forgotten, ends of connections. Guide section 2.2; `iptables-extensions(8)` (recent),
 `conntrack(8)`.
@@ -12,13 +12,19 @@ Not modelled: neighbours that are forgotten, ends of connections. Guide section 
 from __future__ import annotations
 
 import random
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from k8snetlab.errors import BadOption, Problem
-from k8snetlab.flows.names import Terrain
+from k8snetlab.flows.names import Terrain, sender_of
 from k8snetlab.flows.walks import asked, outcome_of, told, walked
 from k8snetlab.linux import text
+from k8snetlab.linux.host import Network
 from k8snetlab.linux.walk import World
 from k8snetlab.trace import Trace
+
+if TYPE_CHECKING:
+    from k8snetlab.flows.resolution import Resolution, Walking
 
 __all__ = ["Session"]
 
@@ -50,12 +56,32 @@ class Session:
         Raises `BadOption` for a client outside that is not in the network: a session cannot change its cables.
         """
         question = asked(self._terrain, who, what, of=family, size=size)
-        if question.network is not self.world.network:
-            message = f"a session has the cables it began with; {who} or what it asks for needs others"
-            raise BadOption(Problem(message, field="from"))
+        self._of_this_network(question.network, who)
         result = walked(question, self.world)
         only = (outcome_of(self._terrain.objects, 1.0, result),)
         return told(self._terrain.objects, question, result, lambda: only)
+
+    def resolve(self, who: str, name: str, *, type: str | None = None, libc: str = "glibc") -> Resolution:
+        """Look a name up in this session, as `Cluster.resolve` would. Name servers remember what they answered
+        before, until time has passed; a lookup that waits lets time pass itself.
+        """
+        from k8snetlab.flows.resolution import looked_up
+
+        sender = sender_of(self._terrain, who)
+        self._of_this_network(sender.network, who)
+        types = ("A", "AAAA") if type is None else (type,)
+        return looked_up(self._terrain, self._walking, self.world, sender, who, name, types, libc)
+
+    @cached_property
+    def _walking(self) -> Walking:
+        from k8snetlab.flows.resolution import Walking, prepared
+
+        return Walking(self._terrain, self.world, prepared(self._terrain, self.world))
+
+    def _of_this_network(self, network: Network, who: str) -> None:
+        if network is not self.world.network:
+            message = f"a session has the cables it began with; {who} or what it asks for needs others"
+            raise BadOption(Problem(message, field="from"))
 
     def ipvs(self, host: str) -> str:
         """What `ipvsadm -Ln` and `ipvsadm -Lnc` would print on a machine: virtual servers with their connections.

@@ -67,6 +67,7 @@ class World:
         self.choose: Choose = choose or self._by_chance
         self._next: deque[Steps] = deque()
         self.arrivals: list[Arrival] = []
+        self.silent = False
         self._answers: deque[Steps] = deque()
         self._namespaces: dict[str, Namespace] = {}
 
@@ -106,6 +107,11 @@ class World:
             why = "the frame goes round in circles: the bridges form a ring"
             yield Step(last.where, last.device, Action.LOST, last.packet, why)
 
+    def start(self, name: str, *listeners: Listener) -> None:
+        """Start programs on a machine, in this world only."""
+        at = self.at(name)
+        at.host = msgspec.structs.replace(at.host, listeners=(*at.host.listeners, *listeners))
+
     def later(self, steps: Steps) -> None:
         """Do this after what is being done now: a frame is on its way, or a packet waits in a queue of its machine."""
         self._next.append(steps)
@@ -113,7 +119,7 @@ class World:
     def arrived(self, at: Namespace, skb: Skb, listener: Listener | None) -> None:
         """A program got a packet: note it, and queue what it answers."""
         self.arrivals.append(Arrival(at.name, skb.packet, listener))
-        if listener is None:
+        if listener is None or self.silent:
             return
         answer = _answer_of(at, skb)
         if skb.protocol == "TCP":
@@ -366,11 +372,13 @@ def exchange(
     sport: int = 0,
     flags: str = "S",
     df: bool = True,
+    says: Callable[[Arrival], bytes | None] | None = None,
 ) -> Exchange:
     """Send one packet from a machine to `address` and `port`, and let the answer come back.
 
     `protocol` is `TCP`, `UDP`, `SCTP` or `ICMP` (an echo request); `source` and `sport` are the kernel's choice
     unless given. With `df` a packet that is too long is refused rather than cut (for IPv6, by the sender itself).
+    `says` is what the program that gets the packet answers, or nothing; it may send packets of its own before.
     """
     at = world.at(client)
     sport = sport or world.random.randrange(32768, 61000)
@@ -407,13 +415,29 @@ def exchange(
     expected = Tuple(protocol, address, port, source, sport)
     at.sockets.add(expected)
     world.arrivals.clear()
+    world.silent = says is not None
     steps = (*led, *at.output(packet, f"a program on {client} sends to {address}:{port}"), *world.run())
+    world.silent = False
     taken = next((arrival for arrival in world.arrivals if arrival.listener is not None or flags != "S"), None)
+    if says is not None and taken is not None:
+        _say(world, taken, says(taken))
     world.arrivals.clear()
     reply = tuple(world.answer())
     back = next((a for a in world.arrivals if a.host == client and _concerns(a.packet, expected)), None)
     fate, told, reason = _ending(client, steps, reply, taken, back)
     return Exchange(source, sport, fate, told, reason, steps, reply, taken, back.packet if back else None)
+
+
+def _say(world: World, taken: Arrival, payload: bytes | None) -> None:
+    """Queue what a program answers to a datagram or a segment, if anything."""
+    if payload is None:
+        return
+    at = world.at(taken.host)
+    answer = msgspec.structs.replace(_answer_of(at, Skb(taken.packet)), payload=payload)
+    header = answer.headers[1]
+    if isinstance(header, TCP):
+        answer = msgspec.structs.replace(answer, headers=(answer.ip, TCP(header.sport, header.dport, "P.")))
+    world.send(at.output(answer, f"{at.name} answers"))
 
 
 def _led(client: str, packet: Packet, dialled: Dialled) -> Step:

@@ -21,7 +21,8 @@ VERSION = "k8snetlab/v1"
 """What every document says in its field `schema`."""
 
 KINDS = (
-    "Trace", "Show", "Cni", "Diff", "Reach", "Doctor", "Contract", "Proof", "Progress", "ExternalDns", "Error",
+    "Trace", "Show", "Cni", "Resolution", "Diff", "Reach", "Doctor", "Contract", "Proof", "Progress", "ExternalDns",
+    "Error",
 )  # fmt: skip
 """The kinds of document, each described by the file of its name in small letters."""
 
