@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -35,6 +35,9 @@ from k8snetlab.errors import BadOption, Problem, UnknownName
 from k8snetlab.policies.classes import Bools, Columns, Indexes, PodClasses, distinct
 from k8snetlab.policies.engine import PolicyVerdict, same_node, transport, verdict
 from k8snetlab.policies.plan import EGRESS, INGRESS, Direction, Endpoint, Policies, Policy, RuleAction, Tier
+
+if TYPE_CHECKING:
+    from k8snetlab.policies.changes import ReachDifference
 
 __all__ = ["AskedPort", "PodClass", "Port", "Reach", "asked_port", "reach"]
 
@@ -203,6 +206,14 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
         """
         here, there = self._near(self.port(port))
         return tuple((self.pods[a], self.pods[b]) for a, b in zip(here, there, strict=True) if a != b)
+
+    def diff(self, other: Reach) -> ReachDifference:
+        """What `other` allows and this does not, and the other way round, with a flow that shows each change. Raises
+        `BadOption` where they were asked about different ports.
+        """
+        from k8snetlab.policies.changes import difference
+
+        return difference(self, other)
 
     # Told
 
