@@ -47,11 +47,15 @@ DPI = 72.0
 PAGE = 920
 """Pixels that a page gives an SVG: JupyterLab shows it in its own size and cuts off what is wider."""
 
+LARGE = 1_000_000
+"""A picture of more pixels than a whole screen."""
+
 
 class Drawing(msgspec.Struct, frozen=True, dict=True):
     """A picture as a value. `ground` is painted under `over`; `alt` says in sentences what is to be seen.
 
-    `width` and `height` are in pixels; the PNG has twice as many, for sharp screens.
+    `width` and `height` are in pixels; the PNG has twice as many, for sharp screens, or a third more where the
+    picture is large: notebooks carry it.
     """
 
     width: int
@@ -73,10 +77,11 @@ class Drawing(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def png(self) -> bytes:
-        """The picture as PNG, two pixels for one."""
-        pixels = Image.fromarray(Easel(scale=2.0).pixels(self)).convert("RGB")
+        """The picture as PNG, two pixels for one (four for three of a large one)."""
+        scale = 2.0 if self.width * self.height <= LARGE else 4 / 3
+        pixels = Image.fromarray(Easel(scale=scale).pixels(self)).convert("RGB")
         found = io.BytesIO()
-        pixels.quantize(palette=_palette(self.theme), dither=Image.Dither.NONE).save(found, "png")
+        pixels.quantize(palette=_palette(self.theme), dither=Image.Dither.NONE).save(found, "png", optimize=True)
         return found.getvalue()
 
     def themed(self, theme: str) -> Drawing:
