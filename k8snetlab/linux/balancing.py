@@ -94,6 +94,10 @@ class Balancer:
         self._flows: dict[Tuple, _Flow] = {}
         self._answers: dict[Tuple, _Flow] = {}
 
+    def become(self, ebpf: Ebpf) -> None:
+        """Look into other maps, and forget nothing."""
+        self._ebpf = ebpf
+
     # 1. The socket
 
     def dial(self, protocol: str, own: int, address: str, port: int) -> Dialled | None:

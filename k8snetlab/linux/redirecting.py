@@ -102,6 +102,10 @@ class Redirector:
         self._hidden: dict[Tuple, Tuple] = {}  # as a container sends it: as it goes on
         self._shown: dict[Tuple, Tuple] = {}  # the answer to what goes on: as the container sent it
 
+    def become(self, datapath: Datapath) -> None:
+        """Look into other maps, and forget nothing."""
+        self._datapath = datapath
+
     # 1. A container sends
 
     def ingress(self, link: Link, frame: Packet) -> Passed:

@@ -78,13 +78,19 @@ class World:
         """The machine of that name, at work. Raises `UnknownName`."""
         found = self._namespaces.get(name)
         if found is None:
-            host = self.network.host(name)
-            found = self._namespaces[name] = Namespace(host, self)
-            if host.ebpf is not None:
-                found.balancer = Balancer(found, host.ebpf)
-            if host.datapath is not None:
-                found.redirector = Redirector(found, host.datapath)
+            found = self._namespaces[name] = Namespace(self.network.host(name), self)
+            _program(found)
         return found
+
+    def become(self, network: Network) -> None:
+        """Make the machines those of another network: they remember what they knew, but for those that are gone."""
+        self.network = network
+        for name, namespace in tuple(self._namespaces.items()):
+            if name in network:
+                namespace.host = network[name]
+                _program(namespace)
+            else:
+                del self._namespaces[name]
 
     def advance(self, seconds: float) -> None:
         """Let time pass: machines forget connections that nothing was seen of for long."""
@@ -344,6 +350,19 @@ def _packet(src: str, dst: str, protocol: str, ports: Ports, payload: bytes, *, 
     if ":" in dst:
         return Packet((IPv6(src, dst, protocol, df=df), ports), payload)
     return Packet((IPv4(src, dst, protocol, df=df), ports), payload)
+
+
+def _program(at: Namespace) -> None:
+    """Put the eBPF programs of a machine to work, those that were there with what they know."""
+    ebpf, datapath = at.host.ebpf, at.host.datapath
+    if ebpf is None or at.balancer is None:
+        at.balancer = Balancer(at, ebpf) if ebpf is not None else None
+    else:
+        at.balancer.become(ebpf)
+    if datapath is None or at.redirector is None:
+        at.redirector = Redirector(at, datapath) if datapath is not None else None
+    else:
+        at.redirector.become(datapath)
 
 
 class Exchange(msgspec.Struct, frozen=True):

@@ -160,3 +160,32 @@ def test_conntrack_of_a_machine_that_is_not_there() -> None:
     """The message says which are."""
     with pytest.raises(UnknownName, match="there is no machine 'node-9'"):
         bookshop().session().conntrack("node-9")
+
+
+def test_an_open_connection_has_more_packets() -> None:
+    """They go to the same backend, whichever new ones are drawn."""
+    session = bookshop().session(seed=3)
+    opened = session.trace("shop/web-0", "svc/shop/api:80")
+    for _ in range(5):
+        more = session.again(opened)
+        assert (more.client, more.backend) == (Client.OPEN, opened.backend)
+
+
+def test_what_opened_no_connection_cannot_go_on() -> None:
+    """A refusal has no second packet."""
+    session = bookshop().session()
+    refused = session.trace("shop/web-0", "shop/db-0:81")
+    with pytest.raises(BadOption, match="opened no connection"):
+        session.again(refused)
+
+
+def test_a_session_goes_on_with_other_machines() -> None:
+    """A route that is taken away is missed at once, and the connection is known when it is back."""
+    whole = bookshop()
+    session = whole.session()
+    opened = session.trace("shop/web-0", "shop/db-0:5432")
+    node = whole.network[whole.objects.pod("shop/web-0").node_name]
+    session.become(whole.sysctl(node.name, "net.ipv4.ip_forward", 0))
+    assert session.again(opened).client is Client.TIMEOUT
+    session.become(whole)
+    assert session.again(opened).client is Client.OPEN

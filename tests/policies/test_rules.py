@@ -9,7 +9,7 @@ import pytest
 
 from k8snetlab.cluster import Cluster
 from k8snetlab.linux import text
-from k8snetlab.trace import Verdict
+from k8snetlab.trace import Client, Verdict
 from tests.policies.chance import cluster, connections, disagreements
 from tests.shops import bookshop
 
@@ -277,9 +277,22 @@ def test_a_trace_says_which_policy_did_not_allow_it(dataplane: str) -> None:
     assert any(step.rule and "NetworkPolicy default/db, spec.ingress[0]" in step.why for step in allowed.steps)
 
 
-def test_replies_pass_and_so_does_what_began_before_the_policy() -> None:
+def test_replies_pass() -> None:
     """Nobody may open a connection to the web server, whose own connections are answered all the same."""
     closed = policy("closed", "ingress: []").replace("app: db", "app: web")
     held = example(DB, closed)
-    assert held.trace("default/web-0", "default/db-1:5432").client.value == "OPEN"
+    assert held.trace("default/web-0", "default/db-1:5432").client is Client.OPEN
     assert held.trace("default/db-0", "default/web-1:8080").verdict is Verdict.DROPPED
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+def test_a_policy_does_not_end_a_connection_that_is_open(dataplane: str) -> None:
+    """After it is applied, the old connection goes on and no new one begins; and without it again one does."""
+    before = example().changed(cni_options={"dataplane": dataplane})
+    session = before.session()
+    opened = session.trace("default/web-0", "default/db-1:5432")
+    session.become(before.applied(policy("closed", "ingress: []")))
+    assert session.again(opened).verdict is Verdict.DELIVERED
+    assert session.trace("default/web-0", "default/db-1:5432").verdict is Verdict.DROPPED
+    session.become(before)
+    assert session.trace("default/web-0", "default/db-1:5432").client is Client.OPEN
