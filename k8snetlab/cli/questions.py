@@ -91,6 +91,8 @@ def trace(
         output.say("\n".join(map(str, cluster.hubble(found))))
     else:
         output.say(TOLD[as_](found))
+        for note in found.notes if as_ in (Story.TEXT, Story.FULL) else ():
+            output.say(f"\nNote: {note}.")
     if any(outcome.verdict is not k8s.Verdict.DELIVERED for outcome in found.outcomes):
         raise typer.Exit(NO)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -193,7 +193,15 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         bytes, `df` forbids to cut it. Raises `UnknownName` and `BadOption`.
         """
         question = asked(self.terrain, source, target, via=via, of=family, size=size, df=df)
-        return trace(self.terrain, question, self.options.seed if seed is None else seed)
+        found = trace(self.terrain, question, self.options.seed if seed is None else seed)
+        if self.plugin.policies.backend is not cni.Enforcement.NONE:
+            return found
+        return msgspec.structs.replace(found, remarks=partial(self._unheeded, found))
+
+    def _unheeded(self, found: Trace) -> tuple[str, ...]:
+        from k8snetlab.cluster.notes import unheeded
+
+        return unheeded(self.objects, self.policies, found)
 
     def curl(
         self, source: str, url: str, *, seed: int | None = None, via: str | None = None, family: int | None = None

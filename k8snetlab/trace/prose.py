@@ -18,7 +18,7 @@ from k8snetlab.packet import SCTP, TCP, UDP, Ethernet, IPv4, IPv6, Packet
 from k8snetlab.trace.step import Action, Client, Outcome, Request, Step, Verdict
 from k8snetlab.trace.table import brief, chance, endpoint, telling
 
-__all__ = ["asked", "balanced", "changes", "ended", "story"]
+__all__ = ["asked", "balanced", "changes", "ended", "noted", "story"]
 
 WIDTH = 100
 
@@ -60,6 +60,11 @@ def balanced(outcomes: Sequence[Outcome]) -> str:
             who += f", which sees {outcome.source_seen},"
         ways.append(f"{who} with probability {chance(outcome.probability)}, {outcome.verdict}")
     return _filled(f"This was one of {len(outcomes)} ways the load balancing can fall: {'; '.join(ways)}.")
+
+
+def noted(notes: Sequence[str]) -> str:
+    """What else is to be said."""
+    return "\n".join(_filled(f"Note: {note}.") for note in notes)
 
 
 def changes(before: Packet | None, after: Packet) -> list[str]:

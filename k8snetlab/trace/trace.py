@@ -2,7 +2,7 @@
 
 A `Trace` is the finished walk of one packet and of what came back. `str()` prints it as a table, `explain()` tells it
 in sentences, `mermaid()` draws it, `as_dict()` is its JSON and `pcap()` its capture. All of them read the steps and
-nothing else.
+nothing else; `notes` say what no step can.
 
 Not modelled: when things happened. Captures count one millisecond a step. Guide sections 2.1 and 2.2.
 """
@@ -42,7 +42,8 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
     """The finished walk of one packet, there (`steps`) and back (`reply`).
 
     `fate` is this walk's verdict; `verdict` is `MIXED` when other load-balancing choices would end otherwise.
-    `outcomes` are found by walking every choice, when they are first asked for.
+    `outcomes` are found by walking every choice, when they are first asked for. `remarks` are sentences about it that
+    follow from no step; they too are found when they are first asked for.
     """
 
     request: Request
@@ -54,6 +55,7 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
     backend: Backend | None
     source_seen: str
     explore: Callable[[], tuple[Outcome, ...]]
+    remarks: Callable[[], tuple[str, ...]] = tuple
 
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -65,6 +67,11 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
         """The fate of the packet, or `MIXED` when it depends on chance."""
         fates = {outcome.verdict for outcome in self.outcomes} | {self.fate}
         return self.fate if len(fates) == 1 else Verdict.MIXED
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What else is to be said of it: that policies forbid it which nobody enforces."""
+        return self.remarks()
 
     # As text
 
@@ -90,7 +97,9 @@ class Trace(msgspec.Struct, frozen=True, dict=True):
         there = f"There\n\n{prose.story(self.steps)}"
         back = f"And back\n\n{prose.story(self.reply)}" if self.reply else "Nothing comes back."
         end = prose.ended(self.fate, self.client, self.reason)
-        return _joined(prose.asked(self.request), there, back, end, prose.balanced(self.outcomes))
+        return _joined(
+            prose.asked(self.request), there, back, end, prose.balanced(self.outcomes), prose.noted(self.notes)
+        )
 
     def mermaid(self) -> str:
         """A Mermaid sequence diagram: the machines, the frames between them, and what changed the packet."""

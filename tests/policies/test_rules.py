@@ -296,3 +296,15 @@ def test_a_policy_does_not_end_a_connection_that_is_open(dataplane: str) -> None
     assert session.trace("default/web-0", "default/db-1:5432").verdict is Verdict.DROPPED
     session.become(before)
     assert session.trace("default/web-0", "default/db-1:5432").client is Client.OPEN
+
+
+@pytest.mark.parametrize("cni", ["flannel", "bridge", "cloud"])
+def test_a_network_that_heeds_no_policy_says_so(cni: str) -> None:
+    """Where a policy forbids what passes all the same, and nowhere else."""
+    shop = bookshop().changed(cni=cni)
+    passed = shop.trace("shop/web-0", "svc/shop/db:5432")
+    assert passed.client is Client.OPEN
+    told = " ".join(passed.explain().split())
+    assert f"NetworkPolicy shop/metrics-readers forbid this connection, but {cni} enforces no policies." in told
+    assert shop.trace("shop/web-0", "svc/shop/api:80").notes == ()
+    assert shop.changed(cni="calico").trace("shop/web-0", "svc/shop/api:80").notes == ()
