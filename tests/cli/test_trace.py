@@ -202,7 +202,7 @@ def test_a_shop_of_others_is_explained(run: Run, document: Document, shared: Pat
 
 def test_hubble_tells_flows(shop: Run) -> None:
     """A line for each thing that Cilium's programs report, where there are any."""
-    asked = ("--from", "shop/web-0", "--to", "shop/db-0:5432", "-o", "hubble")
+    asked = ("--from", "shop/web-0", "--to", "svc/shop/api:80", "-o", "hubble")
     told = shop("trace", *asked, "--cni", "cilium").stdout.splitlines()
     assert told and all(line.startswith("shop/web-0:") for line in told)
     assert told[-1].endswith("to-endpoint FORWARDED (TCP Flags: SYN, ACK)")
