@@ -107,8 +107,8 @@ Seed: TypeAlias = Annotated[int, typer.Option(metavar="N", help="What chance is 
 Faults: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME[@MACHINE]",
-        help=f"What goes wrong, on that machine or where it is noticed first. Repeatable. {', '.join(FAULTS)}.",
+        metavar="NAME[@WHERE]",
+        help=f"What goes wrong, on that machine (or svc/NS/NAME) or where it is noticed first. {', '.join(FAULTS)}.",
         autocompletion=one_of(FAULTS),
     ),
 ]

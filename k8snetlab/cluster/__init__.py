@@ -9,7 +9,8 @@ its API server has given to Services so far (a registry: no address moves becaus
 Everything else — pods, addresses, slices, devices, routes, rules — is computed from these when it is first asked for,
 and kept. A what-if is another value: nothing here changes. Where only the overlays differ, the other value begins with
 the same compiled machines, so that taking one route away does not compile anything again. A fault (`faults`) is an
-overlay too; some of them choose otherwise (a BGP session that is down) rather than change machines.
+overlay too; some of them choose otherwise (a BGP session that is down), or write otherwise (a selector that nobody
+has), rather than change machines.
 
 Not modelled: time. What needs it (connections that stay, affinity) lives in `Cluster.session`. Guide sections 1.1 and
 1.2.
@@ -66,13 +67,17 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 
 
 class Overlay(Protocol):
-    """A named change that survives `Cluster.changed`: of what was chosen, before compiling, and of the machines' state,
-    after it.
+    """A named change that survives `Cluster.changed`: of what was written and chosen, before compiling, and of the
+    machines' state, after it.
     """
 
     @property
     def name(self) -> str:
         """What `Cluster.repaired` takes it away by."""
+        ...
+
+    def revise(self, manifests: api.Manifests) -> api.Manifests:
+        """The manifests with what it makes of them; the same value where that is nothing."""
         ...
 
     def choose(self, options: Options) -> Options:
@@ -89,6 +94,10 @@ class Retouched(msgspec.Struct, frozen=True):
 
     name: str
     apply: Callable[[Terrain], Network]
+
+    def revise(self, manifests: api.Manifests) -> api.Manifests:
+        """Nothing is written otherwise."""
+        return manifests
 
     def choose(self, options: Options) -> Options:
         """Nothing is chosen otherwise."""
@@ -119,7 +128,15 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
     def objects(self) -> controllers.Resolved:
         """Every object as the controllers leave it: pods with nodes and addresses, Services with theirs, slices."""
         ipam = cni.ipam_of(self.plugin)
-        return controllers.resolved(self.manifests, self._plan, ipam, self.registry)
+        return controllers.resolved(self.revised, self._plan, ipam, self.registry)
+
+    @cached_property
+    def revised(self) -> api.Manifests:
+        """The manifests, with what the overlays make of them."""
+        found = self.manifests
+        for overlay in self.overlays:
+            found = overlay.revise(found)
+        return found
 
     @cached_property
     def choices(self) -> Options:
@@ -430,9 +447,11 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         return _built(Cluster(change.manifests, self.options, self.overlays, change.registry, change.asked))
 
     def _with_overlays(self, overlays: tuple[Overlay, ...]) -> Cluster:
-        """Another cluster with other overlays; on the same compiled machines, where these choose nothing else."""
+        """Another cluster with other overlays; on the same compiled machines, where these write and choose nothing
+        else.
+        """
         other = Cluster(self.manifests, self.options, overlays, self.registry)
-        if other.choices == self.choices:
+        if other.choices == self.choices and other.revised is self.revised:
             _ = self.compiled
             vars(other).update({name: vars(self)[name] for name in _BELOW_OVERLAYS if name in vars(self)})
         return _built(other)
@@ -543,7 +562,7 @@ def _built(cluster: Cluster) -> Cluster:
 
 
 _BELOW_OVERLAYS = ("objects", "layout", "plugin", "compiled")
-"""What depends on the overlays of a cluster only where they choose something else."""
+"""What depends on the overlays of a cluster only where they write or choose something else."""
 
 
 def example(name: str, **options: Any) -> Cluster:

@@ -6,10 +6,10 @@
     print(k8s.faults.noticed(broken, "route-missing")[0])     # who is answered otherwise, before and now
     k8s.faults.check(broken.repaired("route-missing"), "route-missing").holds
 
-A fault is an overlay: a named change of the machines, or of what was chosen, which survives `changed` and goes with
-`repaired`. It is put where it is noticed: on the first spot around which some packet fares otherwise than in the whole
-cluster (`spots`, `asking`). A CNI that has nothing of the kind, or where nobody would notice, is told from the state
-and by walking packets, not by its name.
+A fault is an overlay: a named change of the machines, of what was chosen, or of what was written, which survives
+`changed` and goes with `repaired`. It is put where it is noticed: on the first spot around which some packet fares
+otherwise than in the whole cluster (`spots`, `asking`). A CNI that has nothing of the kind, or where nobody would
+notice, is told from the state and by walking packets, not by its name.
 
 `check` asks the same questions again. A fault may also be mended by other means than `repaired`: a route put back by
 hand, an MTU that fits (`changed(cni_options={"mtu": "1300"})`). It is mended when everybody is answered as in a whole
@@ -32,6 +32,8 @@ cluster.
     weave-link-down          two nodes of a mesh cannot connect                                   3.1
     masquerade-missing       pods are not hidden from the world outside                           2.1
     pool-missing             pods are hidden from each other                                      3.1
+    selector-wrong           a Service asks for labels that no pod has                            2.2
+    target-port-wrong        a Service leads to a port at which nobody listens                    2.2
 
 Not modelled: faults that come and go, faults of programs above the network. Guide section 4.4.
 """
@@ -43,8 +45,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from k8snetlab import api
 from k8snetlab.errors import CannotDo, Problem, UnknownName
-from k8snetlab.faults import changes, choices, spots
+from k8snetlab.faults import changes, choices, objects, spots
 from k8snetlab.faults.asking import Answer, Ask, Notice, answer, asks
 from k8snetlab.faults.spots import Spot
 from k8snetlab.flows import Terrain
@@ -72,6 +75,7 @@ class Fault(msgspec.Struct, frozen=True):
     spots: Callable[[Terrain], Iterator[Spot]]
     change: Callable[[Terrain, Spot], Network] = changes.as_they_are
     choice: Callable[[Options, Spot], Options] = choices.as_they_are
+    revision: Callable[[api.Manifests, Spot], api.Manifests] = objects.as_they_are
 
     def __str__(self) -> str:
         return f"{self.name}: {self.title} (section {self.lesson})"
@@ -87,6 +91,10 @@ class Placed(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """The fault's."""
         return self.fault.name
+
+    def revise(self, manifests: api.Manifests) -> api.Manifests:
+        """What the fault makes of what was written."""
+        return self.fault.revision(manifests, self.spot)
 
     def choose(self, options: Options) -> Options:
         """What the fault makes of what was chosen."""
@@ -114,10 +122,13 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def broken(cluster: Cluster, name: str, on: str = "") -> Cluster:
-    """The cluster with a fault where somebody notices it, or `on` that machine. Raises `UnknownName` for a fault or a
-    machine that there is not, `CannotDo` where the cluster has nothing that could be broken so.
+    """The cluster with a fault where somebody notices it, or `on` that machine, or `svc/NAMESPACE/NAME`. Raises
+    `UnknownName` for a fault, a machine or a Service that there is not, `CannotDo` where the cluster has nothing that
+    could be broken so.
     """
-    if on:
+    if on.startswith(objects.SERVICE):
+        cluster.objects.service(on.removeprefix(objects.SERVICE))
+    elif on:
         cluster.network.host(on)
     return _placed(cluster, _named(name), on)[0]
 
@@ -141,7 +152,7 @@ def _placed(cluster: Cluster, fault: Fault, on: str = "") -> _Found:
     there = False
     for spot in [each for each in fault.spots(cluster.terrain) if on in ("", each.host)][:TRIED]:
         found = cluster.under(Placed(fault, spot))
-        if found.choices == cluster.choices and found.network is cluster.network:
+        if found.network is cluster.network:  # nothing was changed, and so nothing compiled
             continue
         there = True
         if next(_notices(cluster, found, spot, whole), None) is not None:
@@ -345,6 +356,24 @@ _ALL = (
         "no node has a set of networks to which pods show themselves",
         spots.each_pair,
         changes.hidden_from_each_other,
+    ),
+    Fault(
+        "selector-wrong",
+        "a Service asks for labels that no pod has",
+        "Whoever calls one Service is refused at once, although its pods are up and answer at their own addresses.",
+        "2.2",
+        "no manifest has a Service of pods",
+        objects.each_service,
+        revision=objects.selects_nobody,
+    ),
+    Fault(
+        "target-port-wrong",
+        "a Service leads to a port at which nobody listens",
+        "Whoever calls one Service is refused at once, although all its pods are there as endpoints.",
+        "2.2",
+        "no manifest has a Service of pods",
+        objects.each_service,
+        revision=objects.nobody_listens,
     ),
 )
 

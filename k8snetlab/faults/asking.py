@@ -100,7 +100,7 @@ def asks(cluster: Cluster, spot: Spot) -> Iterator[Ask]:
     yield from short
     for node, called in ((here, others), (there, pods)):
         yield from _to_pods(cluster, [node] if node else (), called)
-    yield from _to_services(cluster, pods)
+    yield from _to_services(cluster, pods, spot.host)
     yield from (_longest(cluster, ask) for ask in short)
     yield from _to_outside(cluster, pods)
     yield from _from_outside(cluster, here)
@@ -129,20 +129,26 @@ def _to_pods(cluster: Cluster, callers: Sequence[str], called: Sequence[str]) ->
             yield from (Ask(who, f"{pod}:{port}", of if len(both) > 1 else None) for of in both)
 
 
+OUTER_IPV6 = 20
+"""So much longer is an outer header of IPv6 than the one of IPv4 that some CNIs reckon with."""
+
+
 def _longest(cluster: Cluster, ask: Ask) -> Ask:
-    """The same question in the longest packet that its sender may send so far."""
+    """The same question in the longest packet that its sender may send so far and that the whole cluster carries."""
     trace = cluster.trace(ask.source, ask.target, family=ask.family)
     sender = cluster.network[ask.source]
     route = sender.find(trace.request.address)
     room = (route.mtu or sender.link(route.device).mtu) if route is not None else 0
-    return ask._replace(size=max(0, room - trace.steps[0].packet.length))
+    longer = ask._replace(size=max(0, room - trace.steps[0].packet.length))
+    answered = cluster.trace(ask.source, ask.target, family=ask.family, size=longer.size).client is trace.client
+    return longer if answered else longer._replace(size=max(0, longer.size - OUTER_IPV6))
 
 
-def _to_services(cluster: Cluster, pods: Sequence[str]) -> Iterator[Ask]:
-    """For each of some Services a pod of the node that is behind it, and one that is not."""
+def _to_services(cluster: Cluster, pods: Sequence[str], at: str) -> Iterator[Ask]:
+    """For each of some Services (the one at a spot first) a pod of the node that is behind it, and one that is not."""
     for first in pods[:1]:
         node = pods_of(cluster.layout, cluster.objects.pod(first).node_name)
-        for service in _services(cluster)[:SERVICES]:
+        for service in _services(cluster, at)[:SERVICES]:
             for port in service.spec.ports[:1]:
                 ask = Ask(first, f"svc/{service.key}:{port.port}/{port.protocol}")
                 behind = {who for _, who, _ in answer(cluster, ask).seen}
@@ -152,10 +158,10 @@ def _to_services(cluster: Cluster, pods: Sequence[str]) -> Iterator[Ask]:
                 )
 
 
-def _services(cluster: Cluster) -> Sequence[api.Service]:
-    """The Services of pods that have an address; the system's own come last."""
+def _services(cluster: Cluster, at: str) -> Sequence[api.Service]:
+    """The Services of pods that have an address: the one at the spot first, and the system's own last."""
     served = [each for each in cluster.objects.services if each.cluster_ips and each.spec.selector]
-    return sorted(served, key=lambda each: each.key.startswith(SYSTEM))
+    return sorted(served, key=lambda each: (f"svc/{each.key}" != at, each.key.startswith(SYSTEM)))
 
 
 def _to_outside(cluster: Cluster, pods: Sequence[str]) -> Iterator[Ask]:

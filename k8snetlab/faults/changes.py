@@ -20,11 +20,11 @@ from k8snetlab.address import Prefix, family
 from k8snetlab.compile import client_address
 from k8snetlab.faults.spots import Spot, pods_of
 from k8snetlab.flows import Terrain
+from k8snetlab.linux import nftables as nft
 from k8snetlab.linux.host import Host, Network, sysctls
 from k8snetlab.linux.ipset import IpSet
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind
 from k8snetlab.linux.netfilter import Masquerade, MatchSet, Rule
-from k8snetlab.linux.nftables import Rule as NftRule
 from k8snetlab.linux.route import Route, RouteType, connected
 from k8snetlab.linux.walk import World, exchange
 from k8snetlab.trace import Action, Step
@@ -281,7 +281,7 @@ def _hidden(terrain: Terrain, node: str, of: int) -> Step | None:
 
 def _bare(host: Host, step: Step) -> Host:
     """The machine without what hid a packet: the rule, or what its programs hide containers behind."""
-    if isinstance(step.rule, Rule | NftRule):
+    if isinstance(step.rule, Rule | nft.Rule):
         return host.without(step.rule)
     if host.datapath is not None and host.datapath.hides:
         return msgspec.structs.replace(host, datapath=msgspec.structs.replace(host.datapath, hides=()))
@@ -293,6 +293,8 @@ def hidden_from_each_other(terrain: Terrain, spot: Spot) -> Network:
     pods = _pods(terrain, spot.other)
 
     def change(host: Host) -> Host:
+        for held in [each for each in _spared_by_nft(host) if _holds(each, pods)]:
+            host = host.without(held)
         spared = set(_spared(host))
         sets = tuple(_without(held, pods) if held.name in spared else held for held in host.ipsets)
         return host if sets == host.ipsets else msgspec.structs.replace(host, ipsets=sets)
@@ -306,6 +308,22 @@ def _spared(host: Host) -> Iterator[str]:
     for rule in (rule for table in tables if table.name == "nat" for rule in table.rules):
         if isinstance(rule.target, Masquerade):
             yield from (match.name for match in rule.matches if isinstance(match, MatchSet) and match.invert)
+
+
+def _spared_by_nft(host: Host) -> Iterator[nft.Held]:
+    """The same for rules of nftables: every element of those sets."""
+    for table in host.nftables:
+        hiding = [rule for rule in table.rules if any(isinstance(each, nft.Masquerade) for each in rule.statements)]
+        matches = (each for rule in hiding for each in rule.statements if isinstance(each, nft.Match) and each.invert)
+        names = [match.right.name for match in matches if isinstance(match.right, nft.Named)]
+        for name in names:
+            yield from (nft.Held(table.name, name, element) for element in table.sets[name].elements)
+
+
+def _holds(held: nft.Held, addresses: tuple[str, ...]) -> bool:
+    """Whether an element is a network that holds one of the addresses."""
+    blocks = [part for part in held.element.key if isinstance(part, Prefix)]
+    return any(block.contains(address) for block in blocks for address in addresses)
 
 
 def _without(held: IpSet, addresses: tuple[str, ...]) -> IpSet:
