@@ -222,6 +222,7 @@ ONLY_WITH: dict[str, dict[str, Any]] = {
     "bpf-ipcache": CILIUM,
     "bpf-endpoint": CILIUM,
     "bpf-policy": CILIUM,
+    "xfrm": {"cni": "cilium", "cni_options": {"encryption": "ipsec"}},
 }
 """The kinds of state that only one proxy mode, backend or CNI has."""
 
