@@ -30,7 +30,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from k8snetlab.api.base import KindT, Object, to_dict
+from k8snetlab.api.cluster_policies import ClusterNetworkPolicy
 from k8snetlab.api.decoding import Decoded, decode, typed
+from k8snetlab.api.networking import NetworkPolicy
 from k8snetlab.api.validation import broken_rules
 from k8snetlab.errors import ManifestError, Problem, UnknownName
 
@@ -77,7 +79,8 @@ class UnknownKind(msgspec.Struct, frozen=True, order=True):
 
 
 class Manifests(msgspec.Struct, frozen=True, dict=True):
-    """Objects in the order of the input, what else was there, and where each object was written.
+    """Objects in the order of the input, what else was there, and by `ref` where each object was written; of policies
+    also where each rule was (`NetworkPolicy shop/db spec.ingress[0]`), as far as that is known without reading again.
 
     >>> Manifests().of(Object)
     ()
@@ -103,8 +106,10 @@ class Manifests(msgspec.Struct, frozen=True, dict=True):
         """These objects with others in the place of their namesakes, or after all if they have none (`kubectl
         apply`)."""
         new = {each.ref: each for each in others.objects}
+        rules = tuple(f"{ref} " for ref in new)
+        places = {key: place for key, place in self.places.items() if not key.startswith(rules)}
         kept = tuple(new.pop(each.ref, each) for each in self.objects)
-        return msgspec.structs.replace(self, objects=(*kept, *new.values()), places={**self.places, **others.places})
+        return msgspec.structs.replace(self, objects=(*kept, *new.values()), places={**places, **others.places})
 
     def without(self, kind: str, key: str) -> Manifests:
         """These objects without one: `without("Service", "shop/api")`. Raises `UnknownName`."""
@@ -281,6 +286,16 @@ class _Reading:
             self.places[ref] = Place(document.file, document.first_line(at))
             if not self.places[ref].line:
                 self.origins[ref] = (document, at)
+            elif isinstance(made, NetworkPolicy | ClusterNetworkPolicy):
+                self._keep_rules(made, document, at)
+
+    def _keep_rules(self, policy: NetworkPolicy | ClusterNetworkPolicy, document: _Document, at: str) -> None:
+        """Where each rule of a policy stands: a verdict points at one."""
+        for field, rules in (("ingress", policy.spec.ingress), ("egress", policy.spec.egress)):
+            for index in range(len(rules)):
+                rule = f"spec.{field}[{index}]"
+                line = document.line(f"{at}.{rule}" if at else rule)
+                self.places[f"{policy.ref} {rule}"] = Place(document.file, line)
 
     def _twice(self, ref: str, document: _Document | None, at: str) -> None:
         message = "is there twice"

@@ -14,6 +14,7 @@ standard error too, so that what comes out of standard output is the answer and 
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
 | `paint`     | colours, where a person looks at a terminal                                  |
+| `check`     | what in policies is probably not wanted                                      |
 | `external`  | what the world's DNS would be told: `external-dns`                            |
 | `prove`     | the same on the real kernel, compared                                        |
 | `doctor`    | what this machine can do                                                     |
@@ -36,6 +37,7 @@ from typer.core import TyperGroup
 
 import k8snetlab as k8s
 from k8snetlab.cli import output, questions
+from k8snetlab.cli.check import check
 from k8snetlab.cli.external import external_dns
 from k8snetlab.cli.output import Format
 from k8snetlab.cli.prove import prove
@@ -207,6 +209,7 @@ app.command(
     )
 )(questions.diff)
 app.command(epilog=_examples("k8snetlab contract -f app/ --cni bridge"))(questions.contract)
+app.command(epilog=_examples("k8snetlab check -f app/ --cni calico", "k8snetlab check -f app/ -o json"))(check)
 app.command(
     "external-dns",
     epilog=_examples(

@@ -259,7 +259,7 @@ def _deciding(policies: Policies, flow: Flow, direction: Direction, asked: Itera
     for policy in asked:
         for rule in policy.rules:
             if policies.matches(rule, direction, flow):
-                yield Decision(policy, rule, policies.place(policy.ref))
+                yield Decision(policy, rule, policies.place(policy.ref, rule.field))
 
 
 # --- what no policy is asked about ------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def findings(policies: Policies) -> tuple[Finding, ...]:
     for look in LOOKS:
         found += look(policies)
     order = {each.ref: index for index, each in enumerate(policies.written)}
-    placed = (msgspec.structs.replace(each, place=policies.place(each.object)) for each in found)
+    placed = (msgspec.structs.replace(each, place=policies.place(each.object, each.field)) for each in found)
     return tuple(sorted(placed, key=lambda each: (order.get(each.object, len(order)), each.field)))
 
 

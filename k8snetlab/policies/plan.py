@@ -432,9 +432,10 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
         """All policies as somebody wrote them, whether they have an effect or not."""
         return (*self.network_policies, *self.cluster_policies)
 
-    def place(self, ref: str) -> api.Place | None:
-        """Where an object was written, if it was read from a file."""
-        return self.places.get(ref)
+    def place(self, ref: str, field: str = "") -> api.Place | None:
+        """Where an object was written, or the rule of it that a field is in, if it was read from a file."""
+        rule = field.partition("]")[0] + "]"
+        return self.places.get(f"{ref} {rule}") or self.places.get(ref)
 
     def choosing(self, choices: Choices) -> Policies:
         """The same under another network plugin."""

@@ -148,6 +148,22 @@ def test_objects_know_where_they_were_written(tmp_path: Path) -> None:
     assert manifests.placed(Problem("no", object="Service shop/api")).line == 3
 
 
+def test_rules_of_policies_know_their_lines() -> None:
+    """Each rule of its own; an object that takes the place of another one takes these with it."""
+    text = (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: a\nspec:\n  podSelector: {}\n"
+        "  ingress:\n    - ports:\n        - port: 80\n    # another one\n    - from:\n        - podSelector: {}\n"
+    )
+    manifests = api.load(text)
+    rules = {key: place.line for key, place in manifests.places.items()}
+    assert rules == {
+        "NetworkPolicy default/a": 1,
+        "NetworkPolicy default/a spec.ingress[0]": 8,
+        "NetworkPolicy default/a spec.ingress[1]": 11,
+    }
+    assert list(manifests.replacing(api.Manifests(manifests.objects)).places) == ["NetworkPolicy default/a"]
+
+
 def test_wrong_field_names_file_line_object_and_field(tmp_path: Path) -> None:
     """A typo is found where it stands, and the right name is suggested."""
     path = tmp_path / "a.yaml"

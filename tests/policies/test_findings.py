@@ -147,7 +147,7 @@ def test_findings_of_a_cluster_have_file_and_line() -> None:
     """The bookshop's: a public face, and a report that only runs at night."""
     said = [str(each) for each in bookshop().changed(cni="calico").findings()]
     assert any(
-        "50-network-policies.yaml:18: NetworkPolicy shop/public-faces: spec.ingress[0]: every" in each for each in said
+        "50-network-policies.yaml:33: NetworkPolicy shop/public-faces: spec.ingress[0]: every" in each for each in said
     )
     assert any("none in ops has app.kubernetes.io/name=report [peer means nobody]" in each for each in said)
 
