@@ -228,20 +228,28 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         return curl(self.terrain, question, self.options.seed if seed is None else seed)
 
     def resolve(
-        self, source: str, name: str, *, type: str | None = None, libc: str = "glibc", seed: int | None = None
+        self,
+        source: str,
+        name: str,
+        *,
+        type: str | None = None,
+        libc: str = "glibc",
+        options: Mapping[str, str] | None = None,
+        seed: int | None = None,
     ) -> Resolution:
         """Look a name up as a program of WHO does: every question that its C library sends, each with its way through
         the network, and what the program is told. Name servers begin with nothing remembered.
 
         `type` is `A`, `AAAA`, `SRV`, `PTR` (of a name or an address), …; else A and AAAA together, as `getaddrinfo`
-        asks. `libc` is `glibc` or `musl`. Raises `UnknownName` and `BadOption`, and `ManifestError` for a Corefile that
-        CoreDNS cannot start with.
+        asks. `libc` is `glibc` or `musl`; `options` stand in the place of those of resolv.conf: `{"ndots": "2"}`.
+
+        Raises `UnknownName` and `BadOption`, and `ManifestError` for a Corefile that CoreDNS cannot start with.
         """
         from k8snetlab.flows.resolution import resolve
 
         types = ("A", "AAAA") if type is None else (type,)
         drawn = self.options.seed if seed is None else seed
-        return resolve(self.terrain, source, name, types=types, library=libc, seed=drawn)
+        return resolve(self.terrain, source, name, types=types, library=libc, options=options, seed=drawn)
 
     def resolv_conf(self, source: str) -> ResolvConf:
         """The /etc/resolv.conf that programs of WHO read. Raises `UnknownName` and `BadOption`."""

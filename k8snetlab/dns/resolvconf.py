@@ -20,6 +20,8 @@ Not modelled: the smaller limits of old kubelets and C libraries (six domains, 2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from k8snetlab import api
@@ -59,6 +61,10 @@ class ResolvConf(msgspec.Struct, frozen=True):
     def asked(self) -> tuple[str, ...]:
         """The name servers that a C library asks: the first three, or this machine if the file has none."""
         return self.nameservers[:MOST_SERVERS] or ("127.0.0.1",)
+
+    def with_options(self, options: Mapping[str, str]) -> ResolvConf:
+        """The same file with other options, each in the place of its namesake."""
+        return msgspec.structs.replace(self, options=tuple((dict(self.options) | dict(options)).items()))
 
     def said(self, option: str) -> bool:
         """Whether an option is there."""

@@ -19,13 +19,15 @@ is a leaf; matplotlib and networkx are met here only.
 | `isolation`     | which pods are closed, for which direction?                   | `policies` |
 | `ledger`        | what did controllers write about pods that came and went?     | `ledger`   |
 | `growth`        | and how does that grow with the number of pods?               | `ledger`   |
+| `lookup`        | which questions does a name become, and who answers them?     | `lookup`   |
+| `questions`     | how many are they, by ndots or any other choice?              | `lookup`   |
 | `curves`        | does it grow with the number of things, or not?               | `curves`   |
 | `graph`, `path` | the same as networkx graphs                                   | `graphs`   |
 
 Every picture is given on light or dark paper (`theme`), and says in sentences what is to be seen (`Drawing.alt`). An
 `Easel` paints one drawing after the other quickly: that is for explorers.
 
-Not modelled: motion. Guide sections 1.1 to 2.2, 3.1, 4.1 and 5.1.
+Not modelled: motion. Guide sections 1.1 to 2.3, 3.1, 4.1 and 5.1.
 """
 
 from k8snetlab.draw.beside import side_by_side
@@ -36,6 +38,7 @@ from k8snetlab.draw.graphs import graph, path
 from k8snetlab.draw.headers import headers
 from k8snetlab.draw.ladder import trace
 from k8snetlab.draw.ledger import growth, ledger
+from k8snetlab.draw.lookup import lookup, questions
 from k8snetlab.draw.matrix import reach
 from k8snetlab.draw.outcomes import nobody, outcomes
 from k8snetlab.draw.plan import plan
@@ -43,6 +46,6 @@ from k8snetlab.draw.policies import isolation, policies
 from k8snetlab.draw.topology import topology
 
 __all__ = [
-    "Drawing", "Easel", "before_after", "curves", "graph", "growth", "headers", "isolation", "ledger", "nobody",
-    "outcomes", "path", "plan", "policies", "reach", "side_by_side", "topology", "trace",
+    "Drawing", "Easel", "before_after", "curves", "graph", "growth", "headers", "isolation", "ledger", "lookup",
+    "nobody", "outcomes", "path", "plan", "policies", "questions", "reach", "side_by_side", "topology", "trace",
 ]  # fmt: skip

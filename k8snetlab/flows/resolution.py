@@ -512,17 +512,20 @@ def resolve(
     *,
     types: Sequence[str] = dns.PAIR,
     library: str = "glibc",
+    options: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Resolution:
     """Look a name up as a program of WHO would, with machines and name servers that remember nothing.
 
     `types` are asked for together: A and AAAA unless told otherwise; PTR takes an address as well. `library` is `glibc`
-    or `musl`. Raises `UnknownName` and `BadOption`, and `ManifestError` for a Corefile that CoreDNS cannot start with.
+    or `musl`; `options` stand in the place of those of resolv.conf.
+
+    Raises `UnknownName` and `BadOption`, and `ManifestError` for a Corefile that CoreDNS cannot start with.
     """
     sender = sender_of(terrain, who)
     world = World(sender.network, random.Random(seed))
     walking = Walking(terrain, world, prepared(terrain, world))
-    return looked_up(terrain, walking, world, sender, who, name, types, library)
+    return looked_up(terrain, walking, world, sender, who, name, types, library, options)
 
 
 def looked_up(
@@ -534,10 +537,11 @@ def looked_up(
     name: str,
     types: Sequence[str],
     library: str,
+    options: Mapping[str, str] | None = None,
 ) -> Resolution:
     """The same in a world that is there already."""
     wanted = _types(types)
-    conf = resolv_conf(terrain, sender)
+    conf = resolv_conf(terrain, sender).with_options(options or {})
     asking = dns.resolver(_meant(name, wanted), conf, wanted, library)
     known = _known(sender, name, wanted)
     if known is not None:
