@@ -8,7 +8,7 @@ Not modelled: ages, restarts, images, the columns of kinds that the network does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -56,12 +56,16 @@ class Table(msgspec.Struct, frozen=True):
         return {"rows": [dict(zip(names, row, strict=True)) for row in self.cells()]}
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name, _ in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{_escaped(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.cells()
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return as_html([name for name, _ in self.columns], self.cells())
+
+
+def as_html(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells under the names of their columns, as a browser's table."""
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _escaped(cell: str) -> str:

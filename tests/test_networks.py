@@ -210,6 +210,7 @@ def test_the_table_prints_what_three_nodes_have_and_a_fourth_brings() -> None:
     assert re.split(r"  +", lines[2]) == [
         "flannel vxlan", "1,450", "50 B", "no", "yes", "none", "2 +1", "2 +1", "2 +1", "0", "0", "0",
     ]  # fmt: skip
+    assert measured()._repr_html_().count("<tr>") == len(lines)
     document = measured().as_dict()
     assert json.loads(json.dumps(document))["rows"][1]["encapsulation"] == 50
 

@@ -90,9 +90,13 @@ from k8snetlab.api.workloads import (
     Workload,
 )
 
+POLICIES = frozenset({"NetworkPolicy", "ClusterNetworkPolicy", "CiliumNetworkPolicy"})
+"""The kinds that say who may talk to whom."""
+
 __all__ = [
     "DEFAULT_NAMESPACE",
     "KINDS",
+    "POLICIES",
     "AddressType",
     "ClusterNetworkPolicy",
     "ClusterNetworkPolicyEgressPeer",

@@ -49,6 +49,7 @@ DEFAULT_NAMESPACE = "default"
 # Words in capitals where they do not begin a name: clusterIP, podCIDRs, providerID, setHostnameAsFQDN.
 _CAPITALS = {
     "ip": "IP", "ips": "IPs", "cidr": "CIDR", "cidrs": "CIDRs", "id": "ID", "ipc": "IPC", "pid": "PID", "fqdn": "FQDN",
+    "fqdns": "FQDNs", "tls": "TLS",
 }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
+from importlib import import_module
+from itertools import chain
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
@@ -30,7 +32,7 @@ from k8snetlab.errors import Problem
 
 __all__ = ["KINDS", "Decoded", "decode", "name_suffix", "safe", "typed"]
 
-KINDS: Mapping[tuple[str, str], type[Object]] = {
+_LOADED: Mapping[tuple[str, str], type[Object]] = {
     (cls.api_version, cls.kind): cls
     for cls in (
         core.Namespace, core.Node, pod.Pod, service.Service, service.EndpointSlice, service.Endpoints,
@@ -40,6 +42,25 @@ KINDS: Mapping[tuple[str, str], type[Object]] = {
         core.Secret, core.ConfigMap, core.ServiceAccount,
     )
 }  # fmt: skip
+_LATER: Mapping[tuple[str, str], str] = {("cilium.io/v2", "CiliumNetworkPolicy"): "k8snetlab.api.cilium"}
+"""Kinds that few clusters have, and the modules that are loaded when such an object comes."""
+
+
+class _Kinds(Mapping[tuple[str, str], type[Object]]):
+    def __getitem__(self, key: tuple[str, str]) -> type[Object]:
+        found = _LOADED.get(key)
+        if found is None:
+            found = getattr(import_module(_LATER[key]), key[1])
+        return found
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return chain(_LOADED, _LATER)
+
+    def __len__(self) -> int:
+        return len(_LOADED) + len(_LATER)
+
+
+KINDS: Mapping[tuple[str, str], type[Object]] = _Kinds()
 """The kinds the lab reads, by `apiVersion` and `kind`."""
 
 _VERSION_OF = {kind: version for version, kind in KINDS}

@@ -51,6 +51,11 @@ def broken_rules(made: Object) -> Broken:
     yield from _metadata(made)
     for rule in RULES.get(type(made), ()):
         yield from rule(made)
+    if made.kind == "CiliumNetworkPolicy":
+        from k8snetlab.api.cilium import CiliumNetworkPolicy, cilium_policy_rules  # loaded when there is one
+
+        assert isinstance(made, CiliumNetworkPolicy)
+        yield from cilium_policy_rules(made)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

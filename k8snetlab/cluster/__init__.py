@@ -38,7 +38,7 @@ from k8snetlab.cluster.requests import Answer, Asked, Change
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import BadOption, CannotDo, LabError, Problem, UnknownName
-from k8snetlab.flows import Curl, Session, Terrain, asked, curl, trace, where_of
+from k8snetlab.flows import Curl, Session, Terrain, asked, curl, request_of, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.host import Entry, Host, Network
 from k8snetlab.services.slices import MOST_ENDPOINTS
@@ -221,11 +221,22 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         return unheeded(self.objects, self.policies, found)
 
     def curl(
-        self, source: str, url: str, *, seed: int | None = None, via: str | None = None, family: int | None = None
+        self,
+        source: str,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        seed: int | None = None,
+        via: str | None = None,
+        family: int | None = None,
     ) -> Curl:
-        """Connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`."""
+        """Connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`. `method` and
+        `headers` matter to proxies that read requests for a policy.
+        """
         question = asked(self.terrain, source, where_of(url), via=via, of=family)
-        return curl(self.terrain, question, self.options.seed if seed is None else seed)
+        request = request_of(url, method, headers)
+        return curl(self.terrain, question, self.options.seed if seed is None else seed, request)
 
     def resolve(
         self,
@@ -487,8 +498,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
     def without_policies(self) -> Cluster:
         """Another cluster in which nobody ever wrote a policy: what is left is what the network itself does."""
-        said = (api.NetworkPolicy, api.ClusterNetworkPolicy)
-        others = tuple(each for each in self.manifests.objects if not isinstance(each, said))
+        others = tuple(each for each in self.manifests.objects if each.kind not in api.POLICIES)
         if len(others) == len(self.manifests.objects):
             return self
         manifests = msgspec.structs.replace(self.manifests, objects=others)

@@ -35,7 +35,7 @@ from k8snetlab.linux.host import Host
 from k8snetlab.linux.link import LinkKind
 from k8snetlab.linux.route import Route, RouteType
 from k8snetlab.packet import Ethernet, Packet
-from k8snetlab.tables import aligned
+from k8snetlab.tables import aligned, as_html
 from k8snetlab.trace import Action, Client, Trace
 from k8snetlab.trace.beside import Side, sides
 from k8snetlab.wire import encode
@@ -150,6 +150,13 @@ class Networks(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return aligned([HEAD, *map(_cells, self.rows)])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        kept = ([cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in _cells(row)] for row in self.rows)
+        return as_html(HEAD, kept)
 
 
 def _cells(row: Figures) -> list[str]:

@@ -37,16 +37,14 @@ def _felix(plugin: cni.Cni, policies: Policies) -> Enforcer:
 
 
 def _cilium(plugin: cni.Cni, policies: Policies) -> Enforcer:
-    from k8snetlab.policies import maps
+    from k8snetlab.policies.maps import Agent
 
-    found: list[maps.Identities] = []  # the same on every node, worked out on the first
+    agent = Agent(policies)
 
     def enforced(node: str, wired: Part) -> tuple[Part, ...]:
         if wired.datapath is None:
             return (wired,)
-        if not found:
-            found.append(maps.identities(policies, wired.datapath))
-        return (msgspec.structs.replace(wired, datapath=maps.enforced(found[0], wired.datapath)),)
+        return (msgspec.structs.replace(wired, datapath=agent.node(wired.datapath)),)
 
     return enforced
 
@@ -68,8 +66,7 @@ WRITERS: Mapping[str, Callable[[cni.Cni, Policies], Enforcer]] = {
 def enforcer(layout: Layout, plugin: cni.Cni) -> Enforcer:
     """What makes the policies of a cluster hold under a CNI. The policies are read when the first node is built."""
     objects = layout.objects
-    some = bool(objects.of(api.NetworkPolicy)) or bool(objects.of(api.ClusterNetworkPolicy))
-    if not some or plugin.name not in WRITERS:
+    if all(each.kind not in api.POLICIES for each in objects.objects) or plugin.name not in WRITERS:
         return _nothing
 
     @cache

@@ -162,7 +162,7 @@ class SamePacket(Explorer[CniModel]):
             "subnets": dropdown("Nodes in", tuple(SUBNETS), "one subnet"),
             "look": dropdown("Show", LOOKS, "path"),
         }
-        super().__init__(model, controls, height=640)
+        super().__init__(model, controls, height=580)
 
     @property
     def trace(self) -> Trace:

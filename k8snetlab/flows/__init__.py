@@ -9,12 +9,12 @@ Not modelled: DNS queries as packets. Guide sections 2.1 and 2.2.
 
 from __future__ import annotations
 
-from k8snetlab.flows.curl import Curl, curl, where_of
+from k8snetlab.flows.curl import Curl, curl, request_of, where_of
 from k8snetlab.flows.names import Sender, Target, Terrain, sender_of, target_of
 from k8snetlab.flows.session import Session
 from k8snetlab.flows.walks import Question, asked, trace
 
 __all__ = [
-    "Curl", "Question", "Sender", "Session", "Target", "Terrain", "asked", "curl", "sender_of", "target_of", "trace",
-    "where_of",
+    "Curl", "Question", "Sender", "Session", "Target", "Terrain", "asked", "curl", "request_of", "sender_of",
+    "target_of", "trace", "where_of",
 ]  # fmt: skip

@@ -6,6 +6,9 @@ usual surprise is the third: somewhere on the way the MTU is smaller than both e
 sender (ICMP fragmentation needed), who then sends smaller segments — unless nobody tells, because the place is a
 bridge or the message is filtered. Then the connection opens, and the page never comes.
 
+A proxy that reads requests for a policy (`policies.http`) answers 403 in the program's place where it does not like
+one.
+
 Not modelled: TLS, HTTP beyond one request and one answer, the segments after the first, retransmission for other
 reasons than a smaller MTU, probing for the MTU (RFC 4821). Guide section 2.1; RFC 9293, RFC 1191, RFC 8201.
 """
@@ -13,7 +16,7 @@ reasons than a smaller MTU, probing for the MTU (RFC 4821). Guide section 2.1; R
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -22,12 +25,13 @@ import msgspec
 from k8snetlab.errors import BadOption, Problem
 from k8snetlab.flows.names import Terrain
 from k8snetlab.flows.walks import Question, every_outcome, told, walked
+from k8snetlab.linux.datapath import Request
 from k8snetlab.linux.socket import Listener
 from k8snetlab.linux.walk import Arrival, Exchange, World, exchange
 from k8snetlab.packet import ICMP, TCP, Packet
 from k8snetlab.trace import Client, Step, Trace
 
-__all__ = ["Curl", "curl", "where_of"]
+__all__ = ["Curl", "curl", "request_of", "where_of"]
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
 PAGE = 20_000
@@ -42,7 +46,7 @@ class Curl(msgspec.Struct, frozen=True):
     `ok` only if all three arrive; `failed` names the first that does not (`connect`, `request`, `answer`), and
     `reason` says why. `segments` are the sizes in bytes that the answer was sent in, one after the other: a router
     that told of a smaller MTU makes the next one smaller. `status` is what the program answered (0: nothing arrived),
-    `body` its words, where they are known: those of a health check.
+    `body` its words, where they are known: those of a health check, or of a proxy that refuses the request.
     """
 
     connect: Trace
@@ -104,7 +108,18 @@ def where_of(url: str) -> str:
     return f"{host}:{port or PORTS[parts.scheme]}"
 
 
-def curl(terrain: Terrain, question: Question, seed: int) -> Curl:
+def request_of(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
+    """The request that curl sends for a URL: its path, with what is asked, and its host.
+
+    >>> request_of("http://api:8080/orders?of=today").path
+    '/orders?of=today'
+    """
+    parts = urlsplit(url) if "://" in url else urlsplit("")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Request(method, path, parts.netloc or url.partition("/")[0], headers or {})
+
+
+def curl(terrain: Terrain, question: Question, seed: int, request: Request | None = None) -> Curl:
     """Open a TCP connection, send a request, and take the answer's first full segment. Raises `BadOption` for another
     protocol.
     """
@@ -131,6 +146,11 @@ def curl(terrain: Terrain, question: Question, seed: int) -> Curl:
     program = opened.arrival.listener or Listener("TCP", target.port)
     allowed = min(_mss(opened.arrival.packet), _mss(opened.answer), _length(program))
     told_back = _answered(world, question.host, connect, sent, sent.arrival, allowed)
+    from k8snetlab.policies.http import DENIED, answered  # when a request has been sent
+
+    said = answered(opened.steps, request or Request())
+    if told_back.ok and not said:
+        return msgspec.structs.replace(told_back, status=said.status, body=DENIED, reason=said.reason)
     return msgspec.structs.replace(told_back, status=program.status, body=program.body) if told_back.ok else told_back
 
 

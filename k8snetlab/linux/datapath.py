@@ -27,6 +27,7 @@ Not modelled: the maps' sizes, entries of proxies (L7), mutual authentication, h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cached_property
@@ -38,8 +39,9 @@ from k8snetlab.address import Prefix, family, number
 from k8snetlab.linux.ebpf import ANY, Attachment, Program
 
 __all__ = [
-    "HOST", "LOCAL", "PORT_BITS", "REMOTE_NODE", "RESERVED", "WORLD", "Datapath", "Direction", "Endpoint", "Known",
-    "Looked", "Missing", "Permit", "Reason", "bpf_endpoint_list", "bpf_ipcache_list", "bpf_policy_list", "is_outside",
+    "ANYTHING", "HOST", "LOCAL", "PORT_BITS", "REMOTE_NODE", "RESERVED", "WORLD", "Datapath", "Direction", "Endpoint",
+    "Known", "Looked", "Missing", "Permit", "Reason", "Request", "Wanted", "bpf_endpoint_list", "bpf_ipcache_list",
+    "bpf_policy_list", "is_outside",
 ]  # fmt: skip
 
 UNKNOWN, HOST, WORLD, REMOTE_NODE = 0, 1, 2, 6
@@ -174,13 +176,53 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{self.key} {self.value}"
 
 
+class Request(msgspec.Struct, frozen=True):
+    """A request as a proxy reads it. The names of header lines are alike in large and small letters."""
+
+    method: str = "GET"
+    path: str = "/"
+    host: str = ""
+    headers: Mapping[str, str] = {}
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a proxy lets pass: requests whose method, path and host match these regular expressions as a whole (empty:
+    any), and that have these header lines (`Name: value`, or a name alone).
+
+    >>> Wanted("GET", "/books/[0-9]+").takes(Request(path="/books/7"))
+    True
+    """
+
+    method: str = ""
+    path: str = ""
+    host: str = ""
+    headers: tuple[str, ...] = ()
+
+    def takes(self, request: Request) -> bool:
+        """Whether a request is of that kind."""
+        said = ((self.method, request.method), (self.path, request.path), (self.host, request.host))
+        if not all(not wanted or re.fullmatch(wanted, value) for wanted, value in said):
+            return False
+        lines = {name.lower(): value for name, value in request.headers.items()}
+        return all(_has_line(lines, line) for line in self.headers)
+
+
+ANYTHING = Wanted()
+
+
+def _has_line(lines: Mapping[str, str], wanted: str) -> bool:
+    name, colon, value = wanted.partition(":")
+    held = lines.get(name.strip().lower())
+    return held is not None and (not colon or held == value.strip())
+
+
 class Permit(msgspec.Struct, frozen=True):
     """An entry of an endpoint's policy map: whether traffic with a peer of that identity is allowed (0: any peer), of
     one protocol and port or of all. A denial wins over every permission.
 
     The map is a trie, so an entry may stand for several ports: those that begin with the same `port_bits` bits as
-    `port`. Traffic of an entry with a `proxy` goes to that port of the machine, where a program reads it. `origin` is
-    what the agent remembers besides: the policies that the entry comes from.
+    `port`. Traffic of an entry with a `proxy` goes to that port of the machine, where a program reads it and lets only
+    `requests` pass. `origin` is what the agent remembers besides: the policies that the entry comes from.
     """
 
     endpoint: int
@@ -191,6 +233,7 @@ class Permit(msgspec.Struct, frozen=True):
     deny: bool = False
     port_bits: int = PORT_BITS
     proxy: int = 0
+    requests: tuple[Wanted, ...] = ()
     origin: tuple[str, ...] = ()
 
     def covers(self, direction: Direction, identity: int, protocol: str, port: int) -> bool:
@@ -348,6 +391,15 @@ class Datapath(msgspec.Struct, frozen=True, dict=True):
         """
         held = [each for each in self.policies.get(endpoint, ()) if each.covers(direction, identity, protocol, port)]
         return max(held, key=_precedence, default=None)
+
+    def requests(
+        self, endpoint: int, direction: Direction, identity: int, protocol: str, port: int
+    ) -> tuple[Wanted, ...]:
+        """What a proxy lets pass of such traffic: whatever any entry does that speaks of it."""
+        held = [each for each in self.policies.get(endpoint, ()) if each.covers(direction, identity, protocol, port)]
+        if any(not each.proxy for each in held):
+            return (ANYTHING,)
+        return tuple(wanted for each in held for wanted in each.requests)
 
     def hidden_as(self, source: str, destination: str) -> str:
         """The address behind which a container hides from a destination, or nothing: containers, this machine and

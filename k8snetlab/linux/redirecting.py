@@ -392,6 +392,9 @@ class Redirector:
         if direction is Direction.EGRESS:
             self._opened.add(skb.tuple)
         proxy = f", and goes through the proxy at port {permit.proxy}" if permit.proxy else ""
+        if permit.proxy:
+            wanted = self._datapath.requests(own.number, direction, peer, skb.protocol, skb.dport)
+            permit = permit if wanted == permit.requests else msgspec.structs.replace(permit, requests=wanted)
         yield Step(self.at.name, link.name, Action.RULE, skb.packet, f"{judged} allowed{by}{proxy}", permit)
         return True
 

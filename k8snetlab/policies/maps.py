@@ -18,6 +18,10 @@ entries of a map, one map for each pod:
 - A direction in which no policy selects the pod has one entry that allows everything. In the others only what is
   entered passes; the pod's own node always stands there for ingress (`reserved:host`), or kubelet could not probe.
 
+A CiliumNetworkPolicy (`cilium`) adds denials, and entries that lead to a proxy which reads requests (`http`). What
+several policies say of the same identity and ports is one entry; if one of them reads requests, the entry leads to the
+proxy, which then lets pass whatever the others allow.
+
 Of Cilium 1.19: ClusterNetworkPolicy is read from 1.20 on and has no effect here. Not certain, and so said: entries that
 a broader one makes superfluous are kept; real numbers of blocks follow the order in which policies came, here that of
 the prefixes. Not modelled: sizes of the maps, counters, `toFQDNs` (an agent that reads DNS answers and adds identities
@@ -28,181 +32,95 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 
 from k8snetlab.address import Prefix
-from k8snetlab.linux.datapath import HOST, LOCAL, PORT_BITS, UNKNOWN, WORLDS, Datapath, Known, Permit
+from k8snetlab.linux.datapath import ANYTHING, HOST, Datapath, Known, Permit, Wanted
 from k8snetlab.linux.datapath import Direction as Way
-from k8snetlab.policies.plan import (
-    EGRESS,
-    INGRESS,
-    Anyone,
-    Block,
-    Direction,
-    Endpoint,
-    Peer,
-    Pods,
-    Policies,
-    Policy,
-    Ports,
-    Rule,
-)
+from k8snetlab.policies import cilium
+from k8snetlab.policies.identities import Clause, Identities, Stretch, identities, stretches
+from k8snetlab.policies.plan import EGRESS, INGRESS, Direction, Endpoint, Policies
 
-__all__ = ["Identities", "enforced", "identities", "prefixes", "spread"]
+__all__ = ["Agent"]
 
 WAY: Mapping[Direction, Way] = {INGRESS: Way.INGRESS, EGRESS: Way.EGRESS}
-ALL = {4: "0.0.0.0/0", 6: "::/0"}
+PROXY: Mapping[Direction, int] = {
+    direction: 10000 + int.from_bytes(sha256(f"cilium-http-{direction.lower()}".encode()).digest()[:4], "big") % 10000
+    for direction in (INGRESS, EGRESS)
+}
+"""Where the proxy of a node listens; the real one takes a port by chance, from 10000 to 20000."""
 
 
-# --- who has which number ---------------------------------------------------------------------------------------------
-
-
-class Identities(msgspec.Struct, frozen=True, dict=True):
-    """The numbers that the policies of a cluster are compiled to: pods by identity (as `Endpoint`s that have the labels
-    of the identity and nothing else), blocks of addresses, and the world by family.
-    """
+class Agent(msgspec.Struct, frozen=True, dict=True):
+    """What compiles the policies of a cluster on its nodes, those that only Cilium knows among them."""
 
     policies: Policies
-    pods: Mapping[int, Endpoint]
-    blocks: Mapping[Prefix, int]
-    worlds: Mapping[int, int]
 
-    def meant(self, peer: Peer) -> tuple[int, ...]:
-        """The identities of a rule's other end, sorted; `UNKNOWN` alone for anyone."""
-        key = id(peer)  # selectors cannot be hashed; the policies keep every peer alive
-        if key not in self._meant:
-            self._meant[key] = tuple(sorted(self._identities(peer)))
-        return self._meant[key]
+    def node(self, datapath: Datapath) -> Datapath:
+        """The programs and maps of a machine with its policies: a map for each pod of the machine that some policy
+        selects, and the blocks of all policies in the cache.
+        """
+        known = self._known(datapath)
+        permits: list[Permit] = []
+        selected: dict[tuple[int, Way], tuple[str, ...]] = {}
+        pods = dict(_own_pods(self.policies, datapath))
+        for number, held in datapath.policies.items():
+            for direction in (INGRESS, EGRESS):
+                way = WAY[direction]
+                said = self._said(known, *pods[number], direction) if number in pods else Said()
+                if not said.isolating:
+                    permits += (each for each in held if each.direction is way)
+                else:
+                    selected[number, way] = said.isolating
+                permits += sorted(_entries(number, direction, said), key=_listed)
+        return msgspec.structs.replace(
+            datapath,
+            permits=tuple(permits),
+            selected=selected,
+            known=tuple(_cache(known.blocks, datapath)),
+            labels={**datapath.labels, **known.labels},
+        )
 
-    def _identities(self, peer: Peer) -> Iterator[int]:
-        if isinstance(peer, Anyone):
-            yield UNKNOWN
-        elif isinstance(peer, Pods):
-            yield from (number for number, each in self.pods.items() if peer.selects(each, self.policies))
-        elif isinstance(peer, Block):
-            held = tuple(prefixes(peer))
-            yield from (number for block, number in self.blocks.items() if any(each.covers(block) for each in held))
-            yield from (self.worlds[each.family] for each in held if not each.length and each.family in self.worlds)
+    def _known(self, datapath: Datapath) -> Identities:
+        """The numbers, which are the same on all nodes and worked out on the first."""
+        if not self._found:
+            self._found.append(identities(self.policies, datapath, cilium.blocks(self.policies.cilium_policies)))
+        return self._found[0]
 
     @cached_property
-    def _meant(self) -> dict[int, tuple[int, ...]]:
-        return {}
+    def _found(self) -> list[Identities]:
+        return []
 
-    @property
-    def labels(self) -> Mapping[int, tuple[str, ...]]:
-        """The labels of the blocks' identities: the block itself, and that it is a part of the world."""
-        names = {2: "world", 9: "world-ipv4", 10: "world-ipv6"}
-        return {
-            number: (f"cidr:{block}", f"reserved:{names[self.worlds[block.family]]}")
-            for block, number in self.blocks.items()
-        }
-
-
-def identities(policies: Policies, datapath: Datapath) -> Identities:
-    """The numbers of a cluster, as any of its machines knows them. Blocks of a family that the machine's cache does not
-    have are left out.
-    """
-    worlds = {of: each.identity for each in datapath.known for of in ALL if each.prefix == ALL[of]}
-    taken = {Prefix.of(each.prefix) for each in datapath.known if each.identity not in WORLDS}
-    blocks = {
-        part
-        for direction in (INGRESS, EGRESS)
-        for policy in policies.of(direction)
-        for rule in policy.rules
-        for peer in rule.peers
-        if isinstance(peer, Block)
-        for part in prefixes(peer)
-        if part.length and part.family in worlds
-    }
-    numbered = {block: LOCAL + at for at, block in enumerate(sorted(blocks - taken), 1)}
-    pods = {number: endpoint for number, labels in datapath.labels.items() if (endpoint := _endpoint(number, labels))}
-    return Identities(policies, pods, numbered, worlds)
+    def _said(self, known: Identities, pod: Endpoint, identity: int, direction: Direction) -> Said:
+        """What all policies say about a pod in a direction."""
+        labelled = known.pods.get(identity)
+        if labelled is None:
+            return Said()
+        selecting = self.policies.selecting(labelled, direction)
+        clauses = [
+            Clause(
+                policy.ref,
+                tuple(number for peer in rule.peers for number in known.meant(peer)),
+                tuple(each for ports in rule.ports for each in stretches(ports, pod)),
+            )
+            for policy in selecting
+            for rule in policy.rules
+        ]
+        isolating = [policy.ref for policy in selecting]
+        for rule in cilium.selecting(self.policies.cilium_policies, known, labelled, direction):
+            clauses += cilium.clauses(rule, known, pod, direction)
+            isolating += [rule.policy.ref] if rule.isolates(direction) else []
+        return Said(tuple(clauses), tuple(dict.fromkeys(isolating)))
 
 
-NAMESPACE = "io.kubernetes.pod.namespace"
-"""The label by which an identity says its namespace."""
+class Said(NamedTuple):
+    """All clauses about a pod in a direction, and the policies that isolate it."""
 
-
-def _endpoint(number: int, labels: Iterable[str]) -> Endpoint | None:
-    """A pod with the labels of an identity, or nothing for one that is no pod's."""
-    said = dict(each.removeprefix("k8s:").split("=", 1) for each in labels if each.startswith("k8s:"))
-    if NAMESPACE not in said:
-        return None
-    own = {key: value for key, value in said.items() if not key.startswith("io.cilium.k8s.") and key != NAMESPACE}
-    return Endpoint(f"identity {number}", said[NAMESPACE], own)
-
-
-def prefixes(block: Block) -> Iterator[Prefix]:
-    """A block less its exceptions, as few prefixes as can be, in order."""
-    yield from _less(block.prefix, block.holes)
-
-
-def _less(block: Prefix, holes: Iterable[Prefix]) -> Iterator[Prefix]:
-    inside = [hole for hole in holes if hole.overlaps(block)]
-    if not inside:
-        yield block
-    elif not any(hole.covers(block) for hole in inside):
-        for half in block.subnets(block.length + 1):
-            yield from _less(half, inside)
-
-
-# --- ports ------------------------------------------------------------------------------------------------------------
-
-
-def spread(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """A range of ports as prefixes: the first port of each, and how many of its bits count.
-
-    >>> list(spread(8000, 8010))
-    [(8000, 13), (8008, 15), (8010, 16)]
-    """
-    while first <= last:
-        room = PORT_BITS if first == 0 else (first & -first).bit_length() - 1
-        fits = (last - first + 1).bit_length() - 1
-        size = min(room, fits)
-        yield first, PORT_BITS - size
-        first += 1 << size
-
-
-def _ports(ports: Ports, own: Endpoint) -> Iterator[tuple[str, int, int]]:
-    """Protocol (empty for all), port (0 for all) and how many of its bits count. Names are those of the pod itself."""
-    protocol = str(ports.protocol or "")
-    if ports.name:
-        for each in own.ports:
-            if each.name == ports.name and ports.protocol in (None, each.protocol):
-                yield str(each.protocol), each.number, PORT_BITS
-    elif ports.every:
-        yield protocol, 0, PORT_BITS
-    else:
-        yield from ((protocol, port, bits) for port, bits in spread(ports.first, ports.last))
-
-
-# --- the maps ---------------------------------------------------------------------------------------------------------
-
-
-def enforced(known: Identities, datapath: Datapath) -> Datapath:
-    """The programs and maps of a machine with its policies: a map for each pod of the machine that some policy selects,
-    and the blocks of all policies in the cache.
-    """
-    permits: list[Permit] = []
-    selected: dict[tuple[int, Way], tuple[str, ...]] = {}
-    pods = dict(_own_pods(known.policies, datapath))
-    for number, held in datapath.policies.items():
-        for direction in (INGRESS, EGRESS):
-            way = WAY[direction]
-            selecting = _selecting(known, pods[number][1], direction) if number in pods else ()
-            if not selecting:
-                permits += (each for each in held if each.direction is way)
-                continue
-            selected[number, way] = tuple(dict.fromkeys(policy.ref for policy in selecting))
-            permits += sorted(_entries(known, number, pods[number][0], direction, selecting), key=_listed)
-    return msgspec.structs.replace(
-        datapath,
-        permits=tuple(permits),
-        selected=selected,
-        known=tuple(_cache(known.blocks, datapath)),
-        labels={**datapath.labels, **known.labels},
-    )
+    clauses: tuple[Clause, ...] = ()
+    isolating: tuple[str, ...] = ()
 
 
 def _own_pods(policies: Policies, datapath: Datapath) -> Iterator[tuple[int, tuple[Endpoint, int]]]:
@@ -213,33 +131,39 @@ def _own_pods(policies: Policies, datapath: Datapath) -> Iterator[tuple[int, tup
             yield each.number, (pod, each.identity)
 
 
-def _selecting(known: Identities, identity: int, direction: Direction) -> tuple[Policy, ...]:
-    """The policies of a direction that select an identity."""
-    pod = known.pods.get(identity)
-    return known.policies.selecting(pod, direction) if pod is not None else ()
+Key = tuple[int, Stretch, bool]
+"""What an entry is found by: an identity, ports, and whether it denies."""
 
 
-def _entries(
-    known: Identities, number: int, pod: Endpoint, direction: Direction, policies: Iterable[Policy]
-) -> Iterator[Permit]:
-    """The map of one pod in a direction in which some policy selects it."""
-    way = WAY[direction]
-    found: dict[tuple[int, str, int, int], dict[str, None]] = {}
-    for policy in policies:
-        for rule in policy.rules:
-            for key in _keys(known, pod, rule):
-                found.setdefault(key, {})[policy.ref] = None
-    if direction is INGRESS:
-        found.setdefault((HOST, "", 0, PORT_BITS), {})
-    for (identity, protocol, port, bits), origin in found.items():
-        yield Permit(number, way, identity, protocol, port, port_bits=bits, origin=tuple(origin))
+def _entries(number: int, direction: Direction, said: Said) -> Iterator[Permit]:
+    """The map of one pod in a direction; what several clauses say of the same traffic is one entry."""
+    found: dict[Key, list[Clause]] = {}
+    for clause in said.clauses:
+        for key in ((identity, ports, clause.deny) for identity in clause.identities for ports in clause.ports):
+            found.setdefault(key, []).append(clause)
+    if direction is INGRESS and said.isolating:
+        found.setdefault((HOST, Stretch(), False), [])
+    for (identity, ports, deny), clauses in found.items():
+        requests = tuple(_requests(clauses))
+        yield Permit(
+            number,
+            WAY[direction],
+            identity,
+            ports.protocol,
+            ports.port,
+            deny,
+            ports.bits,
+            PROXY[direction] if requests else 0,
+            requests,
+            tuple(dict.fromkeys(clause.policy for clause in clauses)),
+        )
 
 
-def _keys(known: Identities, pod: Endpoint, rule: Rule) -> Iterator[tuple[int, str, int, int]]:
-    for peer in rule.peers:
-        for identity in known.meant(peer):
-            for ports in rule.ports:
-                yield from ((identity, *each) for each in _ports(ports, pod))
+def _requests(clauses: Iterable[Clause]) -> Iterator[Wanted]:
+    """What a proxy lets pass; nothing where no clause reads requests. One that does not lets everything pass."""
+    if any(clause.requests is not None for clause in clauses):
+        for clause in clauses:
+            yield from clause.requests if clause.requests is not None else (ANYTHING,)
 
 
 def _listed(permit: Permit) -> tuple[bool, int, str, int, int]:

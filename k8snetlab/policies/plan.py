@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cached_property
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -36,6 +36,9 @@ from k8snetlab.address import Prefix, canonical, family
 from k8snetlab.api.cluster_policies import NamespacedPod, PolicyTier, RuleAction, TransportMatch
 from k8snetlab.api.networking import NetworkPolicyPeer, NetworkPolicyPort
 from k8snetlab.errors import BadOption, Problem, UnknownName
+
+if TYPE_CHECKING:  # loaded for clusters that have such policies
+    from k8snetlab.api.cilium import CiliumNetworkPolicy
 
 __all__ = [
     "ANYONE", "ANY_PORT", "BY_THE_BOOK", "CHOICES", "EGRESS", "INGRESS", "Anyone", "Block", "Choices", "Direction",
@@ -416,7 +419,7 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     `endpoints` and `network_policies` are in the order of the objects; `namespaces` has the labels of each, also of one
     that is only used, and `kubernetes.io/metadata.name` is always the name; `places` tells by `ref` where an object was
-    written.
+    written. `cilium_policies` are compiled (`maps`), and neither read here nor judged by the engine.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -424,6 +427,7 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     namespaces: Mapping[str, Mapping[str, str]] = {}
     network_policies: tuple[api.NetworkPolicy, ...] = ()
     cluster_policies: tuple[api.ClusterNetworkPolicy, ...] = ()
+    cilium_policies: tuple[CiliumNetworkPolicy, ...] = ()
     choices: Choices = BY_THE_BOOK
     places: Mapping[str, api.Place] = {}
 
@@ -473,12 +477,13 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
     def _with_numbers(self, policy: Policy) -> Policy:
         """A policy whose names of ports are the numbers that the whole cluster gives them."""
         rules = (
-            msgspec.structs.replace(rule, ports=tuple(each for ports in rule.ports for each in self._common(ports)))
+            msgspec.structs.replace(rule, ports=tuple(each for ports in rule.ports for each in self.common(ports)))
             for rule in policy.rules
         )
         return msgspec.structs.replace(policy, rules=tuple(rules))
 
-    def _common(self, ports: Ports) -> Iterator[Ports]:
+    def common(self, ports: Ports) -> Iterator[Ports]:
+        """Ports with the number that all pods of the cluster give a name; nothing where they do not agree."""
         if not ports.name:
             yield ports
             return
@@ -634,6 +639,7 @@ def of(
     namespaces: dict[str, Mapping[str, str]] = {}
     own: list[api.NetworkPolicy] = []
     above: list[api.ClusterNetworkPolicy] = []
+    ciliums: list[CiliumNetworkPolicy] = []
     for each in objects:
         if isinstance(each, api.Pod):
             if not each.completed:
@@ -647,12 +653,14 @@ def of(
             own.append(each)
         elif isinstance(each, api.ClusterNetworkPolicy):
             above.append(each)
+        elif each.kind == "CiliumNetworkPolicy":
+            ciliums.append(cast("CiliumNetworkPolicy", each))
     for name in (*(each.namespace for each in endpoints), *(each.namespace for each in own)):
         if name not in namespaces:
             namespaces[name] = with_default_labels(name, {})
     return Policies(
         endpoints=tuple(endpoints), machines=machines, namespaces=namespaces, network_policies=tuple(own),
-        cluster_policies=tuple(above), choices=choices, places=places or {},
+        cluster_policies=tuple(above), cilium_policies=tuple(ciliums), choices=choices, places=places or {},
     )  # fmt: skip
 
 

@@ -19,12 +19,13 @@ import k8snetlab as k8s
 lesson = k8s.course.lesson("3_1")
 lab = k8s.example("one-flow-many-networks")
 nets = k8s.networks.each(lab)
-print("\n".join(f"{name:<26}{cluster.plugin.summary}" for name, cluster in nets.items()))
+print(lab.get("pods", "default"), ", ".join(nets), sep="\n\n")
 
 # %% [markdown]
-# The example has a pod `client`, a pod `near` on its node, and two that are far, `far-2` on node-2 and `far-3` on
-# node-3, behind a Service `far`. Its manifests say nothing of a plugin, and no manifest ever does. `each` has built the
-# same cluster on every network that is known here: each plugin, with each of its ways between nodes.
+# One client, a pod beside it (`near`), and two that are far, behind a Service `far`. The manifests say nothing of a
+# plugin, and no manifest ever does. `each` has built the same cluster on every network that is known here: each plugin,
+# with each of its ways between nodes. `bridge` is no product, but what plugins of the CNI project do by themselves;
+# `cloud` is any provider whose own route table leads to pods.
 #
 # # Part one: the same packet
 #
@@ -118,8 +119,6 @@ bridge.without("default/client", route).cni_call("default/client", "CHECK").answ
 for name in ("flannel vxlan", "calico ipip"):
     pod = nets[name].host("default/client")
     print(name, *pod.show("addresses").splitlines()[-3:-1], pod.show("routes"), sep="\n")
-
-# %%
 guess = lesson.predict("Whose address is 169.254.1.1?", ["its node's", "the router's", "nobody's"])
 guess
 
@@ -180,13 +179,22 @@ k8s.draw.before_after(flannel, calico, was, now, titles=("flannel, VXLAN", "Cali
 
 # %%
 table = k8s.networks.table()
-print(table)
 assert table["flannel vxlan"].one_more.total == 3 and table["weave fastdp"].one_more.total == 0
+table
+
+# %%
+for name in ("flannel vxlan", "calico ipip", "weave fastdp", "cilium vxlan"):
+    attachment = nets[name].plugin.policies
+    print(f"{name:<15}{attachment.backend:<10}", *attachment.chains("DEVICE"))
 
 # %% [markdown]
 # ROUTER is what the router between the nodes holds; CACHE are entries of the ipcache: for each other node its network
 # and its own address in it, and one for each pod there. Only two kinds of networks need nothing on a node for one node
 # more: Weave learns MAC addresses from frames, as any switch does, and where the router knows the pods, nodes need not.
+#
+# The lines at the end say where the rules of NetworkPolicies belong (4.1): in chains that every packet to a pod and
+# every packet from it passes, or in a map of identities for each pod. With flannel there is no such place. A policy is
+# accepted by the API server there, and nothing happens.
 
 # %%
 k8s.draw.curves(k8s.networks.growth("routes", (2, 10, 50)), title="Routes to pods of others, on a node", across="nodes")

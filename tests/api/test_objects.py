@@ -170,6 +170,7 @@ def test_every_kind_prints_back() -> None:
         "Job": {"spec": once},
         "CronJob": {"spec": {"schedule": "0 * * * *", "jobTemplate": {"spec": once}}},
         "ClusterNetworkPolicy": {"spec": {"tier": "Baseline", "priority": 0, "subject": {"namespaces": {}}}},
+        "CiliumNetworkPolicy": {"spec": {"endpointSelector": {}, "egress": [{"toEntities": ["world"]}]}},
         "Ingress": {"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}},
     }
     for version, kind in api.KINDS:

@@ -107,5 +107,5 @@ def test_reasons_have_the_numbers_of_the_monitor() -> None:
     """Those above 130 are drops."""
     assert {reason: reason.code for reason in Reason} == {
         "Invalid source ip": 132, "Policy denied": 133, "Stale or unroutable IP": 151,
-        "Policy denied by denylist": 181, "Traffic is unencrypted": 195,
+        "Policy denied by denylist": 181, "Traffic is unencrypted": 195, "No node ID found": 197,
     }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from k8snetlab.address import Prefix
 from k8snetlab.cluster import Cluster
 from k8snetlab.linux.datapath import Datapath, Direction, Permit, bpf_ipcache_list, bpf_policy_list
-from k8snetlab.policies.maps import prefixes, spread
+from k8snetlab.policies.identities import prefixes, spread
 from k8snetlab.policies.plan import Block
 from k8snetlab.trace import Client
 from tests.policies.chance import cluster as chance_cluster
