@@ -10,13 +10,25 @@ has its goal beside it; memory is the peak of a process of its own that does not
 from __future__ import annotations
 
 import gc
+import os
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
+import numpy as np
+
+from k8snetlab import api
+from k8snetlab.policies import plan
+from k8snetlab.policies.engine import verdict
+from k8snetlab.policies.matrix import Reach, reach
 
 Data = dict[str, Any]
 
@@ -34,7 +46,7 @@ REPLICAS = 10
 
 
 def generated(pods: int, policies: int, *, seed: int = 7) -> Iterator[Data]:
-    """A cluster as plain data: 50 pods a namespace in Deployments of 5, 50 pods a node."""
+    """A cluster as plain data: 50 pods a namespace in Deployments of 10, 50 pods a node."""
     rng = random.Random(seed)
     namespaces = max(1, pods // PODS_A_NAMESPACE)
     for number in range(max(1, pods // 50)):
@@ -187,3 +199,102 @@ def median(action: Callable[[], object], runs: int) -> float:
         action()
         took.append(time.perf_counter() - begin)
     return statistics.median(took)
+
+
+PORTS = ("8080/TCP", "9090/TCP", "53/UDP", "5432/TCP")
+
+
+def by_class(objects: tuple[api.Object, ...]) -> Reach:
+    """From loaded objects to the verdicts of all classes at four ports."""
+    found = reach(plan.of(objects), PORTS)
+    for port in PORTS:
+        found.allowed(port)
+    return found
+
+
+def pod_by_pod(objects: tuple[api.Object, ...]) -> int:
+    """From loaded objects to four packed matrices, held at the same time: their bytes."""
+    found = by_class(objects)
+    return sum(matrix.nbytes for matrix in [found.expanded(port) for port in PORTS])
+
+
+def one_by_one(objects: tuple[api.Object, ...], pairs: int) -> float:
+    """The engine's time for one verdict with its reason, in seconds: the mean of pairs drawn by chance."""
+    policies, rng = plan.of(objects), random.Random(7)
+    drawn = [(rng.choice(policies.endpoints), rng.choice(policies.endpoints)) for _ in range(pairs)]
+    begin = time.perf_counter()
+    for source, destination in drawn:
+        verdict(policies, source, destination, 8080)
+    return (time.perf_counter() - begin) / pairs
+
+
+def peak(pods: int, policies: int) -> tuple[float, float]:
+    """The peak memory in MB of a process that computes the packed matrices, and of one that only has the objects."""
+    asked = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import policies as p\n"
+    asked += f"objects = p.api.load(*p.generated({pods}, {policies})).objects\n"
+    say = "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    run = [
+        subprocess.run([sys.executable, "-c", asked + more + say], check=True, capture_output=True, text=True).stdout
+        for more in ("p.pod_by_pod(objects)", "")
+    ]
+    return int(run[0]) / 1024, int(run[1]) / 1024
+
+
+def whole_process(folder: Path, pods: int, policies: int, form: str) -> float:
+    """The median time of `k8snetlab reach` on a file of these objects, bytecode in its cache as after a first use."""
+    objects = list(generated(pods, policies))
+    path = folder / f"cluster.{form}"
+    path.write_text(as_json(objects) if form == "json" else as_yaml(objects))
+    words = [str(Path(sys.executable).with_name("k8snetlab")), "reach", "-f", str(path), "--cni", "calico"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+
+    def run() -> None:
+        subprocess.run([*words, *(word for port in PORTS for word in ("--port", port))], check=True,
+                       capture_output=True, env=environment)  # fmt: skip
+
+    run()
+    return median(run, 5)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    rows: list[tuple[str, str, str]] = []
+    for pods, policies, runs, goals in ((1_000, 100, 9, ("50 ms", "-")), (10_000, 1_000, 5, ("0.5 s", "1.7 s"))):
+        objects = api.load(*generated(pods, policies)).objects
+        found = by_class(objects)
+        what = f"{pods:,} pods, {policies:,} policies, {len(PORTS)} ports"
+        took = shown(median(partial(by_class, objects), runs))
+        rows.append((f"{what}: {len(found.classes):,} classes", took, goals[0]))
+        took = shown(median(partial(pod_by_pod, objects), runs))
+        rows.append((f"{what}: pod by pod, {pod_by_pod(objects) / 1e6:.1f} MB packed", took, goals[1]))
+        rows.append((f"{what}: one verdict with its reason", shown(one_by_one(objects, 2_000)), "-"))
+    used, held = peak(10_000, 1_000)
+    rows.append(("peak memory of that process, all it loaded included", f"{used:.0f} MB", "400 MB"))
+    rows.append(("peak memory with the objects alone", f"{held:.0f} MB", "-"))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for form in ("json", "yaml"):
+            took = shown(whole_process(folder, 1_000, 100, form))
+            rows.append((f"k8snetlab reach on 1,000 × 100, whole process, {form.upper()}", took, "1 s"))
+        many = list(generated(10_000, 1_000))
+        for form, text, goal in (("json", as_json(many), "0.5 s"), ("yaml", as_yaml(many), "3 s")):
+            path = folder / f"many.{form}"
+            path.write_text(text)
+            took = shown(median(partial(api.load, path), 3))
+            size = f"{path.stat().st_size / 1e6:.0f} MB"
+            rows.append((f"reading {len(many):,} objects, {form.upper()}, {size}", took, goal))
+    print(f"Python {sys.version.split()[0]}, numpy {np.__version__}")
+    for what, took, goal in rows:
+        print(f"{what:<66} {took:>10}   goal {goal}")
+
+
+def shown(seconds: float) -> str:
+    """A time with a fitting unit."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+if __name__ == "__main__":
+    main()
