@@ -1,6 +1,6 @@
 """How long does it take to know who can talk to whom in a large cluster, and to read its objects?
 
-    python benchmarks/policies.py
+    make bench          or          python benchmarks/policies.py
 
 A cluster is generated: namespaces with labels, pods of both families with named ports, and policies with selectors of
 every form, blocks of addresses with holes, named ports and ranges. The same numbers give the same cluster. Each line
