@@ -284,8 +284,12 @@ def _block(field: str, value: str) -> Broken:
 def _hole(field: str, value: str, of: str) -> Broken:
     yield from _block(field, value)
     outer, inner = block_of(of), block_of(value)
-    if outer is not None and inner is not None and not (
-        inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+    if (
+        outer is not None
+        and inner is not None
+        and not (
+            inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+        )
     ):
         yield invalid(field, value, f"must be inside {of}")
 
