@@ -98,12 +98,14 @@ print(bridge.cni_call("default/client", "ADD"))
 
 # %% [markdown]
 # The plugin `bridge` itself called another one, `host-local`, for an address (IPAM). A *list* of plugins is called in
-# its order for `ADD`, and in reverse for `DEL`. `CHECK` gets the answer to `ADD` back (`prevResult`) and compares; here
-# somebody has deleted a route in the pod:
+# its order for `ADD`, and in reverse for `DEL`. Calico's plugin answers less: the node's end of a cable, and an address.
+#
+# `CHECK` gets the answer to `ADD` back (`prevResult`) and compares; here somebody has deleted a route in the pod.
 
 # %%
 for command in ("ADD", "DEL"):
     print(command, [call.plugin for call in nets["flannel vxlan"].cni_call("default/client", command).calls])
+print(nets["calico ipip"].cni_call("default/client", "ADD").answer)
 route = bridge.network["default/client"].routes[0]
 bridge.without("default/client", route).cni_call("default/client", "CHECK").answer
 
@@ -355,9 +357,8 @@ for name, proof in proofs.items():
 assert all(proof.agrees for proof in proofs.values())
 
 # %% [markdown]
-# What a kernel has no module for, or what needs a plugin's own programs, cannot be proved in this way: IPIP and
-# WireGuard on some machines, Cilium's programs, Weave's datapath. There the walk stands alone; `k8snetlab doctor` says
-# what your machine has.
+# Not everything can be put on a kernel in this way. The lab makes no devices for IPIP and WireGuard, and it has neither
+# Cilium's programs nor Weave's router: there the walk stands alone. `k8snetlab doctor` says what your machine has.
 #
 # ## Exercises
 #
