@@ -33,6 +33,7 @@ import msgspec
 from k8snetlab.address import family
 from k8snetlab.errors import CannotDo, Problem
 from k8snetlab.linux.host import Host, Network
+from k8snetlab.linux.ipset import SetType
 from k8snetlab.linux.link import Address, FdbEntry, Link, LinkKind, Neighbour
 from k8snetlab.linux.netfilter import TABLES, Nfacct, Tables
 from k8snetlab.linux.nftables import Set, Table
@@ -218,10 +219,15 @@ def script(before: Host, after: Host) -> Script:
         iptables=four,
         ip6tables=six,
         nft=_replaced(before.nftables, after.nftables) if moved or before.nftables != after.nftables else "",
-        ipset_gone=_lines(f"destroy {name}" for name in before.sets if name not in after.sets),
+        ipset_gone=_lines(f"destroy {name}" for name in _lists_first(before) if name not in after.sets),
         sysctls=tuple(_sysctls(before, after)),
         accounts=tuple(_accounts(after)) if four or six else (),
     )
+
+
+def _lists_first(host: Host) -> Iterator[str]:
+    """The names of sets, those of lists of sets first: what a list names cannot be destroyed."""
+    return iter(sorted(host.sets, key=lambda name: host.sets[name].type is not SetType.LIST))
 
 
 def _sets(before: Host, after: Host) -> Iterator[str]:
