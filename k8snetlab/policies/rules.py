@@ -483,14 +483,32 @@ class Ruleset(msgspec.Struct, frozen=True, dict=True):
     def _set(self, peer: plan.Peer, of: int) -> IpSet | None:
         """The addresses that a peer means, where it is no block and not everybody."""
         if isinstance(peer, plan.Pods):
-            return self._kept(_hashed("s", selector(peer)), of, lambda: self._addresses(peer, of))
+            text = selector(peer)
+            return self._kept(_hashed("s", text), of, lambda: self._addresses(peer, text, of))
         if isinstance(peer, plan.Machines):
             text = _and(list(_terms(peer.nodes)) or ["all()"])
             return self._kept(_hashed("nodes", text), of, lambda: self._node_addresses(peer, of))
         return None
 
-    def _addresses(self, pods: plan.Pods, of: int) -> tuple[str, ...]:
-        return tuple(each.address(of) for each in self.policies.meant(pods) if each.address(of))
+    def _addresses(self, pods: plan.Pods, text: str, of: int) -> tuple[str, ...]:
+        own = self._own[of]
+        return tuple(own[name] for name in self._names(pods, text) if name in own)
+
+    def _names(self, pods: plan.Pods, text: str) -> Mapping[str, None]:
+        """The names of the pods that a selector means, in their order; `text` is the selector in Calico's language."""
+        if text not in self._meant:
+            self._meant[text] = dict.fromkeys(each.name for each in self.policies.meant(pods))
+        return self._meant[text]
+
+    @cached_property
+    def _meant(self) -> dict[str, Mapping[str, None]]:
+        return {}
+
+    @cached_property
+    def _own(self) -> Mapping[int, Mapping[str, str]]:
+        """The address of each pod that has one, by family and name."""
+        pods = self.policies.endpoints
+        return {of: {each.name: each.address(of) for each in pods if each.address(of)} for of in FAMILIES}
 
     def _node_addresses(self, machines: plan.Machines, of: int) -> tuple[str, ...]:
         held = self.policies.machines.values()
@@ -501,19 +519,31 @@ class Ruleset(msgspec.Struct, frozen=True, dict=True):
         """The addresses and ports that a name means: of the peer where the peer is the destination, else of all."""
         peer = clause.peer if direction is EGRESS and isinstance(clause.peer, plan.Pods) else None
         protocol = clause.protocol or api.Protocol.TCP
-        whose = _hashed("s", selector(peer) if peer is not None else "all()")
-        identity = _hashed("n", f"{whose},{protocol.lower()},{name}")
-        return self._kept(identity, of, lambda: self._ports(peer, name, protocol, of), SetType.IP_PORT)
+        text = selector(peer) if peer is not None else "all()"
+        identity = _hashed("n", f"{_hashed('s', text)},{protocol.lower()},{name}")
 
-    def _ports(self, peer: plan.Pods | None, name: str, protocol: api.Protocol, of: int) -> tuple[str, ...]:
-        those = self.policies.endpoints if peer is None else self.policies.meant(peer)
+        def members() -> tuple[str, ...]:
+            return self._ports(None if peer is None else self._names(peer, text), name, protocol, of)
+
+        return self._kept(identity, of, members, SetType.IP_PORT)
+
+    def _ports(self, those: Mapping[str, None] | None, name: str, protocol: api.Protocol, of: int) -> tuple[str, ...]:
+        own = self._own[of]
         found = (
-            f"{each.address(of)},{protocol.lower()}:{number}"
-            for each in those
-            if each.address(of) and not each.host_network
-            for number in each.numbers(name, protocol)
+            f"{own[each.name]},{protocol.lower()}:{number}"
+            for each, number in self._naming.get((name, protocol), ())
+            if each.name in own and (those is None or each.name in those)
         )
         return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def _naming(self) -> Mapping[tuple[str, api.Protocol], list[tuple[Endpoint, int]]]:
+        """The pods that give a port a name, and the numbers that they mean. Ports of nodes have no names."""
+        found: dict[tuple[str, api.Protocol], list[tuple[Endpoint, int]]] = {}
+        for each in self.policies.endpoints:
+            for port in () if each.host_network else each.ports:
+                found.setdefault((port.name, port.protocol), []).append((each, port.number))
+        return found
 
     def _kept(
         self, identity: str, of: int, members: Callable[[], tuple[str, ...]], kind: SetType = SetType.NET

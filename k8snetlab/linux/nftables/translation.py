@@ -69,7 +69,7 @@ COUNTER = Counter()
 def translated(label: str, of: int, tables: ipt.Tables, sets: Mapping[str, IpSet]) -> Table:
     """The table `label` of family `of` (4 or 6) that does what these tables of iptables do, with the sets they ask.
 
-    Chains are translated when they are asked for. Raises `LabError` for a rule that cannot be translated.
+    Chains and sets are translated when they are asked for. Raises `LabError` for a rule that cannot be translated.
     """
     name = f"{IP[of]} {label}"
     asked = {each.name: each for each in sets.values() if each.family == of}
@@ -84,7 +84,7 @@ def translated(label: str, of: int, tables: ipt.Tables, sets: Mapping[str, IpSet
                 bases.append(own)
             elif _runs(table.chains[chain].rules):
                 maps[own] = partial(_map, table, chain)
-    held = {_legal(each.name): _set(each, of) for each in asked.values()}
+    held: dict[str, Set | Callable[[], Set]] = {_legal(each.name): partial(_set, each, of) for each in asked.values()}
     return Table(IP[of], label, Chains({**held, **maps}), Chains(chains), tuple(bases))
 
 
