@@ -98,7 +98,7 @@ print(bridge.cni_call("default/client", "ADD"))
 
 # %% [markdown]
 # The plugin `bridge` itself called another one, `host-local`, for an address (IPAM). A *list* of plugins is called in
-# its order for `ADD`, and in reverse for `DEL`. Calico's plugin answers less: the node's end of a cable, and an address.
+# its order for `ADD`, and in reverse for `DEL`. Calico's plugin answers less: the node's end of a cable and an address.
 #
 # `CHECK` gets the answer to `ADD` back (`prevResult`) and compares; here somebody has deleted a route in the pod.
 
