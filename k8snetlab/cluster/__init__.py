@@ -38,7 +38,7 @@ from k8snetlab.cluster.requests import Answer, Asked, Change
 from k8snetlab.compile import Layout, address_plan, compiled
 from k8snetlab.difference import Difference, difference
 from k8snetlab.errors import BadOption, CannotDo, LabError, Problem, UnknownName
-from k8snetlab.flows import Curl, Session, Terrain, asked, curl, request_of, trace, where_of
+from k8snetlab.flows import Curl, Session, Terrain, asked, curl, name_in, request_of, trace, where_of
 from k8snetlab.linux import text
 from k8snetlab.linux.host import Entry, Host, Network
 from k8snetlab.services.slices import MOST_ENDPOINTS
@@ -231,12 +231,21 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         via: str | None = None,
         family: int | None = None,
     ) -> Curl:
-        """Connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`. `method` and
-        `headers` matter to proxies that read requests for a policy.
+        """Look the name up, connect, ask and get an answer: `url` is WHAT as in `trace`, or `http://WHERE[:PORT]/…`.
+        Only names are looked up, not Services or pods by their own (`svc/shop/api:80`). `method` and `headers` matter
+        to proxies that read requests for a policy.
         """
-        question = asked(self.terrain, source, where_of(url), via=via, of=family)
+        what, drawn = where_of(url), self.options.seed if seed is None else seed
         request = request_of(url, method, headers)
-        return curl(self.terrain, question, self.options.seed if seed is None else seed, request)
+        name = name_in(what)
+        if not name:
+            return curl(self.terrain, asked(self.terrain, source, what, via=via, of=family), drawn, request)
+        types = {4: "A", 6: "AAAA"}
+        lookup = self.resolve(source, name, type=types.get(family) if family else None, seed=drawn)
+        if not lookup:
+            return Curl(failed="resolve", reason=lookup.ended, lookup=lookup)
+        question = asked(self.terrain, source, what, via=via, addresses=lookup.addresses)
+        return msgspec.structs.replace(curl(self.terrain, question, drawn, request), lookup=lookup)
 
     def resolve(
         self,

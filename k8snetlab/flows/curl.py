@@ -1,10 +1,11 @@
 """What is more than one packet in `curl http://web`?
 
-A TCP connection is opened (SYN, SYN-ACK), a request goes in, and a page comes back in segments as large as both ends
-allow: each said in its SYN what fits its own device (the MSS). Each of the three can fail where the others pass. The
-usual surprise is the third: somewhere on the way the MTU is smaller than both ends know. The router there tells the
-sender (ICMP fragmentation needed), who then sends smaller segments — unless nobody tells, because the place is a
-bridge or the message is filtered. Then the connection opens, and the page never comes.
+A name is looked up first (`flows.resolution`). Then a TCP connection is opened (SYN, SYN-ACK), a request goes in, and
+a page comes back in segments as large as both ends allow: each said in its SYN what fits its own device (the MSS). Each
+of these can fail where the others pass. The usual surprise is the last: somewhere on the way the MTU is smaller than
+both ends know. The router there tells the sender (ICMP fragmentation needed), who then sends smaller segments — unless
+nobody tells, because the place is a bridge or the message is filtered. Then the connection opens, and the page never
+comes.
 
 A proxy that reads requests for a policy (`policies.http`) answers 403 in the program's place where it does not like
 one.
@@ -18,11 +19,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
-from k8snetlab.errors import BadOption, Problem
+from k8snetlab.errors import BadOption, CannotDo, Problem
 from k8snetlab.flows.names import Terrain
 from k8snetlab.flows.walks import Question, every_outcome, told, walked
 from k8snetlab.linux.datapath import Request
@@ -30,6 +32,9 @@ from k8snetlab.linux.socket import Listener
 from k8snetlab.linux.walk import Arrival, Exchange, World, exchange
 from k8snetlab.packet import ICMP, TCP, Packet
 from k8snetlab.trace import Client, Step, Trace
+
+if TYPE_CHECKING:
+    from k8snetlab.flows.resolution import Resolution
 
 __all__ = ["Curl", "curl", "request_of", "where_of"]
 
@@ -41,15 +46,16 @@ PORTS = {"http": 80, "https": 443}
 
 
 class Curl(msgspec.Struct, frozen=True):
-    """A TCP connection (`connect`), a request on it, and the first full segment of an answer.
+    """A name looked up (`lookup`, where there is one), a TCP connection (`connect`), a request on it, and the first
+    full segment of an answer.
 
-    `ok` only if all three arrive; `failed` names the first that does not (`connect`, `request`, `answer`), and
+    `ok` only if all arrive; `failed` names the first that does not (`resolve`, `connect`, `request`, `answer`), and
     `reason` says why. `segments` are the sizes in bytes that the answer was sent in, one after the other: a router
     that told of a smaller MTU makes the next one smaller. `status` is what the program answered (0: nothing arrived),
     `body` its words, where they are known: those of a health check, or of a proxy that refuses the request.
     """
 
-    connect: Trace
+    opened: Trace | None = None
     request: Exchange | None = None
     answer: tuple[Step, ...] = ()
     ok: bool = False
@@ -58,6 +64,14 @@ class Curl(msgspec.Struct, frozen=True):
     segments: tuple[int, ...] = ()
     status: int = 0
     body: str = ""
+    lookup: Resolution | None = None
+
+    @property
+    def connect(self) -> Trace:
+        """The connection. Raises `CannotDo` where no address was found to connect to."""
+        if self.opened is None:
+            raise CannotDo(f"nothing was connected to: {self.reason}")
+        return self.opened
 
     @property
     def segment(self) -> int:
@@ -66,11 +80,15 @@ class Curl(msgspec.Struct, frozen=True):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Every step of the story, in order."""
+        """Every step of the story, in order; those of the lookup are in `lookup`."""
+        if self.opened is None:
+            return ()
         asked = self.request.steps if self.request is not None else ()
         return (*self.connect.steps, *self.connect.reply, *asked, *self.answer)
 
     def __str__(self) -> str:
+        if self.opened is None and self.lookup is not None:
+            return f"{self.lookup.source} → {self.lookup.name}\n  curl fails at resolve: {self.reason}"
         to = f"{self.connect.request.target} ({self.connect.request.address}:{self.connect.request.port})"
         lines = [f"{self.connect.request.source} → {to}", f"  connect  {self.connect.client}: {self.connect.reason}"]
         if self.request is not None:
@@ -86,6 +104,8 @@ class Curl(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         ended = "OK" if self.ok else f"failed at {self.failed}"
+        if self.opened is None and self.lookup is not None:
+            return f"<Curl {self.lookup.source} → {self.lookup.name}: {ended}>"
         return f"<Curl {self.connect.request.source} → {self.connect.request.target}: {ended}>"
 
 

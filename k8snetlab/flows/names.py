@@ -12,8 +12,11 @@ The name of a headless Service has the addresses of all its ready endpoints. Cli
 whose order changes from answer to answer: each is as likely as the others. The name of an ExternalName Service is
 another name for another name, which is looked up in its place, port and all.
 
-Not modelled: the queries themselves, dnsConfig, other names than those of Services and of pods with a hostname, what
-the world's DNS says. Guide sections 2.2 and 2.3; the DNS specification of Kubernetes.
+A trace takes names like that, without asking: it is the walk of one packet. What a program asks, and whether anybody
+answers, is another question (`flows.resolution`); `curl` begins with it.
+
+Not modelled here: dnsConfig, other names than those of Services and of pods with a hostname, what the world's DNS says.
+Guide sections 2.2 and 2.3; the DNS specification of Kubernetes.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from k8snetlab.controllers import Resolved
 from k8snetlab.errors import BadOption, Problem, UnknownName
 from k8snetlab.linux.host import Network, families
 
-__all__ = ["Sender", "Target", "Terrain", "sender_of", "target_of"]
+__all__ = ["Sender", "Target", "Terrain", "name_in", "sender_of", "target_at", "target_of"]
 
 PROTOCOLS = tuple(api.Protocol)
 DOMAIN = ("svc", "cluster", "local")
@@ -141,6 +144,29 @@ def target_of(terrain: Terrain, what: str, sender: Sender, of: int | None = None
     if "/" in where:
         return question.to_pod(_pod_of(terrain.objects, where))
     return question.to_name()
+
+
+def name_in(what: str) -> str:
+    """The DNS name in WHAT, if it is one that a resolver is asked for; else nothing.
+
+    >>> name_in("api.shop:80"), name_in("svc/shop/api:80"), name_in("10.96.0.10:80")
+    ('api.shop', '', '')
+    """
+    where, port, _ = _split(what)
+    number = port.isascii() and port.isdigit()
+    return where if number and "/" not in where and ":" not in where and not re.fullmatch(r"[0-9.]+", where) else ""
+
+
+def target_at(terrain: Terrain, what: str, sender: Sender, addresses: Iterable[str], via: str | None = None) -> Target:
+    """WHAT as a resolver found it: the first of its addresses that the sender has a family for; the others of that
+    family may be taken as well.
+    """
+    where, port, protocol = _split(what)
+    question = _Question(terrain, what, sender, None, via or "", where, port, protocol)
+    held = tuple(addresses)
+    first = question.address(held, where)
+    others = tuple((each, question.number()) for each in held if each != first and family(each) == family(first))
+    return msgspec.structs.replace(question.to(first, question.number()), others=others)
 
 
 def _split(what: str) -> tuple[str, str, api.Protocol]:

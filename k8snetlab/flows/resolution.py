@@ -146,6 +146,13 @@ class Resolution(msgspec.Struct, frozen=True):
 
         return table(self)
 
+    @property
+    def ended(self) -> str:
+        """What the program was told, in a line."""
+        from k8snetlab.flows.ladder import ended
+
+        return ended(self)
+
     def explain(self) -> str:
         """The lookup in sentences."""
         from k8snetlab.flows.ladder import story

@@ -18,7 +18,7 @@ from k8snetlab.address import family
 from k8snetlab.compile import led_through
 from k8snetlab.controllers import Resolved
 from k8snetlab.errors import BadOption, Problem
-from k8snetlab.flows.names import Target, Terrain, sender_of, target_of
+from k8snetlab.flows.names import Target, Terrain, sender_of, target_at, target_of
 from k8snetlab.linux.host import Network
 from k8snetlab.linux.walk import Choose, Exchange, World, every, exchange
 from k8snetlab.trace import Backend, Outcome, Request, Trace
@@ -49,8 +49,11 @@ def asked(
     of: int | None = None,
     size: int = 0,
     df: bool = True,
+    addresses: tuple[str, ...] = (),
 ) -> Question:
-    """Resolve the words of a question. See `sender_of` and `target_of` for them and their errors."""
+    """Resolve the words of a question; `addresses` are those that a resolver found for the name in them. See
+    `sender_of` and `target_of` for words and errors.
+    """
     if not 0 <= size <= LARGEST:
         raise BadOption(Problem(f"{size} is no payload size from 0 to {LARGEST} bytes", field="size"))
     if of not in (None, 4, 6):
@@ -59,7 +62,7 @@ def asked(
     if via is not None and not sender.outside:
         raise BadOption(Problem(f"it says where traffic from outside arrives, and {who} is inside", field="via"))
     seen = terrain if sender.network is terrain.network else msgspec.structs.replace(terrain, network=sender.network)
-    target = target_of(seen, what, sender, of, via)
+    target = target_at(seen, what, sender, addresses, via) if addresses else target_of(seen, what, sender, of, via)
     network = _led(seen, sender.host, target) if target.via else sender.network
     return Question(network, sender.host, who, target, bytes(size), df)
 

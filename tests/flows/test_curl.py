@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from k8snetlab.address import Prefix
 from k8snetlab.cluster import Cluster
-from k8snetlab.errors import BadOption
+from k8snetlab.errors import BadOption, CannotDo
 from k8snetlab.flows import where_of
 from k8snetlab.linux.netfilter import DROP, Comment, Netfilter, Rule, Source, Table
 from k8snetlab.trace import Action, Client
@@ -150,3 +150,28 @@ def test_the_story_is_told_line_by_line() -> None:
     lines = str(narrow(pair(), "switch", "node-1", 1400).curl(*ASKED)).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["connect", "request", "answer", "curl"]
     assert repr(pair().curl(*ASKED)) == "<Curl default/client → default/server:8080: OK>"
+
+
+# Names
+
+
+def test_a_name_is_looked_up_before_anything_is_connected() -> None:
+    """Also one of the world; the lookup is told with the rest."""
+    told = bookshop().curl("shop/web-0", "http://api")
+    assert told.lookup is not None and told.lookup.count == 2
+    assert told.connect.request.address == told.lookup.addresses[0]
+    outside = bookshop().curl("shop/web-0", "http://www.example.com")
+    assert outside.ok and outside.lookup is not None and outside.lookup.count == 8
+    assert bookshop().curl("shop/web-0", "svc/shop/api:80").lookup is None
+
+
+def test_a_name_that_is_not_found_is_the_end() -> None:
+    """Nothing is sent to anybody but name servers."""
+    told = bookshop().curl("shop/web-0", "http://nosuch")
+    assert (told.ok, told.failed, told.steps) == (False, "resolve", ())
+    assert str(told) == (
+        "shop/web-0 → nosuch\n  curl fails at resolve: NXDOMAIN: there is no such name (8 questions, 0 s of waiting)"
+    )
+    assert repr(told) == "<Curl shop/web-0 → nosuch: failed at resolve>"
+    with pytest.raises(CannotDo, match="nothing was connected to"):
+        _ = told.connect
