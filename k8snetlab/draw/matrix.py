@@ -8,6 +8,9 @@ Ten pods have a row each. Of more pods, those of a namespace that may do and suf
 row; where even these are too many, a row is a namespace, or several. Nothing is left out: the square of a cell has the
 share of its pairs that are allowed.
 
+With the matrix of other policies `before`, what is allowed anew has a light spot in its square, and what is so no more
+has a cross in a dashed one.
+
 Not modelled: ends that are no pods. Guide section 4.1.
 """
 
@@ -48,24 +51,29 @@ class _Row(NamedTuple):
     space: str
 
 
-def reach(found: Reach, *ports: AskedPort, theme: str = "light") -> Drawing:
-    """The matrix at these ports, at most four, or at all that were asked about.
+def reach(found: Reach, *ports: AskedPort, before: Reach | None = None, theme: str = "light") -> Drawing:
+    """The matrix at these ports, at most four, or at all that were asked about; with `before`, at one port, what has
+    changed since.
 
     Raises `UnknownName` for a port that was not asked about and for a theme that does not exist, `BadOption` for more
-    ports than a cell has room for.
+    ports than a cell has room for and for a `before` of other pods.
     """
     theme_of(theme)
     asked = tuple(map(found.port, ports)) if ports else found.ports
+    if before is not None:
+        _comparable(found, before, asked)
     if len(asked) > MOST_PORTS:
         listed = ", ".join(map(str, asked))
         message = f"a cell has room for {MOST_PORTS} ports, and there are {len(asked)}: say some of {listed}"
         raise BadOption(Problem(message, field="ports"))
-    rows, row_of_pod = _rows(found, asked)
+    rows, row_of_pod = _rows(found if before is None else before, found, asked)
     shares = np.stack([_share(found, rows, row_of_pod, port) for port in asked])
     cell = max(2.0, min(float(CELL), SIDE / max(1, len(rows))))
     side = cell * len(rows)
     left, top = MARGIN + NAMES, MARGIN + HEAD
+    change = [] if before is None else list(_changed(shares[0], _share(before, rows, row_of_pod, asked[0])))
     title = f"Who may open connections to whom: {', '.join(map(str, asked))}"
+    title += "" if before is None else ", before and after"
     counts = [found.pairs(port) for port in asked]
     said = (
         "; ".join(f"{yes:,} of {of:,} pairs" for yes, of in counts) if len(asked) == 1 else f"{len(found.pods):,} pods"
@@ -90,21 +98,92 @@ def reach(found: Reach, *ports: AskedPort, theme: str = "light") -> Drawing:
         ),
         *_told(rows, shares, asked),
     )
-    return Drawing(wide, round(top + side + FOOT), (sheet(marks),), (), alt, theme)
+    if before is not None:
+        marks += _legend_of_changes(left, top + side + 44)
+        alt = (alt[0], *_changes_told(rows, change), *alt[1:])
+    spots = [mark for each in change for mark in _spot(each, left, top, cell)]
+    over = (sheet(spots), sheet(mark for each in change for mark in _crossed(each, left, top, cell)))
+    return Drawing(
+        wide, round(top + side + FOOT + (22 if before is not None else 0)), (sheet(marks),),
+        over if before is not None else (), alt, theme,
+    )  # fmt: skip
+
+
+# What changed
+
+
+class _Change(NamedTuple):
+    """A cell in which more is allowed than before, or less."""
+
+    row: int
+    column: int
+    more: bool
+
+
+def _comparable(found: Reach, before: Reach, ports: Sequence[Port]) -> None:
+    if len(ports) > 1:
+        raise BadOption(Problem("a change is drawn at one port: say which", field="ports"))
+    before.port(ports[0])
+    if before.pods != found.pods:
+        raise BadOption(Problem("the two matrices are not of the same pods in the same order", field="before"))
+
+
+def _changed(now: NDArray[np.float64], then: NDArray[np.float64]) -> Iterator[_Change]:
+    for row, column in np.argwhere((now != then) & ~np.isnan(now)).tolist():
+        yield _Change(row, column, bool(now[row, column] > then[row, column]))
+
+
+def _spot(change: _Change, left: float, top: float, cell: float) -> Iterator[Mark]:
+    """A light spot in the square of what is new; a dashed square where something was lost."""
+    x, y = left + change.column * cell, top + change.row * cell
+    if change.more:
+        half = max(0.8, cell / 6)
+        yield Box(x + cell / 2 - half, y + cell / 2 - half, 2 * half, 2 * half, Role.PAPER, Role.NONE, half)
+    elif cell >= 6:
+        gap = cell / 7
+        yield Box(x + gap, y + gap, cell - 2 * gap, cell - 2 * gap, Role.NONE, Role.LOST, 2, 1.2, (3.0, 2.0))
+
+
+def _crossed(change: _Change, left: float, top: float, cell: float) -> Iterator[Mark]:
+    if not change.more:
+        x, y, half = left + (change.column + 0.5) * cell, top + (change.row + 0.5) * cell, max(1.2, cell / 5)
+        for stroke in (((x - half, y - half), (x + half, y + half)), ((x - half, y + half), (x + half, y - half))):
+            yield Line(stroke, Role.LOST, max(0.8, cell / 12))
+
+
+def _legend_of_changes(left: float, y: float) -> Iterator[Mark]:
+    yield Box(left, y - 7, 14, 14, Role.REQUEST, Role.NONE, 0)
+    yield Box(left + 4.7, y - 2.3, 4.6, 4.6, Role.PAPER, Role.NONE, 2.3)
+    yield Label(left + 20, y, "more is allowed than before", Role.INK, 9)
+    x = left + 40 + width("more is allowed than before", 9)
+    yield Box(x, y - 7, 14, 14, Role.NONE, Role.LOST, 2, 1.2, (3.0, 2.0))
+    yield Label(x + 7, y, "×", Role.LOST, 12, "center", "bold")
+    yield Label(x + 20, y, "less", Role.INK, 9)
+
+
+def _changes_told(rows: Sequence[_Row], changes: Sequence[_Change]) -> Iterator[str]:
+    if not changes:
+        yield "Nothing has changed."
+    for each in changes[:MOST_SAID]:
+        word = "more" if each.more else "less"
+        yield f"{rows[each.row].name} to {rows[each.column].name}: {word} is allowed than before."
+    if len(changes) > MOST_SAID:
+        yield f"… and {len(changes) - MOST_SAID} more changes."
 
 
 # Rows
 
 
-def _rows(found: Reach, ports: Sequence[Port]) -> tuple[list[_Row], NDArray[np.intp]]:
-    """The rows, and the row of each pod: pods of a namespace stand together."""
+def _rows(before: Reach, found: Reach, ports: Sequence[Port]) -> tuple[list[_Row], NDArray[np.intp]]:
+    """The rows, and the row of each pod: pods of a namespace stand together. Alike are those that are so in both."""
     spaces = [each.namespace for each in found.policies.endpoints]
     order = sorted(range(len(spaces)), key=lambda index: (_counting(spaces[index]), _counting(found.pods[index])))
     if len(spaces) <= MOST_PODS:
         row_of_pod = np.empty(len(spaces), np.intp)
         row_of_pod[order] = np.arange(len(spaces))
         return [_Row(found.pods[index], 1, spaces[index]) for index in order], row_of_pod
-    alike = _alike(found, ports)
+    both: dict[tuple[int, int], int] = {}
+    alike = [both.setdefault(pair, len(both)) for pair in zip(_alike(before, ports), _alike(found, ports), strict=True)]
     for keys, most in (
         ([(spaces[index], alike[index]) for index in range(len(spaces))], MOST_GROUPS),
         ([(space, 0) for space in spaces], MOST_NAMESPACES),

@@ -41,6 +41,8 @@ def as_text(found: Reach) -> str:
     choices, written = found.policies.choices, found.policies.written
     if not choices.enforced and written:
         lines.append(f"{choices.plugin} enforces no policies: the {len(written)} that there are have no effect")
+    if aside := len(found.policies.cilium_policies):
+        lines.append(f"{aside} CiliumNetworkPolic{'y is' if aside == 1 else 'ies are'} not in it: trace asks them")
     if not pods:
         return "\n".join(lines)
     if classes <= MOST_COLUMNS:

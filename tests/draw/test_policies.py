@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from k8snetlab import api, draw
@@ -86,6 +87,27 @@ def test_ports_are_stripes_of_a_cell() -> None:
     assert len(cells(two)) > len(cells(one))
     assert max(box.width for box in cells(two)) < min(box.width for box in cells(one))
     assert draw.reach(matrix(2, "5432/TCP", "80/TCP"), 5432).alt == one.alt
+
+
+def test_what_changed_since_stands_out() -> None:
+    """Without the database's policy everybody reaches it: new cells have a spot, lost ones a cross."""
+    found = policies()
+    closed = reach(found, [5432])
+    open_ = reach(msgspec.structs.replace(found, network_policies=found.network_policies[:1]), [5432])
+    more, less = draw.reach(open_, before=closed), draw.reach(closed, before=open_)
+    assert "shop/db-0 to shop/db-1: more is allowed than before." in more.alt
+    assert "shop/db-0 to shop/db-1: less is allowed than before." in less.alt
+    count = open_.pairs(5432)[0] - closed.pairs(5432)[0]
+    assert len(more.over[0].boxes) == len(less.over[0].boxes) == len(less.over[1].lines) / 2 == count
+    assert "Nothing has changed." in draw.reach(closed, before=closed).alt
+
+
+def test_changes_are_of_the_same_pods_at_one_port() -> None:
+    """Others cannot be laid on each other."""
+    with pytest.raises(BadOption, match="same pods"):
+        draw.reach(matrix(2), before=matrix(3))
+    with pytest.raises(BadOption, match="one port"):
+        draw.reach(matrix(2, "80", "81"), before=matrix(2, "80", "81"))
 
 
 def test_too_many_ports_and_unknown_ones_are_refused() -> None:

@@ -68,3 +68,13 @@ def test_nobody_is_no_error() -> None:
     assert str(found) == "0 pods in 0 classes of pods treated alike"
     assert found.as_dict()["allowed"] == {"80/TCP": []}
     assert found.pairs(80) == (0, 0)
+
+
+def test_what_is_not_in_the_matrix_is_said() -> None:
+    """Cilium's own policies are asked by a trace, and not here."""
+    own = {
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "l7"},
+        "spec": {"endpointSelector": {}, "ingress": [{}]},
+    }  # fmt: skip
+    found = reach(plan.of(api.load(own).objects), [80])
+    assert "1 CiliumNetworkPolicy is not in it: trace asks them" in str(found)
