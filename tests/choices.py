@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 from k8snetlab import cni
 from k8snetlab.cni import Option
 from k8snetlab.errors import BadOption
+
+Chosen: TypeAlias = Callable[[Sequence[Option]], Iterator[Mapping[str, str]]]
 
 SAMPLES: Mapping[str, str] = {
     "mtu": "1300",
@@ -26,22 +28,33 @@ BESIDE: Mapping[str, Mapping[str, str]] = {"reflectors": {"topology": "route-ref
 
 
 @cache
+def ways() -> Mapping[str, tuple[str, Mapping[str, str]]]:
+    """For each CNI all combinations of what decides the way of packets that it takes, by a name."""
+    return _named(_together)
+
+
+@cache
 def choices() -> Mapping[str, Mapping[str, Any]]:
-    """Options of a cluster by a name: for each CNI all combinations of what decides the way of packets that it takes,
-    and every other choice alone.
-    """
+    """Options of a cluster by a name: all ways, and every other choice alone."""
+    return {name: _asked(*choice) for name, choice in {**ways(), **_named(_alone)}.items()}
+
+
+def _named(chosen: Chosen) -> Mapping[str, tuple[str, Mapping[str, str]]]:
     return {
-        " ".join((name, *(f"{option}={value}" for option, value in chosen.items()))): _asked(name, chosen)
+        " ".join((name, *(f"{option}={value}" for option, value in each.items()))): (name, each)
         for name, variant in cni.VARIANTS.items()
-        for chosen in _chosen(variant({}).options)
-        if _taken(name, chosen)
+        for each in chosen(variant({}).options)
+        if _taken(name, each)
     }
 
 
-def _chosen(options: tuple[Option, ...]) -> Iterator[dict[str, str]]:
+def _together(options: Sequence[Option]) -> Iterator[Mapping[str, str]]:
     deciding = [option for option in options if option.way]
     for values in product(*(option.values for option in deciding)):
         yield {option.name: str(value) for option, value in zip(deciding, values, strict=True)}
+
+
+def _alone(options: Sequence[Option]) -> Iterator[Mapping[str, str]]:
     for option in options:
         if not option.way:
             for value in option.values or (SAMPLES[option.name],):

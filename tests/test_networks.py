@@ -12,25 +12,10 @@ import k8snetlab as k8s
 from k8snetlab import cni, networks
 from k8snetlab.cluster.networks import Entries, Networks
 from k8snetlab.errors import BadOption, UnknownName
+from tests.numbers import ROWS
 
-MTUS = {
-    "bridge": 1500, "flannel vxlan": 1450, "flannel host-gw": 1500, "flannel wireguard": 1420,
-    "flannel directrouting": 1450, "cloud bridge": 1500,
-    "cloud ptp": 1500, "calico bgp": 1500, "calico ipip": 1480, "calico ipip-crosssubnet": 1480, "calico vxlan": 1450,
-    "calico vxlan-crosssubnet": 1450, "calico tor": 1500, "calico route-reflector": 1480,
-    "cilium vxlan": 1500, "cilium geneve": 1500, "cilium native": 1500,
-    "cilium wireguard": 1500, "cilium ipsec": 1500,
-    "weave fastdp": 1376, "weave sleeve": 1376, "weave encryption": 1376,
-}  # fmt: skip
-ON_THE_WIRE = {
-    "bridge": 1042, "flannel vxlan": 1092, "flannel host-gw": 1042, "flannel wireguard": 1114,
-    "flannel directrouting": 1042, "cloud bridge": 1042,
-    "cloud ptp": 1042, "calico bgp": 1042, "calico ipip": 1062, "calico ipip-crosssubnet": 1042, "calico vxlan": 1092,
-    "calico vxlan-crosssubnet": 1042, "calico tor": 1042, "calico route-reflector": 1062,
-    "cilium vxlan": 1092, "cilium geneve": 1092, "cilium native": 1042,
-    "cilium wireguard": 1162, "cilium ipsec": 1146,
-    "weave fastdp": 1092, "weave sleeve": 1104, "weave encryption": 1126,
-}  # fmt: skip
+MTUS = {name: rows[0].pod for name, rows in ROWS.items()}
+ON_THE_WIRE = {name: rows[0].wire for name, rows in ROWS.items()}
 """The frame of a UDP packet with 1,000 bytes of payload between nodes, by IPv4, with its Ethernet header."""
 
 

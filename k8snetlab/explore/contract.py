@@ -25,9 +25,6 @@ NOTHING = "nothing"
 EXAMPLES = 3
 """So many failures of a broken rule are shown."""
 
-NETWORKS = tuple(networks.ways())
-"""The networks to choose from: every CNI with everything that decides the way of packets."""
-
 
 class Pair(msgspec.Struct, frozen=True):
     """Who sends and who is sent to, as `Cluster.trace` takes them."""
@@ -103,6 +100,6 @@ class RuleBreaker(Explorer[ContractModel]):
         rules = [("nothing", NOTHING), *((f"{name}: {title}", name) for name, (title, _) in contract.RULES.items())]
         controls = {
             "broken": dropdown("Break", rules, NOTHING),
-            "network": dropdown("Network", NETWORKS, "flannel vxlan"),
+            "network": dropdown("Network", tuple(networks.ways()), "flannel vxlan"),
         }
         super().__init__(ContractModel(cluster), controls, height=600)

@@ -29,12 +29,9 @@ from k8snetlab.trace import Action, Step, Trace
 from k8snetlab.trace.beside import sides
 from k8snetlab.trace.table import table, telling
 
-__all__ = ["MISSING", "NETWORKS", "PodToPod", "PodToPodModel", "wire"]
+__all__ = ["MISSING", "PodToPod", "PodToPodModel", "wire"]
 
 E = TypeVar("E")
-
-NETWORKS = tuple(networks.ways())
-"""The networks to choose from: every CNI with everything that decides the way of packets."""
 
 MISSING = ("nothing", "route", "neighbour", "FDB entry", "WireGuard peer", "cache entry")
 """What may be taken away from the sender's node."""
@@ -152,7 +149,7 @@ class PodToPod(Explorer[PodToPodModel]):
 
     def __init__(self, cluster: Cluster) -> None:
         controls = {
-            "network": dropdown("Network", NETWORKS, "flannel vxlan"),
+            "network": dropdown("Network", tuple(networks.ways()), "flannel vxlan"),
             "to": dropdown("To the", (SAME, OTHER), OTHER),
             "missing": dropdown("Missing", MISSING, "nothing"),
             "mtu": dropdown("MTU of pods", (USUAL, "1400", "1500"), USUAL),

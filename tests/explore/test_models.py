@@ -10,11 +10,10 @@ from k8snetlab import contract, networks
 from k8snetlab.cluster import example
 from k8snetlab.cni import VARIANTS
 from k8snetlab.explore.cni import LOOKS, CniModel, between
-from k8snetlab.explore.contract import NETWORKS as CONTRACT_NETWORKS
 from k8snetlab.explore.contract import NOTHING, ContractModel
 from k8snetlab.explore.families import CLUSTERS, FamiliesModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
-from k8snetlab.explore.pod_to_pod import NETWORKS, PodToPodModel, wire
+from k8snetlab.explore.pod_to_pod import PodToPodModel, wire
 from k8snetlab.explore.service import POLICIES, SERVICE_TYPES, ServiceModel
 from k8snetlab.explore.slices import CHURNS, SlicesModel
 from k8snetlab.explore.walk import EVERYTHING, MATTERS, WalkModel
@@ -76,7 +75,7 @@ def promises() -> ContractModel:
     ("network", "rule"),
     [
         *(("flannel vxlan", rule) for rule in contract.RULES),
-        *((network, "pod-to-pod") for network in CONTRACT_NETWORKS if network != "flannel vxlan"),
+        *((network, "pod-to-pod") for network in networks.ways() if network != "flannel vxlan"),
     ],
 )
 def test_exactly_the_broken_rule_fails(promises: ContractModel, network: str, rule: str) -> None:
@@ -85,7 +84,7 @@ def test_exactly_the_broken_rule_fails(promises: ContractModel, network: str, ru
     assert [line.split()[1] for line in text.splitlines() if line.startswith("BROKEN")] == [f"{rule}:"]
 
 
-@pytest.mark.parametrize("network", CONTRACT_NETWORKS)
+@pytest.mark.parametrize("network", networks.ways())
 def test_nothing_broken_breaks_nothing(promises: ContractModel, network: str) -> None:
     """An untouched cluster keeps all promises, and its packet arrives."""
     text = promises.view(broken=NOTHING, network=network).text
@@ -173,12 +172,6 @@ def ways() -> PodToPodModel:
 USUAL = {"to": "other node", "size": 1000, "missing": "nothing", "mtu": "as usual", "df": True}
 
 
-def test_every_network_is_offered() -> None:
-    """A new CNI, or a new mode of one, is there without being named here."""
-    assert NETWORKS == CONTRACT_NETWORKS == tuple(networks.ways())
-    assert {name.split()[0] for name in NETWORKS} == set(VARIANTS)
-
-
 @pytest.mark.parametrize(
     ("network", "length"),
     [
@@ -219,7 +212,7 @@ def test_each_missing_entry_has_its_symptom(ways: PodToPodModel, network: str, m
     assert trace.client is client
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", networks.ways())
 def test_the_view_names_the_devices_that_the_packet_passed(ways: PodToPodModel, network: str) -> None:
     """On every network a datagram arrives, and the text has the MTU of all devices on its way out."""
     text = ways.view(network=network, **USUAL).text  # type: ignore[arg-type]
