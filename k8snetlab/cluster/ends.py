@@ -5,6 +5,7 @@ The words are those of a trace. Guide section 4.1.
 
 from __future__ import annotations
 
+from k8snetlab import api
 from k8snetlab.compile.layout import CLIENT, client_address
 from k8snetlab.controllers import Resolved
 from k8snetlab.errors import BadOption, Problem
@@ -36,7 +37,8 @@ def end_of(objects: Resolved, policies: Policies, who: str) -> End:
         if not pods:
             raise BadOption(Problem("it has no pods", object=who))
         name = pods[0].key
-    if any(pod.key == name and pod.completed for pod in objects.pods):
+    pod = objects.named(f"Pod {name}")
+    if isinstance(pod, api.Pod) and pod.completed:
         raise BadOption(Problem("it has completed: it neither sends nor receives", object=f"Pod {name}"))
     return policies.end(name)
 

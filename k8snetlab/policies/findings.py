@@ -136,6 +136,23 @@ def _unenforced(policies: Policies) -> Iterator[Finding]:
                     yield Finding(kind=kind, object=own.ref, field=f"{field}.ports", message=message)
 
 
+def _pods_in_blocks(policies: Policies) -> Iterator[Finding]:
+    """Blocks with addresses of pods in them, where a block means no pods."""
+    if policies.choices.blocks_mean_pods:
+        return
+    own = [each for each in policies.endpoints if not each.host_network]
+    for policy in (*policies.ingress, *policies.egress):
+        for rule in policy.rules:
+            blocks = [each for each in rule.peers if isinstance(each, Block)]
+            pods = [pod.name for pod in own if any(each.contains(ip) for each in blocks for ip in pod.addresses)]
+            if pods:
+                message = f"in {policies.choices.plugin} a block means no pods, and {_count(pods)} would be in it"
+                yield Finding(
+                    kind=FindingKind.NOT_ENFORCED, object=policy.ref, field=rule.field, message=message,
+                    pods=tuple(pods),
+                )  # fmt: skip
+
+
 def _written(policy: api.NetworkPolicy) -> Iterator[tuple[str, Sequence[NetworkPolicyPeer], Sequence[Any]]]:
     for index, rule in enumerate(policy.spec.ingress):
         yield f"spec.ingress[{index}]", rule.from_, rule.ports
@@ -386,6 +403,7 @@ def _unselected(policies: Policies) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Policies], Iterator[Finding]], ...] = (
-    _nobody, _unnamed_directions, _idle_rules, _same_priority, _spelling, _either, _dns, _open, _unselected,
+    _pods_in_blocks, _nobody, _unnamed_directions, _idle_rules, _same_priority, _spelling, _either, _dns, _open,
+    _unselected,
 )  # fmt: skip
 """What is looked for, one after the other."""

@@ -143,6 +143,15 @@ def test_what_a_plugin_does_not_enforce_is_said_first() -> None:
     ]
 
 
+def test_a_block_with_pods_in_it_is_said_where_blocks_mean_no_pods() -> None:
+    """Cilium goes by identities, and a pod has one of its own."""
+    said = into_db("{ipBlock: {cidr: 10.244.1.0/24}}"), into_db("{ipBlock: {cidr: 192.0.2.0/24}}")
+    assert of(K.NOT_ENFORCED, *said, cni="cilium") == [
+        "policy-0 spec.ingress[0]: in cilium a block means no pods, and 5 pods would be in it"
+    ]
+    assert of(K.NOT_ENFORCED, *said, cni="calico") == []
+
+
 def test_findings_of_a_cluster_have_file_and_line() -> None:
     """The bookshop's: a public face, and a report that only runs at night."""
     said = [str(each) for each in bookshop().changed(cni="calico").findings()]
