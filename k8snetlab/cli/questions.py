@@ -163,6 +163,7 @@ def reach(
 
 PLAN = "plan"
 RIB = "rib"
+RECORDS = "records"
 OTHER_WORDS = {
     "address": "addresses", "addr": "addresses", "link": "links", "route": "routes", "rule": "rules",
     "neighbour": "neighbours", "neighbors": "neighbours", "neighbor": "neighbours", "neigh": "neighbours",
@@ -170,7 +171,7 @@ OTHER_WORDS = {
 }  # fmt: skip
 """What people also call them."""
 
-SHOWABLE = (*rows.OF_MACHINES, RIB, PLAN, *KINDS)
+SHOWABLE = (*rows.OF_MACHINES, RIB, PLAN, RECORDS, *KINDS)
 
 
 Kind: TypeAlias = Annotated[
@@ -213,9 +214,9 @@ def show(
     """Show the state of machines, or objects. They are printed as the real tools and kubectl print them.
 
     Of machines: what `ip`, `bridge`, `iptables-save`, `nft` and so on would print on each node. Of the cluster: its
-    objects as the controllers leave them (pods with nodes and addresses, EndpointSlices), and the plan of its
-    addresses. Under a CNI that speaks BGP: what each node, or with --node the router, has heard (rib). As YAML an
-    object has all defaults and everything that was allocated.
+    objects as the controllers leave them (pods with nodes and addresses, EndpointSlices), the plan of its addresses,
+    and the DNS records that follow from them. Under a CNI that speaks BGP: what each node, or with --node the router,
+    has heard (rib). As YAML an object has all defaults and everything that was allocated.
     """
     what = OTHER_WORDS.get(what, what)
     if what in rows.OF_MACHINES:
@@ -229,6 +230,11 @@ def show(
         _only(namespace is None and node is None, "WHAT", "the plan is that of the whole cluster")
         _only(as_ is not Shape.YAML, "-o", "only objects are YAML, not the plan")
         _answer(as_, what, node, str(cluster.plan), rows.of_plan(cluster.plan))
+    elif what == RECORDS:
+        _only(namespace is None and node is None, "WHAT", "the records are those of the whole cluster")
+        _only(as_ is not Shape.YAML, "-o", "only objects are YAML, not records")
+        held = cluster.records()
+        _answer(as_, what, node, "\n".join(map(str, held)), [{**each.as_dict()} for each in held])
     else:
         _show_objects(cluster, what, node, namespace, as_)
 

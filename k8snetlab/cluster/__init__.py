@@ -48,7 +48,7 @@ from k8snetlab.trace import Trace
 if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.cni.hubble import Flow
     from k8snetlab.cni.protocol import Conversation
-    from k8snetlab.dns import ResolvConf
+    from k8snetlab.dns import Record, ResolvConf, Server
     from k8snetlab.dns.external import Owning, Plan
     from k8snetlab.dns.wanted import Reading
     from k8snetlab.dns.zone import Zone
@@ -244,7 +244,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         lookup = self.resolve(source, name, type=types.get(family) if family else None, seed=drawn)
         if not lookup:
             return Curl(failed="resolve", reason=lookup.ended, lookup=lookup)
-        question = asked(self.terrain, source, what, via=via, addresses=lookup.addresses)
+        question = asked(self.terrain, source, what, via=via, of=family, addresses=lookup.addresses)
         return msgspec.structs.replace(curl(self.terrain, question, drawn, request), lookup=lookup)
 
     def resolve(
@@ -270,6 +270,21 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         types = ("A", "AAAA") if type is None else (type,)
         drawn = self.options.seed if seed is None else seed
         return resolve(self.terrain, source, name, types=types, library=libc, options=options, seed=drawn)
+
+    def name_server(self, *, seed: int = 0) -> Server:
+        """CoreDNS at work, with the cluster's Corefile: a place, because it remembers. Ask it with `dns.answered`.
+
+        Raises `ManifestError` for a Corefile that it cannot start with.
+        """
+        from random import Random
+
+        from k8snetlab.flows.resolution import Servers
+
+        return Servers(self.terrain, Random(seed)).coredns()
+
+    def records(self) -> tuple[Record, ...]:
+        """Every record that CoreDNS has for objects of the cluster, Service by Service."""
+        return tuple(record for zones in self.name_server().zones for record in zones.records())
 
     def resolv_conf(self, source: str) -> ResolvConf:
         """The /etc/resolv.conf that programs of WHO read. Raises `UnknownName` and `BadOption`."""

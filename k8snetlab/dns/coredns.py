@@ -94,6 +94,11 @@ class Server:
                 raise refused(line.line, f"the plugin {line.name} of CoreDNS is not modelled", line.name)
             yield make(line, block, self)
 
+    @property
+    def zones(self) -> tuple[Zones, ...]:
+        """The zones of its plugins `kubernetes`."""
+        return tuple(each.zones for _, plugins in self._chains for each in plugins if isinstance(each, Kubernetes))
+
     def serve(self, question: Question) -> Generator[tuple[Query, ...], tuple[Reply, ...], Message]:
         """Answer a question, as it is sent: cut where it does not fit. Gives the questions that have to be asked
         elsewhere, and takes what came of them.

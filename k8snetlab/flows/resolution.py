@@ -288,6 +288,19 @@ class Servers:
             return name, self._running[name]
         return None
 
+    def coredns(self) -> Server:
+        """CoreDNS in the first of its pods; where there is none, as it would be.
+
+        Raises `ManifestError` for a Corefile that CoreDNS could not start with.
+        """
+        for pod in self._pods.values():
+            return self._coredns(pod)
+        return self._started(dns.DEFAULT, "CoreDNS", (), kubelet(self._terrain).node)
+
+    def world(self) -> Server:
+        """The name server of the world outside."""
+        return self._world()
+
     def _standing(self, arrival: Arrival) -> Iterator[tuple[str, Callable[[], Server]]]:
         program = arrival.listener.program if arrival.listener is not None else ""
         address = arrival.packet.ip.dst

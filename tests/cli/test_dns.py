@@ -35,6 +35,14 @@ def test_json_follows_the_schema(shop: Run, document: Document) -> None:
     assert found["queries"][0]["forwarded"][0]["transport"] == "TCP"
 
 
+def test_records_are_shown_like_a_zone_file(shop: Run, document: Document) -> None:
+    """Name, seconds, class, type and data; as rows for programs."""
+    lines = shop("show", "records").stdout.splitlines()
+    assert lines[0].startswith("cluster.local.\t30\tIN\tSOA\t")
+    rows = document(shop("show", "records", "-o", "json"))["rows"]
+    assert len(rows) == len(lines) and {"name", "type", "ttl", "data"} == set(rows[0])
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [

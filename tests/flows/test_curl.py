@@ -165,6 +165,12 @@ def test_a_name_is_looked_up_before_anything_is_connected() -> None:
     assert bookshop().curl("shop/web-0", "svc/shop/api:80").lookup is None
 
 
+def test_a_family_that_there_is_not_is_refused() -> None:
+    """Also for a name."""
+    with pytest.raises(BadOption, match="5 is no address family"):
+        bookshop().curl("shop/web-0", "http://api", family=5)
+
+
 def test_a_name_that_is_not_found_is_the_end() -> None:
     """Nothing is sent to anybody but name servers."""
     told = bookshop().curl("shop/web-0", "http://nosuch")

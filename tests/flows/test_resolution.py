@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k8snetlab.cluster import Cluster
-from k8snetlab.dns import Status
+from k8snetlab.dns import Question, Status, answered
 from k8snetlab.errors import BadOption, ManifestError, UnknownName
 from k8snetlab.flows.resolution import Rung, world_corefile
 from k8snetlab.trace import Action, Verdict
@@ -264,6 +264,15 @@ def test_what_cannot_be_asked_is_an_error(
     """Who is not there, what is no name, types and libraries that are not modelled."""
     with pytest.raises(error, match=why):
         bookshop().resolve(who, name, **options)
+
+
+def test_the_zone_can_be_listed_and_asked() -> None:
+    """The records of the cluster's Corefile, and a server that answers with them."""
+    records = bookshop().records()
+    api = next(each for each in records if each.name == "api.shop.svc.cluster.local." and each.type == "A")
+    message = answered(bookshop().name_server(), Question("api.shop.svc.cluster.local.", "A"))
+    assert message.answers == (api,) and api.ttl == 30
+    assert bookshop().applied(NOBODY).records()
 
 
 def test_a_session_has_the_cables_it_began_with() -> None:
