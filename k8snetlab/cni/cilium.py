@@ -39,8 +39,9 @@ allows everything in, and one that allows everything out.
 
 From real nodes, to the letter: devices, routes, rules, maps, chains. Not certain, and so said: the second mark rule's
 target in CILIUM_OUTPUT; `mtu` on the default route of pods in native mode, tunnel endpoints in the cache there; routes
-and chains of IPv6, which are taken to be those of IPv4. Addresses of cilium_host, identities and numbers of endpoints
-are drawn by chance in reality and hashed here; the first is read from the annotations
+and chains of IPv6, which are taken to be those of IPv4; of IPsec all but states and marks (the order of the lists,
+priorities, the way after decryption), which is from the sources alone. Addresses of cilium_host, identities and numbers
+of endpoints are drawn by chance in reality and hashed here; the first is read from the annotations
 `network.cilium.io/ipv4-cilium-host` and `ipv6-cilium-host` where there are any.
 
 With `bpf-masquerade=on`, which needs `proxy=ebpf`, there is no table nat: the program at the network card hides pods
