@@ -316,11 +316,18 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def policies(self) -> Policies:
-        """What the policies say, as the CNI reads them."""
+        """What the policies say, as the CNI reads them. Raises `CannotDo` where Cilium has policies of its own: these
+        are in its maps, which `trace` and `curl` ask.
+        """
         from k8snetlab.policies import plan
 
         choices = plan.choices_of(self.plugin.name)
-        return plan.of(self.objects.objects, choices=choices, places=self.manifests.places)
+        found = plan.of(self.objects.objects, choices=choices, places=self.manifests.places)
+        if found.cilium_policies and self.plugin.policies.backend is cni.Enforcement.IDENTITY:
+            message = "Cilium's own policies are compiled and not judged: ask `trace` or `curl` instead"
+            problem = Problem(message, object=found.cilium_policies[0].ref)
+            raise CannotDo(self.manifests.placed(problem))
+        return found
 
     def allowed(
         self, source: str, destination: str, port: int, protocol: str = "TCP", *, family: int | None = None

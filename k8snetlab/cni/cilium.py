@@ -35,7 +35,7 @@ at their devices; for the node itself, node ports and whatever comes from outsid
 Netfilter: chains CILIUM_… with a *feeder* each, inserted at the top. CILIUM_POST_nat masquerades what leaves the node's
 pod network (in native mode: the cluster's); CILIUM_OUTPUT marks what the node itself sends (0xc00), by which the
 program at cilium_host knows it. Policies attach to the programs: an endpoint that no policy selects has an entry that
-allows everything in, and one that allows everything out.
+allows everything in, and one that allows everything out. What policies make of the maps is in `policies.maps`.
 
 From real nodes, to the letter: devices, routes, rules, maps, chains. Not certain, and so said: the second mark rule's
 target in CILIUM_OUTPUT; `mtu` on the default route of pods in native mode, tunnel endpoints in the cache there; routes

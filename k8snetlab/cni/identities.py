@@ -11,7 +11,8 @@ The real number is drawn by chance when the first pod with the labels comes. Her
 with the same hash, the one that comes later in the alphabet takes the next free number.
 
 Not modelled: other labels of the namespace (they tell no more pods apart than its name does), label filters of one's
-own, identities of CIDRs, nodes and FQDNs (from 1 << 24 on). Guide section 5.7; Cilium 1.19.
+own, identities of nodes and FQDNs. Those of blocks of addresses (from 1 << 24 on) come with policies. Guide section
+5.7; Cilium 1.19.
 """
 
 from __future__ import annotations

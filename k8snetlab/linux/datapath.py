@@ -21,7 +21,7 @@ and the programs that look them up:
 What goes from container to container, or into the tunnel, meets neither netfilter nor a routing table. The layout of
 maps, programs and their outputs is that of Cilium 1.19; `redirecting` lets them work.
 
-Not modelled: the maps' sizes, entries of proxies (L7), mutual authentication, host firewall. The output of
+Not modelled: the maps' sizes, the proxies themselves, mutual authentication, host firewall. The output of
 `bpf endpoint list` is from the tool's sources alone. Guide sections 3.1 and 5.7; `tc-bpf(8)`.
 """
 

@@ -1,7 +1,8 @@
 """How do the programs of `datapath` bring a packet to a container?
 
-A `Redirector` is the programs of one machine at work, with the flows that they have let through: the answers of a flow
-that was allowed once are not asked about again (maps `cilium_ct4_global`, `cilium_ct_any4_global` and those of IPv6).
+A `Redirector` is the programs of one machine at work, with the flows that they have let through. The answers of such a
+flow are not judged; what goes the way of its first packet is, each time (maps `cilium_ct4_global`,
+`cilium_ct_any4_global` and those of IPv6).
 
 Between two containers of one machine a packet goes from device to device. To one on another machine it is wrapped, and
 the tunnel's network identifier says who sent it; where there is no tunnel, it goes up the stack, is routed as any
@@ -92,12 +93,13 @@ TUNNELLED = "what is in the tunnel"
 class Redirector:
     """The programs of one machine, and the flows they know."""
 
-    __slots__ = ("_datapath", "_flows", "_hidden", "_opened", "_shown", "at")
+    __slots__ = ("_answers", "_datapath", "_flows", "_hidden", "_opened", "_shown", "at")
 
     def __init__(self, at: Namespace, datapath: Datapath) -> None:
         self.at = at
         self._datapath = datapath
-        self._flows: set[tuple[int, Tuple]] = set()  # (endpoint, tuple) of both directions
+        self._flows: set[tuple[int, Tuple]] = set()  # (endpoint, tuple) of what was let through
+        self._answers: set[tuple[int, Tuple]] = set()  # (endpoint, tuple) of the answers to that
         self._opened: set[Tuple] = set()  # tuples of flows that containers here began
         self._hidden: dict[Tuple, Tuple] = {}  # as a container sends it: as it goes on
         self._shown: dict[Tuple, Tuple] = {}  # the answer to what goes on: as the container sent it
@@ -371,9 +373,12 @@ class Redirector:
     def _allowed(
         self, own: Endpoint, direction: Direction, peer: int, skb: Skb, link: Link, how: str
     ) -> Generator[Step, None, bool]:
-        """Whether an endpoint's policy lets a packet pass; of a flow that is known, every packet does."""
+        """Whether an endpoint's policy lets a packet pass. Answers of a known flow pass, and errors about it; what goes
+        the way of its first packet is asked about each time.
+        """
         flow = own.number, _known_by(skb)
-        if skb.ip.offset or flow in self._flows:
+        known = flow in self._flows
+        if skb.ip.offset or flow in self._answers or (known and _is_error(skb)):
             return True
         permit = self._datapath.permit(own.number, direction, peer, skb.protocol, skb.dport)
         who = f"{'to' if direction is Direction.EGRESS else 'from'} {self._who(peer)}"
@@ -388,7 +393,10 @@ class Redirector:
         if permit.deny:
             yield self._dropped(link, skb, f"{judged} not allowed{by}", Reason.DENIAL, permit)
             return False
-        self._flows |= {flow, (own.number, skb.tuple.mirrored())}
+        if known:
+            return True
+        self._flows.add(flow)
+        self._answers.add((own.number, skb.tuple.mirrored()))
         if direction is Direction.EGRESS:
             self._opened.add(skb.tuple)
         proxy = f", and goes through the proxy at port {permit.proxy}" if permit.proxy else ""
@@ -430,3 +438,8 @@ def _known_by(skb: Skb) -> Tuple:
     if isinstance(header, ICMP) and header.about is not None:
         return Skb(header.about).tuple.mirrored()
     return skb.tuple
+
+
+def _is_error(skb: Skb) -> bool:
+    header = skb.packet.headers[1] if len(skb.packet.headers) > 1 else None
+    return isinstance(header, ICMP) and header.about is not None

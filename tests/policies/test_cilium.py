@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from k8snetlab.cluster import Cluster
-from k8snetlab.errors import ManifestError
+from k8snetlab.errors import CannotDo, ManifestError
 from k8snetlab.linux.datapath import Direction, Permit, Request, Wanted, bpf_policy_list
 from k8snetlab.trace import Client
 from tests.policies.test_maps import DB, ONLY_WEB, PODS, WEB, entries, maps
@@ -125,6 +125,14 @@ def test_other_plugins_do_not_know_them() -> None:
     assert held.trace(WEB, f"{DB}:8080").client is Client.TIMEOUT
     for cni in ("calico", "flannel"):
         assert held.changed(cni=cni).trace(WEB, f"{DB}:8080").client is Client.OPEN
+
+
+def test_what_the_engine_does_not_know_it_does_not_judge() -> None:
+    """An answer that left them out would be wrong; under another plugin they do not count."""
+    held = cluster(cilium("closed", ingress=[{"fromEndpoints": []}]))
+    with pytest.raises(CannotDo, match="CiliumNetworkPolicy default/closed: Cilium's own policies are compiled"):
+        held.allowed(WEB, DB, 8080)
+    assert held.changed(cni="calico").allowed(WEB, DB, 8080)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

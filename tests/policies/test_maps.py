@@ -270,6 +270,26 @@ def test_egress_is_judged_on_the_senders_node_and_behind_a_service_on_the_backen
     assert (lost.client, lost.steps[-1].where) == (Client.TIMEOUT, "node-1")
 
 
+def test_an_open_connection_ends_with_the_policy_that_allowed_it() -> None:
+    """Every packet that goes the way of the first is judged; only answers are not. (Rules that go by conntrack let it
+    go on.)
+    """
+    open_to_all, closed = cluster(), cluster(policy("closed", "db", ingress=[]))
+    session = open_to_all.session()
+    opened = session.trace(WEB, f"{DB}:8080")
+    assert session.again(opened).client is Client.OPEN
+    session.become(closed)
+    assert session.again(opened).reason.endswith("it is selected by NetworkPolicy default/closed (Policy denied)")
+
+
+def test_answers_are_not_judged() -> None:
+    """A pod that may reach nobody still answers, and is told of errors."""
+    quiet = cluster(policy("quiet", "db", policyTypes=["Egress"], egress=[]))
+    assert quiet.trace(WEB, f"{DB}:8080").client is Client.OPEN
+    assert quiet.trace(DB, f"{WEB}:8080").client is Client.TIMEOUT
+    assert cluster(ONLY_DB).trace(WEB, f"{DB}:9/UDP").client is Client.REFUSED
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
