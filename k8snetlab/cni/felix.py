@@ -70,7 +70,7 @@ from k8snetlab.linux.netfilter import (
     shortened,
     tables,
 )
-from k8snetlab.linux.nftables import translated
+from k8snetlab.linux.nftables.translation import translated
 
 __all__ = ["Encapsulation", "Endpoint", "Side", "attachment", "in_nftables", "ipsets", "patches", "veth_name"]
 

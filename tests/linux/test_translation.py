@@ -39,7 +39,8 @@ from k8snetlab.linux.netfilter import (
     Target,
     tables,
 )
-from k8snetlab.linux.nftables import Table, translated
+from k8snetlab.linux.nftables import Table
+from k8snetlab.linux.nftables.translation import translated
 
 SETS = {
     "a:b": IpSet("a:b", SetType.NET, ("10.0.0.0/8", "192.0.2.1"), 4),

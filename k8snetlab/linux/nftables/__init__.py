@@ -68,12 +68,11 @@ from k8snetlab.linux.nftables.statements import (
     VerdictMap,
     duration,
 )
-from k8snetlab.linux.nftables.translation import translated
 
 __all__ = [
     "ACCEPT", "CONTINUE", "DROP", "FAMILIES", "RETURN", "Among", "Atom", "Base", "Bits", "Chain", "Choice", "Counter",
     "Dnat", "Element", "End", "Entrance", "Field", "Flags", "Found", "Held", "Key", "Masked", "Masquerade", "Match",
     "Named", "NoTrack", "Numgen", "Ran", "Redirect", "Reject", "Right", "Rule", "Set", "SetMark", "Snat", "Span",
     "Statement", "Surroundings", "Table", "Update", "Verdict", "VerdictKind", "VerdictMap", "duration", "goto", "jump",
-    "translated", "traverse",
+    "traverse",
 ]  # fmt: skip
