@@ -308,3 +308,45 @@ def test_a_network_that_heeds_no_policy_says_so(cni: str) -> None:
     assert f"NetworkPolicy shop/metrics-readers forbid this connection, but {cni} enforces no policies." in told
     assert shop.trace("shop/web-0", "svc/shop/api:80").notes == ()
     assert shop.changed(cni="calico").trace("shop/web-0", "svc/shop/api:80").notes == ()
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec:
+  type: NodePort
+  externalTrafficPolicy: %s
+  selector: {app: db}
+  ports: [{port: 5432, nodePort: 30432}]
+"""
+FROM_CLIENTS = policy("clients", "ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]")
+
+
+@pytest.mark.parametrize("proxy", ["iptables", "nftables"])
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+def test_behind_a_service_policies_see_the_backend_and_the_first_source(dataplane: str, proxy: str) -> None:
+    """The destination is rewritten before policies are asked, the source after it: on the backend's node a client is
+    known as itself, and one whose packet another node passed on is not.
+    """
+    options = {"dataplane": dataplane}
+    shop = Cluster.load(NODES + PODS, SERVICE % "Local", FROM_CLIENTS, cni="calico", cni_options=options, proxy=proxy)
+    assert shop.trace("external", "node/node1:30432").client is Client.OPEN
+    assert shop.trace("default/web-0", "svc/default/db:5432").verdict is Verdict.DROPPED
+    everywhere = shop.applied(SERVICE % "Cluster")
+    ends = {(each.backend and each.backend.pod, each.verdict) for each in
+            everywhere.trace("external", "node/node1:30432").outcomes}  # fmt: skip
+    assert ends == {("db-0", Verdict.DELIVERED), (None, Verdict.DROPPED)}
+
+
+@pytest.mark.parametrize("dataplane", DATAPLANES)
+def test_a_pod_behind_its_own_service_needs_leave_like_anybody(dataplane: str) -> None:
+    """Its packet comes back by way of the node; the one that it sends to its own address never leaves it."""
+    options = {"dataplane": dataplane}
+    shop = Cluster.load(NODES + PODS, SERVICE % "Local", DB, cni="calico", cni_options=options)
+    own = {each.verdict for each in shop.trace("default/db-0", "svc/default/db:5432").outcomes}
+    assert own == {Verdict.DROPPED}
+    assert shop.trace("default/db-0", "default/db-0:5432").client is Client.OPEN
+    leave = policy("own", "ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]")
+    allowed = shop.applied(leave).trace("default/db-0", "svc/default/db:5432").outcomes
+    assert {each.client for each in allowed} == {Client.OPEN}
