@@ -121,7 +121,7 @@ def _stopped(policies: Policies, flow: Flow, ends: Sequence[Judgement]) -> Chang
             found += [each for each in tried if not judged(_with(policies, each.objects), flow)]
     if not found:
         raise CannotDo(Problem(f"no policy can stop it: {judged(policies, flow).reason}"))
-    edit = min(found, key=lambda each: (_reach(policies, _with(policies, each.objects), flow), each.cost))
+    edit = min(found, key=lambda each: (_reach(policies, flow, each.objects), each.cost))
     return _change(policies, _with(policies, edit.objects), flow, edit.objects, [edit.says])
 
 
@@ -134,11 +134,16 @@ def _best(policies: Policies, flow: Flow, direction: Direction, tried: Iterable[
             opened.append(edit)
     if not opened:
         raise CannotDo(Problem("no single rule would allow it"))
-    return min(opened, key=lambda each: (_reach(policies, _with(policies, each.objects), flow), each.cost))
+    return min(opened, key=lambda each: (_reach(policies, flow, each.objects), each.cost))
 
 
 def _change(before: Policies, after: Policies, flow: Flow, objects: tuple[Written, ...], says: Sequence[str]) -> Change:
-    return Change(objects=objects, says=tuple(says), verdict=judged(after, flow), also=_others(before, after, flow))
+    also = tuple(
+        f"{now.flow.called[0]} -> {now.flow.called[1]} {now.flow.port}/{now.flow.protocol}"
+        for was, now in _felt(before, flow, objects)
+        if was.allowed != now.allowed
+    )
+    return Change(objects=objects, says=tuple(says), verdict=judged(after, flow), also=also)
 
 
 def _with(policies: Policies, objects: Iterable[Written]) -> Policies:
@@ -156,24 +161,34 @@ def _with(policies: Policies, objects: Iterable[Written]) -> Policies:
 
 
 MOST_KINDS = 60
-"""So many kinds of pods are looked at for other verdicts that turn; the two ends of the flow are always among them."""
+"""So many kinds of pods are looked at for other verdicts that turn: those of the two ends first, then their neighbours
+in the two namespaces.
+"""
 
 
-def _others(before: Policies, after: Policies, flow: Flow) -> tuple[str, ...]:
-    """The connections between other kinds of pods, or to other ports, whose verdict turns."""
-    return tuple(
-        f"{each.called[0]} -> {each.called[1]} {each.port}/{each.protocol}"
-        for each in _beside(before, flow)
-        if judged(before, each).allowed != judged(after, each).allowed
-    )
-
-
-def _reach(before: Policies, after: Policies, flow: Flow) -> int:
+def _reach(policies: Policies, flow: Flow, objects: Sequence[Written]) -> int:
     """At how many ends of other connections a change is felt, also where the other end decides all the same."""
     return sum(
         (was.egress.allowed != now.egress.allowed) + (was.ingress.allowed != now.ingress.allowed)
-        for was, now in ((judged(before, each), judged(after, each)) for each in _beside(before, flow))
+        for was, now in _felt(policies, flow, objects)
     )
+
+
+def _felt(before: Policies, flow: Flow, objects: Sequence[Written]) -> Iterator[tuple[PolicyVerdict, PolicyVerdict]]:
+    """Other connections that a change could be felt by, judged before and after it: those with an end that a changed
+    policy selects.
+    """
+    after = _with(before, objects)
+    refs = {each.ref for each in objects}
+    changed = [each for side in (before, after) for each in (*side.ingress, *side.egress) if each.ref in refs]
+    touched: dict[str, bool] = {}
+    for other in _beside(before, flow):
+        for end in (other.source, other.destination):
+            if end.name not in touched:
+                selects = isinstance(end, Endpoint) and any(each.subject.selects(end, before) for each in changed)
+                touched[end.name] = selects
+        if touched[other.source.name] or touched[other.destination.name]:
+            yield judged(before, other), judged(after, other)
 
 
 def _beside(policies: Policies, flow: Flow) -> Iterator[Flow]:
@@ -181,7 +196,9 @@ def _beside(policies: Policies, flow: Flow) -> Iterator[Flow]:
     stands.
     """
     kinds: dict[tuple[object, ...], End] = {_kind(end): end for end in (flow.source, flow.destination)}
-    for pod in policies.endpoints:
+    homes = dict.fromkeys(end.namespace for end in (flow.source, flow.destination) if isinstance(end, Endpoint))
+    near = chain.from_iterable(policies.by_namespace.get(home, ()) for home in homes)
+    for pod in chain(near, policies.endpoints):
         if len(kinds) < MOST_KINDS:
             kinds.setdefault(_kind(pod), pod)
     world = Outside(("203.0.113.1", "2001:db8::1"))
