@@ -11,6 +11,7 @@ import pytest
 
 from k8snetlab import live
 from k8snetlab.cluster import Cluster
+from k8snetlab.linux import text
 from k8snetlab.trace import Client
 from tests.policies.chance import NUMBERS, OUTSIDE, Asked, cluster
 
@@ -77,3 +78,23 @@ def test_random_policies_are_on_the_kernel_as_the_engine_says(
 def _probe(held: Cluster, asked: Asked) -> live.Probe:
     source = asked.source.removeprefix("node/")
     return live.Probe(source, address(held, asked.target, asked.of), asked.port, asked.protocol)
+
+
+def test_the_kernel_prints_chains_and_sets_as_the_package_does(kernel: None) -> None:
+    """Every rule of table filter in both families, and every set with its entries."""
+    held = cluster(Random(5), "calico", BACKENDS["iptables"])
+    node = held.network["node-1"]
+    with live.Lab(held) as lab:
+        for of, program in ((4, "iptables-save"), (6, "ip6tables-save")):
+            printed = lab.run("node-1", program, "-t", "filter").out.replace("-p ipencap", "-p 4")
+            own = text.iptables_save({"filter": node.netfilter.of(of)["filter"]})
+            assert _sorted(printed, "-A ") == _sorted(own, "-A ")
+        found = lab.run("node-1", "ipset", "save").out.splitlines()
+    kept = sorted(line.partition(" bucketsize ")[0] for line in found)
+    assert kept == sorted(text.ipset_save(node).splitlines())
+    assert sum(line.startswith("create cali40s:") for line in kept) >= 3
+
+
+def _sorted(lines: str, start: str) -> list[str]:
+    """The kernel lists chains by their names, the package as they were written; rules of a chain stand in order."""
+    return sorted((line for line in lines.splitlines() if line.startswith(start)), key=lambda line: line.split(" ")[1])
