@@ -193,7 +193,7 @@ def _node(
     if wired.datapath is not None:
         rules = msgspec.structs.replace(rules, ebpf=_balancing(layout, place, rules.ebpf, wired))
     written = cni.in_its_language(plugin, *enforced(name, wired))
-    return assembled(name, "machine", own, rules, *written, added, *_cached(layout, name))
+    return assembled(name, "machine", own, *_cached(layout, name), rules, *written, added)
 
 
 def _cached(layout: Layout, node: str) -> Iterator[Part]:

@@ -5,6 +5,9 @@ address, 169.254.20.10, the same on all nodes; kubelets write it into every reso
 DNS. So a question never leaves the node unless the cache does not know the answer: then it goes to the cluster's DNS,
 by TCP, or for names of the world to the node's own name servers.
 
+The rules of CNIs that enforce policies stand before its own: they see to that themselves, again and again. So a pod
+whose egress is denied does not reach the cache either, unless a policy allows 169.254.20.10.
+
 Its rules keep those packets away from conntrack: two questions that leave one socket at the same time race for their
 entry there, and the loser is dropped (and asked again after five seconds).
 

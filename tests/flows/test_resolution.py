@@ -139,6 +139,15 @@ def test_a_policy_that_denies_egress_breaks_dns_where_it_stands() -> None:
     assert "TIMEOUT after 5 s" in str(found) and "nothing (" in found.explain()
 
 
+def test_the_cache_on_the_node_must_be_allowed_too() -> None:
+    """Felix's rules stand before those of NodeLocal DNSCache: its address is one like any other."""
+    shop = bookshop("calico").changed(dns="node-local").applied(DENY)
+    found = shop.resolve("shop/web-0", "api", type="A")
+    assert found.lost is not None and "NetworkPolicy shop/deny" in found.lost.reason
+    allowed = DENY.replace("policyTypes", "egress: [{to: [{ipBlock: {cidr: 169.254.20.10/32}}]}], policyTypes")
+    assert shop.applied(allowed).resolve("shop/web-0", "api")
+
+
 def test_without_coredns_the_port_is_closed() -> None:
     """The reject ends glibc's search at once; musl does not hear of it."""
     nobody = bookshop().applied(NOBODY)
