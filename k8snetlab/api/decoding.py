@@ -100,11 +100,10 @@ def typed(data: Mapping[str, object]) -> Decoded:
     object that is there is only judged after the two have met.
     """
     version, kind = data.get("apiVersion"), data.get("kind")
-    if problem := _kind_problem(version, kind):
-        return Decoded(problems=(_named(problem, data),))
-    cls = KINDS.get((str(version), str(kind)))
+    cls = KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
     if cls is None:
-        return Decoded()
+        problem = _kind_problem(version, kind)
+        return Decoded(problems=(_named(problem, data),) if problem else ())
     body = {key: value for key, value in data.items() if key != "apiVersion"}
     try:
         made = msgspec.convert(body, cls)

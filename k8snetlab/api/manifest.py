@@ -260,7 +260,7 @@ class _Reading:
             self._take_item(document, data, at)
 
     def _take_item(self, document: _Document, data: object, at: str) -> None:
-        if not isinstance(data, Mapping):
+        if not isinstance(data, _OBJECT):
             what = "a list" if isinstance(data, list) else f"{data!r}"
             self.problems.append(document.placed(Problem(f"is not an object of Kubernetes but {what}"), at))
             return
@@ -317,14 +317,28 @@ def _capped(problems: Sequence[Problem]) -> list[Problem]:
 
 def _items(data: Any, at: str) -> Iterator[tuple[Any, str]]:
     """The objects in a document, each with its place in it: the document itself, or the items of a list."""
-    if isinstance(data, Mapping) and isinstance(data.get("items"), list) and str(data.get("kind")).endswith("List"):
-        kind = str(data["kind"]).removesuffix("List")
-        for index, item in enumerate(data["items"]):
-            if kind and isinstance(item, Mapping) and "kind" not in item:
-                item = {"apiVersion": data.get("apiVersion"), "kind": kind, **item}
-            yield from _items(item, f"{at}.items[{index}]" if at else f"items[{index}]")
-    elif data is not None:
-        yield data, at
+    if not _lists(data):
+        if data is not None:
+            yield data, at
+        return
+    kind = str(data["kind"]).removesuffix("List")
+    for index, item in enumerate(data["items"]):
+        if kind and isinstance(item, _OBJECT) and "kind" not in item:
+            item = {"apiVersion": data.get("apiVersion"), "kind": kind, **item}
+        where = f"{at}.items[{index}]" if at else f"items[{index}]"
+        if _lists(item):
+            yield from _items(item, where)
+        elif item is not None:
+            yield item, where
+
+
+def _lists(data: Any) -> bool:
+    """Whether it is a list of objects, as the API server answers."""
+    return isinstance(data, _OBJECT) and isinstance(data.get("items"), list) and str(data.get("kind")).endswith("List")
+
+
+_OBJECT = (dict, Mapping)
+"""Nearly all are dicts, and that is seen at once."""
 
 
 def _is_list(content: bytes) -> bool:

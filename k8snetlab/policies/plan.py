@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 import msgspec
 
 from k8snetlab import api
-from k8snetlab.address import Prefix, canonical, family
+from k8snetlab.address import Prefix, canonical, family, is_canonical
 from k8snetlab.api.cluster_policies import NamespacedPod, PolicyTier, RuleAction, TransportMatch
 from k8snetlab.api.networking import NetworkPolicyPeer, NetworkPolicyPort
 from k8snetlab.errors import BadOption, Problem, UnknownName
@@ -81,13 +81,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, pod: api.Pod) -> Endpoint:
         """The pod; ports of ordinary containers and sidecars have names, those of other init containers do not."""
-        named = (
+        named = [
             NamedPort(port.name, port.protocol, port.container_port)
             for container in pod.listeners()
             for port in container.ports
             if port.name
-        )
-        addresses = tuple(_canonical(each, pod.ref) for each in pod.ips)
+        ]
+        addresses = pod.ips
+        if not all(map(is_canonical, addresses)):
+            addresses = tuple(_canonical(each, pod.ref) for each in addresses)
         return cls(pod.key, pod.namespace, pod.labels, addresses, tuple(named), pod.node_name, pod.host_network)
 
     def address(self, of: int) -> str:
@@ -821,4 +823,7 @@ def _canonical(address: str, object: str) -> str:
 
 
 def _of_family(addresses: tuple[str, ...], of: int) -> str:
-    return next((each for each in addresses if family(each) == of), "")
+    for each in addresses:
+        if family(each) == of:
+            return each
+    return ""
