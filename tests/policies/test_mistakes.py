@@ -31,7 +31,7 @@ class Mistake(NamedTuple):
 PLAN = (
     ("completed pods are left in", "if not each.completed:", "if True:"),
     ("an address of a completed or other pod wins over the node's", "if not each.host_network:", "if True:"),
-    ("a pod has one address", "for each in pod.ips)", "for each in pod.ips[:1])"),
+    ("a pod has one address", "addresses = pod.ips", "addresses = pod.ips[:1]"),
     (
         "names of ports of the first container alone",
         "for container in pod.listeners()",
