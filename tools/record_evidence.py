@@ -6,23 +6,31 @@
 Each record is a proof (`k8snetlab prove`) of one cluster: the counts of every kind of question, and of the questions
 those few that the notebooks show. It needs a machine that can hold a lab; `k8snetlab doctor` says what is missing. A
 proof with a disagreement is not written.
+
+Into data/names goes how real name servers took the plan of notebook 5_5, where they are on this machine.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 import k8snetlab as k8s
 from k8snetlab.cli.output import written
+from k8snetlab.course.lesson_5_5 import planned
 from k8snetlab.linux.host import Entry
 from k8snetlab.live.proving import fingerprint, prove
 from k8snetlab.live.records import evidence, read
+from k8snetlab.live.rfc2136 import SERVERS, carried
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "evidence"
+NAMES = FOLDER.parent / "names"
 
 BOTH = {
     "node_cidr": "172.18.0.0/16,fd00:172::/64",
@@ -134,8 +142,24 @@ def is_true(path: Path, cluster: k8s.Cluster) -> bool:
     return evidence(cluster).agrees
 
 
+def carry() -> None:
+    """Write down how real name servers take a plan."""
+    NAMES.mkdir(exist_ok=True)
+    plan = planned()
+    for name, server in SERVERS.items():
+        if shutil.which(server.program) is None:
+            print(f"{name}.json: no {server.program} here", file=sys.stderr)
+            continue
+        text = msgspec.json.format(msgspec.json.encode(carried(plan, server)), indent=2) + b"\n"
+        path = NAMES / f"{name}.json"
+        if not path.exists() or path.read_bytes() != text:
+            path.write_bytes(text)
+            print(f"{path.name}: written")
+
+
 def main(arguments: list[str]) -> int:
     """Write the records; exit 1 if the kernel disagrees about one."""
+    carry()
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.json"):
         if path.stem not in RECORDS:

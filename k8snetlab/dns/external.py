@@ -36,11 +36,14 @@ from typing import Protocol
 import msgspec
 
 from k8snetlab.dns.messages import absolute, within
-from k8snetlab.dns.wanted import LeftOut, Wanted, Wish
+from k8snetlab.dns.wanted import ALPHA, PREFIX, LeftOut, Reading, Wanted, Wish
 from k8snetlab.dns.zone import TTL, Difference, RecordSet, Zone
 from k8snetlab.errors import BadOption, Problem
 
-__all__ = ["Action", "Change", "Memory", "Owning", "Plan", "Policy", "Provider", "Registry", "planned"]
+__all__ = [
+    "ALPHA", "PREFIX", "Action", "Change", "Memory", "Owned", "Owning", "Plan", "Policy", "Provider", "Reading",
+    "RecordSet", "Registry", "Zone", "planned", "said",
+]  # fmt: skip
 
 HERITAGE = "heritage=external-dns"
 TYPE = "%{record_type}"
@@ -173,14 +176,15 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True, dict=True):
-    """What is to be done in a zone: `changes` of record sets, and of the TXT records that say whose they are; and what
-    is left alone, and why.
+    """What is to be done in a zone: `changes` of record sets, and of the TXT records that say whose they are; what is
+    left alone, and why; and for whom (`owning`).
     """
 
     zone: Zone
     changes: tuple[Change, ...] = ()
     texts: tuple[Change, ...] = ()
     left: tuple[LeftOut, ...] = ()
+    owning: Owning = Owning()
 
     @cached_property
     def after(self) -> Zone:
@@ -198,6 +202,13 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     def of(self, action: Action) -> tuple[Change, ...]:
         """The changes of one kind."""
         return tuple(each for each in self.changes if each.action is action)
+
+    def owned(self, records: RecordSet) -> Owned:
+        """Whose a record set is, when all is done or (of one that goes) before: owner and object, empty if no TXT
+        record says it.
+        """
+        zone = self.after if (records.name, records.type) in self.after.by_key else self.zone
+        return _Owners(zone, self.owning).of(records)
 
     def __bool__(self) -> bool:
         """Whether anything is to be done."""
@@ -277,7 +288,7 @@ def planned(zone: Zone, wanted: Wanted, owning: Owning) -> Plan:
     changes = [each for each in changes if _allowed(each, owning.policy, left)]
     changes = list(_possible(zone, changes, left))
     texts = [text for change in changes for text in owners.texts(change)]
-    return Plan(zone, tuple(changes), tuple(texts), tuple(sorted(set(left))))
+    return Plan(zone, tuple(changes), tuple(texts), tuple(sorted(set(left))), owning)
 
 
 def _refused(wish: Wish, zone: Zone, owning: Owning) -> str:
@@ -369,7 +380,7 @@ def _at(
 
 def _belongs(owner: Owned) -> str:
     if not owner.owner:
-        return "the name has records that no TXT record says to be ours: they are left alone"
+        return "the name has records that no TXT record says to be ours: nobody knows whose they are"
     return f"the name belongs to the owner {owner.owner!r}" + (f", for {owner.resource}" if owner.resource else "")
 
 

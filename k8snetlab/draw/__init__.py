@@ -44,8 +44,10 @@ from k8snetlab.draw.outcomes import nobody, outcomes
 from k8snetlab.draw.plan import plan
 from k8snetlab.draw.policies import isolation, policies
 from k8snetlab.draw.topology import topology
+from k8snetlab.draw.zone import zone
 
 __all__ = [
     "Drawing", "Easel", "before_after", "curves", "graph", "growth", "headers", "isolation", "ledger", "lookup",
     "nobody", "outcomes", "path", "plan", "policies", "questions", "reach", "side_by_side", "topology", "trace",
+    "zone",
 ]  # fmt: skip

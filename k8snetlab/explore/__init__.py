@@ -9,11 +9,13 @@ Each module holds a view model, which knows no widgets and works anywhere, and t
     k8s.explore.WhoAnswers(cluster)    2.2  who rewrites the destination
     k8s.explore.SamePacket(cluster)    3.1  the same packet under every CNI
     k8s.explore.PodChurn(cluster)      5.1  what a restart costs the API server
+    k8s.explore.ZonePlanner(cluster)   5.5  what becomes of a zone of the world's DNS
     k8s.explore.WhichFamily(cluster)   5.7  which address family a connection takes
 """
 
 from k8snetlab.explore.cni import SamePacket
 from k8snetlab.explore.contract import RuleBreaker
+from k8snetlab.explore.external import ZonePlanner
 from k8snetlab.explore.families import WhichFamily
 from k8snetlab.explore.plan import AddressPlanner
 from k8snetlab.explore.pod_to_pod import PodToPod
@@ -23,4 +25,5 @@ from k8snetlab.explore.walk import PacketWalk
 
 __all__ = [
     "AddressPlanner", "PacketWalk", "PodChurn", "PodToPod", "RuleBreaker", "SamePacket", "WhichFamily", "WhoAnswers",
+    "ZonePlanner",
 ]  # fmt: skip

@@ -43,11 +43,14 @@ import dns.update
 import dns.zone
 import msgspec
 
+from k8snetlab.cluster import examples_folder
 from k8snetlab.dns.external import Plan
 from k8snetlab.dns.zone import RecordSet, Zone
 from k8snetlab.errors import CannotDo, Problem
 
-__all__ = ["BIND", "KNOT", "SERVERS", "Key", "Rfc2136", "Server", "served"]
+__all__ = [
+    "BIND", "KNOT", "SERVERS", "Carried", "Key", "Rfc2136", "Server", "carried", "recorded", "records", "served",
+]  # fmt: skip
 
 SECONDS = 5.0
 ALGORITHM = "hmac-sha256"
@@ -262,3 +265,69 @@ def _wait(process: subprocess.Popen[bytes], provider: Rfc2136, said: Path, serve
             time.sleep(0.05)
         else:
             return
+
+
+# What servers said, for those who have none
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """How a server took a plan: its `version`; what it answered, by how it was asked; and the lines of the zone before
+    and after, without the SOA record.
+    """
+
+    server: str
+    version: str
+    answers: Mapping[str, str]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    def __str__(self) -> str:
+        said = [f"  {how:<36} {answer}" for how, answer in self.answers.items()]
+        return "\n".join([f"{self.server} {self.version}", *said])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def carried(plan: Plan, server: Server) -> Carried:
+    """Ask a real server to carry out a plan: without a signature, with one it does not know, as is right, and once
+    more. Raises `CannotDo` where there is no such server.
+    """
+    with served(plan.zone, server) as provider:
+        before = _lines(provider.zone())
+        stranger = Key.of("external-dns", "another secret")
+        asked = {
+            "without a signature": msgspec.structs.replace(provider, key=None),
+            "signed with another secret": msgspec.structs.replace(provider, key=stranger),
+            "signed": provider,
+            "signed, and the plan is too old": provider,
+        }
+        answers = {how: _answer(each, plan) for how, each in asked.items()}
+        return Carried(server.name, _version(server), answers, before, _lines(provider.zone()))
+
+
+def recorded() -> tuple[Carried, ...]:
+    """How the servers of `SERVERS` took the plan of the example `names-for-the-world`, from `data/names`."""
+    return tuple(msgspec.json.decode(path.read_bytes(), type=Carried) for path in records())
+
+
+def records() -> list[Path]:
+    """The files with such records that come with the package."""
+    return sorted((examples_folder() / "names").glob("*.json"))
+
+
+def _answer(provider: Rfc2136, plan: Plan) -> str:
+    try:
+        provider.apply(plan)
+    except CannotDo as error:
+        return error.problems[0].message
+    return "NOERROR"
+
+
+def _lines(zone: Zone) -> tuple[str, ...]:
+    return tuple(line for each in zone.sets if each.type != "SOA" for line in each.lines)
+
+
+def _version(server: Server) -> str:
+    said = subprocess.run([server.program, "-V"], capture_output=True, text=True, check=False)  # noqa: S603
+    return next((word.strip(",") for word in said.stdout.split() if word[:1].isdigit()), "")

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from k8snetlab import CannotDo, Cluster
+from k8snetlab.course.lesson_5_5 import planned
 from k8snetlab.dns.external import Memory, Owning
 from k8snetlab.dns.zone import RecordSet, Zone
-from k8snetlab.live.rfc2136 import SERVERS, Key, Server, served
+from k8snetlab.live.rfc2136 import SERVERS, Key, Server, carried, recorded, served
 
 WEB = """
 apiVersion: v1
@@ -87,6 +88,24 @@ def test_two_providers_end_alike(server: Server) -> None:
         for each in (memory, provider):
             each.apply(shop.external_dns(each.zone()))
         assert [line for line in memory.zone().diff(provider.zone()).lines if " SOA " not in line] == []
+
+
+def test_the_server_at_hand_says_what_is_on_record(server: Server) -> None:
+    """Every answer and the zone afterwards, of the plan of notebook 5_5; versions may differ."""
+    (record,) = [each for each in recorded() if each.server == server.name]
+    seen = carried(planned(), server)
+    assert msgspec.structs.replace(seen, version=record.version) == record
+    assert record.version
+
+
+def test_every_record_is_of_the_plan_as_it_is() -> None:
+    """The lines that went and came are those of the plan of today, on machines without a server too."""
+    wanted = {line for line in planned().diff.lines if " SOA " not in line}
+    assert len(recorded()) == len(SERVERS)
+    for each in recorded():
+        gone = {f"- {line}" for line in each.before if line not in each.after}
+        come = {f"+ {line}" for line in each.after if line not in each.before}
+        assert gone | come == wanted
 
 
 def test_a_server_that_does_not_start_says_why(server: Server) -> None:
