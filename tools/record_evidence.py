@@ -7,7 +7,7 @@ Each record is a proof (`k8snetlab prove`) of one cluster: the counts of every k
 those few that the notebooks show. It needs a machine that can hold a lab; `k8snetlab doctor` says what is missing. A
 proof with a disagreement is not written.
 
-Into data/names goes how real name servers took the plan of notebook 5_5, where they are on this machine.
+Into data/zones goes how real name servers took the plan of notebook 5_5, where they are on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from k8snetlab.live.records import evidence, read
 from k8snetlab.live.rfc2136 import SERVERS, carried
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "evidence"
-NAMES = FOLDER.parent / "names"
+ZONES = FOLDER.parent / "zones"
 
 BOTH = {
     "node_cidr": "172.18.0.0/16,fd00:172::/64",
@@ -144,14 +144,14 @@ def is_true(path: Path, cluster: k8s.Cluster) -> bool:
 
 def carry() -> None:
     """Write down how real name servers take a plan."""
-    NAMES.mkdir(exist_ok=True)
+    ZONES.mkdir(exist_ok=True)
     plan = planned()
     for name, server in SERVERS.items():
         if shutil.which(server.program) is None:
             print(f"{name}.json: no {server.program} here", file=sys.stderr)
             continue
         text = msgspec.json.format(msgspec.json.encode(carried(plan, server)), indent=2) + b"\n"
-        path = NAMES / f"{name}.json"
+        path = ZONES / f"{name}.json"
         if not path.exists() or path.read_bytes() != text:
             path.write_bytes(text)
             print(f"{path.name}: written")

@@ -31,7 +31,7 @@ from k8snetlab import api, cni, controllers
 from k8snetlab.address import AddressPlan, canonical
 from k8snetlab.api.patch import Patch
 from k8snetlab.cluster import requests
-from k8snetlab.cluster.examples import example_path, examples_folder
+from k8snetlab.cluster.examples import example_path, example_zone, examples_folder
 from k8snetlab.cluster.machine import SHOWN, Machine
 from k8snetlab.cluster.options import Options, chosen, plan_of
 from k8snetlab.cluster.requests import Answer, Asked, Change
@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # what few questions need is loaded by these
     from k8snetlab.policies.plan import Policies
     from k8snetlab.services.churn import Ledger
 
-__all__ = ["SHOWN", "Answer", "Cluster", "Machine", "Options", "Overlay", "example", "examples_folder"]
+__all__ = ["SHOWN", "Answer", "Cluster", "Machine", "Options", "Overlay", "example", "example_zone", "examples_folder"]
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | api.Object
 """What a cluster is loaded from: a file, a folder, YAML or JSON text, a dict, or an object."""

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from k8snetlab.errors import LabError, UnknownName
 
-__all__ = ["example_path", "examples_folder"]
+if TYPE_CHECKING:
+    from k8snetlab.dns.zone import Zone
+
+__all__ = ["example_path", "example_zone", "examples_folder"]
 
 MANIFESTS = "manifests"
 EVIDENCE = "evidence"
-"""The folders that are no examples: files that each stand alone, and records of the real kernel."""
+ZONES = "zones"
+"""The folders that are no examples: files that each stand alone, records of the real kernel, and zone files."""
 
 
 def example_path(name: str) -> Path:
@@ -30,10 +35,20 @@ def example_path(name: str) -> Path:
 
 def _names(root: Path) -> Iterator[str]:
     for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in (EVIDENCE, MANIFESTS):
+        if path.is_dir() and path.name not in (EVIDENCE, MANIFESTS, ZONES):
             yield path.name
     for path in sorted((root / MANIFESTS).glob("*.yaml")):
         yield path.stem
+
+
+def example_zone(name: str) -> Zone:
+    """The zone of the world's DNS of that name, from `data/zones`. Raises `UnknownName` naming what there is."""
+    from k8snetlab.dns.zone import Zone
+
+    there = {path.stem: path for path in sorted((examples_folder() / ZONES).glob("*.zone"))}
+    if name not in there:
+        raise UnknownName("zone", name, there)
+    return Zone.parsed(there[name].read_text(encoding="utf-8"), name, str(there[name]))
 
 
 def examples_folder() -> Path:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from k8snetlab.cluster import Cluster, example
+from k8snetlab.cluster import Cluster, example, example_zone
 from k8snetlab.course.exercise import Exercise, Mistake
 from k8snetlab.course.lesson import Lesson
 from k8snetlab.course.quiz import Choice, Question
 from k8snetlab.dns.external import PREFIX, Owning, Plan, Policy, Registry, Zone
-from k8snetlab.explore.external import ORIGIN, ZONE
 
 __all__ = ["LESSON", "lab", "planned", "zone"]
 
@@ -27,7 +26,7 @@ def lab() -> Cluster:
 @cache
 def zone() -> Zone:
     """The zone of the notebook, with the records of a person and of two clusters."""
-    return Zone.parsed(ZONE, ORIGIN)
+    return example_zone("example.org")
 
 
 @cache
@@ -167,6 +166,12 @@ ALONE: Exercise[int] = Exercise(
             lambda answer: answer == len(planned().changes),
             lambda answer: "So many are changed for blue. Whose are they in the eyes of green?",
             lambda: len(planned().changes),
+        ),
+        Mistake(
+            "nothing",
+            lambda answer: answer == 0,
+            lambda answer: "Green has been in this zone before: one of the TXT records says so.",
+            lambda: 0,
         ),
     ),
     otherwise='Read the TXT records: which names say `owner=green`? Or plan for `Owning("green")`.',

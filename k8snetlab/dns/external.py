@@ -380,7 +380,7 @@ def _at(
 
 def _belongs(owner: Owned) -> str:
     if not owner.owner:
-        return "the name has records that no TXT record says to be ours: nobody knows whose they are"
+        return "the name has records that no TXT record says to be ours"
     return f"the name belongs to the owner {owner.owner!r}" + (f", for {owner.resource}" if owner.resource else "")
 
 

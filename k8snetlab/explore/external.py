@@ -12,27 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from k8snetlab import draw
-from k8snetlab.cluster import Cluster
+from k8snetlab.cluster import Cluster, example_zone
 from k8snetlab.dns.external import ALPHA, PREFIX, Owning, Plan, Policy, Reading, Registry, Zone
 from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown
 
-__all__ = ["EDITS", "ZONE", "ExternalModel", "ZonePlanner"]
+__all__ = ["EDITS", "ExternalModel", "ZonePlanner"]
 
-ORIGIN = "example.org"
-ZONE = """
-@       3600 SOA ns hostmaster 1 3600 600 86400 60
-@       3600 NS  ns
-ns           A   192.0.2.53
-mail         A   192.0.2.25
-www          A   192.0.2.80
-blog         A   203.0.113.99
-a-blog       TXT "heritage=external-dns,external-dns/owner=green,external-dns/resource=ingress/default/blog"
-old          A   198.51.100.9
-a-old        TXT "heritage=external-dns,external-dns/owner=blue,external-dns/resource=service/default/old"
-shop         A   198.51.100.9
-a-shop       TXT "heritage=external-dns,external-dns/owner=blue,external-dns/resource=service/default/shop"
-"""
-"""A zone with the records of a person, and of two clusters: green, and the cluster at hand, blue."""
 
 
 def _annotated(service: str, **said: str | None) -> Callable[[Cluster], Cluster]:
@@ -66,7 +51,7 @@ class ExternalModel:
 
     def __init__(self, cluster: Cluster, zone: Zone | None = None) -> None:
         self.cluster = cluster
-        self.zone = zone if zone is not None else Zone.parsed(ZONE, ORIGIN)
+        self.zone = zone if zone is not None else example_zone("example.org")
 
     def plan(self, *, happens: str, policy: str, owner: str, domain: str, version: str) -> Plan:
         """What external-dns would do."""

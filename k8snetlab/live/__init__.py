@@ -15,10 +15,15 @@ who asks, unless eBPF programs are to be loaded. `capabilities()` says what is m
 
 Read on: `script` (what is typed), `inside.agent` (who types it), `sockets` (what is told to eBPF programs), `lab`,
 `comparison`, `questions`, `proof`, `proving`, `records`; and `plugins` and `bird`, for who wants to see real CNI
-plugins, and real speakers of BGP, make the same.
+plugins, and real speakers of BGP, make the same. `rfc2136` and `route53` carry plans for the world's DNS out at real
+name servers; they are loaded when first used.
 """
 
 from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from k8snetlab.live.bird import speaking
 from k8snetlab.live.capability import Capability, capabilities, lacking, missing, tried
@@ -36,3 +41,11 @@ __all__ = [
     "Proof", "Sight", "agreement", "capabilities", "compare", "evidence", "lacking", "missing", "predicted",
     "prove", "questions", "refused", "speaking", "tried",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """A provider of DNS, which needs a library of its own."""
+    if name in ("rfc2136", "route53"):
+        module: ModuleType = import_module(f"k8snetlab.live.{name}")
+        return module
+    raise AttributeError(f"module 'k8snetlab.live' has no attribute {name!r}")

@@ -307,13 +307,13 @@ def carried(plan: Plan, server: Server) -> Carried:
 
 
 def recorded() -> tuple[Carried, ...]:
-    """How the servers of `SERVERS` took the plan of the example `names-for-the-world`, from `data/names`."""
+    """How the servers of `SERVERS` took the plan of the example `names-for-the-world`, from `data/zones`."""
     return tuple(msgspec.json.decode(path.read_bytes(), type=Carried) for path in records())
 
 
 def records() -> list[Path]:
     """The files with such records that come with the package."""
-    return sorted((examples_folder() / "names").glob("*.json"))
+    return sorted((examples_folder() / "zones").glob("*.json"))
 
 
 def _answer(provider: Rfc2136, plan: Plan) -> str:

@@ -20,6 +20,7 @@ MAKERS: dict[str, Callable[[], Explorer[Any]]] = {
     "service": lambda: explore.WhoAnswers(example("service-three-backends")),
     "cni": lambda: explore.SamePacket(example("one-flow-many-networks")),
     "slices": lambda: explore.PodChurn(example("service-many-pods")),
+    "external": lambda: explore.ZonePlanner(example("names-for-the-world", load_balancer="metallb-bgp")),
     "families": lambda: explore.WhichFamily(example("service-both-families")),
 }
 CHANGES: dict[str, tuple[str, Any]] = {
@@ -30,6 +31,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "service": ("ready", 1),
     "cni": ("network", "calico bgp"),
     "slices": ("most", 10),
+    "external": ("happens", "it leads to a CDN"),
     "families": ("families", "IPv6"),
 }
 

@@ -11,6 +11,7 @@ from k8snetlab.cluster import example
 from k8snetlab.cni import VARIANTS
 from k8snetlab.explore.cni import LOOKS, CniModel, between
 from k8snetlab.explore.contract import NOTHING, ContractModel
+from k8snetlab.explore.external import EDITS, ExternalModel
 from k8snetlab.explore.families import CLUSTERS, FamiliesModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
 from k8snetlab.explore.pod_to_pod import PodToPodModel, wire
@@ -529,3 +530,41 @@ def test_every_network_has_a_view_of_both_families(families: FamiliesModel, cni:
     view = families.view(**{**BOTH, "cni": cni})
     assert "IPv4" in view.text
     assert "IPv6" in view.text
+
+
+# 5.5
+
+
+@pytest.fixture(scope="module")
+def external() -> ExternalModel:
+    """The cluster of notebook 5_5, and its zone."""
+    return ExternalModel(example("names-for-the-world", load_balancer="metallb-bgp"))
+
+
+ASKED_OF_ZONE = {"happens": "nothing", "policy": "sync", "owner": "blue", "domain": "", "version": "0.22"}
+
+
+@pytest.mark.parametrize("happens", EDITS)
+def test_every_edit_leaves_others_records_alone(external: ExternalModel, happens: str) -> None:
+    """Whatever happens to our objects: what a person or another cluster has made stays."""
+    plan = external.plan(**{**ASKED_OF_ZONE, "happens": happens})
+    for name in ("blog.example.org.", "mail.example.org.", "www.example.org."):
+        assert plan.after.at(name) == external.zone.at(name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("owner", "green", "owner green"),
+        ("owner", "nobody asks (registry noop)", "3 to delete"),
+        ("policy", "create-only", "policy create-only does not update"),
+        ("domain", "shop.example.org", "it is not in the domains looked after"),
+        ("domain", "not blog.example.org", "it is not in the domains looked after"),
+        ("version", "0.21", "is not read"),
+    ],
+)
+def test_every_setting_counts(external: ExternalModel, setting: str, value: str, expected: str) -> None:
+    """Text and picture say what it changed."""
+    view = external.view(**{**ASKED_OF_ZONE, setting: value})
+    assert expected in view.text
+    assert view.picture != external.view(**ASKED_OF_ZONE).picture
