@@ -79,6 +79,7 @@ evidence: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python benchmarks/names.py
 	$(BIN)/python benchmarks/live.py
 
 # As many rounds as `make test` plays, unless told otherwise.
