@@ -37,6 +37,6 @@ def check(cluster: k8s.Cluster, as_: Output = Format.TEXT) -> None:
     if as_ is Format.JSON:
         output.document("Findings", {"findings": [each.as_dict() for each in found]})
     else:
-        output.say("\n".join(map(str, found)) if found else "nothing found")
+        output.say("\n".join(each.located for each in found) if found else "nothing found")
     if found:
         raise typer.Exit(NO)

@@ -54,6 +54,7 @@ __all__ = [
     "said_family",
     "same",
     "same_node",
+    "short",
     "transport",
     "verdict",
 ]
@@ -68,8 +69,13 @@ class Decision(NamedTuple):
 
     def __str__(self) -> str:
         name = f" ({self.rule.name})" if self.rule.name else ""
-        where = f" [{self.place}]" if self.place else ""
+        where = f" [{short(self.place)}]" if self.place else ""
         return f"{self.policy.ref} {self.rule.field}{name}{where}"
+
+
+def short(place: api.Place) -> str:
+    """A place in few words: the name of the file without its folders, and the line."""
+    return str(msgspec.structs.replace(place, file=place.file.rpartition("/")[2]))
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from k8snetlab import api
 from k8snetlab.api.networking import NetworkPolicyPeer
 from k8snetlab.api.policy_rules import strict_rules
 from k8snetlab.policies.covering import covers_pods, covers_rule
-from k8snetlab.policies.engine import judged
+from k8snetlab.policies.engine import judged, short
 from k8snetlab.policies.plan import (
     BY_THE_BOOK,
     EGRESS,
@@ -75,9 +75,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     place: api.Place | None = None
     pods: tuple[str, ...] = ()
 
+    @property
+    def located(self) -> str:
+        """The finding with the whole path of its file, so that an editor finds it."""
+        return self._said(str(self.place) if self.place else "")
+
+    def _said(self, place: str) -> str:
+        return ": ".join(part for part in (place, self.object, self.field, f"{self.message} [{self.kind}]") if part)
+
     def __str__(self) -> str:
-        where = (str(self.place) if self.place else "", self.object, self.field)
-        return ": ".join(part for part in (*where, f"{self.message} [{self.kind}]") if part)
+        return self._said(short(self.place) if self.place else "")
 
     def __repr__(self) -> str:
         return str(self)

@@ -10,7 +10,7 @@ from typer.testing import Result
 from k8snetlab import schemas
 from k8snetlab.policies.findings import FindingKind
 
-from .conftest import Run
+from .conftest import BOOKSHOP, Run
 
 Document = Callable[[Result], dict[str, Any]]
 
@@ -22,7 +22,8 @@ def test_each_finding_is_a_line_with_its_place_first(shop: Run) -> None:
     result = shop("check", "--cni", "calico")
     assert result.exit_code == 1
     (line,) = [each for each in result.stdout.splitlines() if "shop/public-faces" in each]
-    assert "50-network-policies.yaml:33: NetworkPolicy shop/public-faces: spec.ingress[0]: every address" in line
+    where = f"{BOOKSHOP}/50-network-policies.yaml:33: NetworkPolicy shop/public-faces: spec.ingress[0]: "
+    assert line.startswith(f"{where}every address")
 
 
 def test_a_document_has_the_same(shop: Run, document: Document) -> None:
