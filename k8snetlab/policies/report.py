@@ -41,6 +41,8 @@ def as_text(found: Reach) -> str:
     choices, written = found.policies.choices, found.policies.written
     if not choices.enforced and written:
         lines.append(f"{choices.plugin} enforces no policies: the {len(written)} that there are have no effect")
+    if found.of and (without := _without(found, found.of)):
+        lines.append(f"{without:,} of them without an IPv{found.of} address, which connect nowhere")
     if aside := len(found.policies.cilium_policies):
         lines.append(f"{aside} CiliumNetworkPolic{'y is' if aside == 1 else 'ies are'} not in it: trace asks them")
     if not pods:
@@ -56,6 +58,11 @@ def as_text(found: Reach) -> str:
     if near:
         lines += ["", f"and {len(near):,} pairs of one node, of which one uses the node's network"]
     return "\n".join(lines)
+
+
+def _without(found: Reach, of: int) -> int:
+    """How many pods have addresses, but none of this family."""
+    return sum(bool(each.addresses) and not each.address(of) for each in found.policies.endpoints)
 
 
 def _classes_listed(classes: Sequence[PodClass]) -> Iterator[str]:

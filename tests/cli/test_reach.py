@@ -71,6 +71,13 @@ def test_without_ports_every_declared_one_is_asked_about(shop: Run, document: Do
     assert len(ports) == len(set(ports))
 
 
+def test_pods_without_an_address_of_the_family_are_counted(shop: Run) -> None:
+    """Where all are of the other family nobody connects to anybody, and the text says why."""
+    text = shop(*CALICO, "--family", "6").stdout
+    assert "25 of them without an IPv6 address, which connect nowhere" in text
+    assert "0 of 600 pairs allowed" in text
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
