@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -105,6 +106,7 @@ class Corefile(msgspec.Struct, frozen=True):
         return self.text
 
 
+@lru_cache(maxsize=64)
 def corefile(text: str, where: str = WHERE) -> Corefile:
     """Read a Corefile. Raises `ManifestError` naming the line of what cannot be read, of plugins that CoreDNS does not
     have, and of zones that two blocks have.
