@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULTS", "Answer", "Ask", "Check", "Fault", "Notice", "broken", "check", "noticed"]
 
-TRIED = 24
+TRIED = 12
 """So many spots are tried: that a fault is put on the first that somebody notices is no reason to walk for ever."""
 
 

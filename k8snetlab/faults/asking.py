@@ -28,8 +28,8 @@ __all__ = ["Answer", "Ask", "Notice", "answer", "asks"]
 PODS = 2
 """So many pods of each node are asked."""
 
-SERVICES = 12
-"""So many Services are called."""
+SERVICES, ENDPOINTS = 12, 60
+"""So many Services are called, and fewer if so many pods are behind them: each of these costs a walk."""
 
 WEB = 80
 OUTSIDE = "external"
@@ -148,7 +148,7 @@ def _to_services(cluster: Cluster, pods: Sequence[str], at: str) -> Iterator[Ask
     """For each of some Services (the one at a spot first) a pod of the node that is behind it, and one that is not."""
     for first in pods[:1]:
         node = pods_of(cluster.layout, cluster.objects.pod(first).node_name)
-        for service in _services(cluster, at)[:SERVICES]:
+        for service in _services(cluster, at):
             for port in service.spec.ports[:1]:
                 ask = Ask(first, f"svc/{service.key}:{port.port}/{port.protocol}")
                 behind = {who for _, who, _ in answer(cluster, ask).seen}
@@ -158,10 +158,15 @@ def _to_services(cluster: Cluster, pods: Sequence[str], at: str) -> Iterator[Ask
                 )
 
 
-def _services(cluster: Cluster, at: str) -> Sequence[api.Service]:
-    """The Services of pods that have an address: the one at the spot first, and the system's own last."""
+def _services(cluster: Cluster, at: str) -> Iterator[api.Service]:
+    """Some Services of pods that have an address: the one at the spot first, and the system's own last."""
     served = [each for each in cluster.objects.services if each.cluster_ips and each.spec.selector]
-    return sorted(served, key=lambda each: (f"svc/{each.key}" != at, each.key.startswith(SYSTEM)))
+    served.sort(key=lambda each: (f"svc/{each.key}" != at, each.key.startswith(SYSTEM)))
+    behind = 0
+    for service in served[:SERVICES]:
+        if behind < ENDPOINTS:
+            yield service
+        behind += len(cluster.objects.meant_by(service))
 
 
 def _to_outside(cluster: Cluster, pods: Sequence[str]) -> Iterator[Ask]:
