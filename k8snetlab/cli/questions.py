@@ -9,6 +9,7 @@ front door.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, TypeAlias
@@ -92,7 +93,7 @@ def trace(
     else:
         output.say(TOLD[as_](found))
         for note in found.notes if as_ in (Story.TEXT, Story.FULL) else ():
-            output.say(f"\nNote: {note}.")
+            output.say(f"\n{textwrap.fill(f'Note: {note}.', output.columns())}")
     if any(outcome.verdict is not k8s.Verdict.DELIVERED for outcome in found.outcomes):
         raise typer.Exit(NO)
 

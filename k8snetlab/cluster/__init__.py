@@ -211,8 +211,6 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         """
         question = asked(self.terrain, source, target, via=via, of=family, size=size, df=df)
         found = trace(self.terrain, question, self.options.seed if seed is None else seed)
-        if self.plugin.policies.backend is not cni.Enforcement.NONE:
-            return found
         return msgspec.structs.replace(found, remarks=partial(self._unheeded, found))
 
     def _unheeded(self, found: Trace) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ With nftables, the same rules stand in one table for each family, `calico` (`in_
 `filter-X`, the chains of devices are found by a verdict map, and no name is too long.
 
 Not written out: the comment `cali:HASH` that stands in each rule, by which Felix knows its own. Not modelled: host
-endpoints and floating addresses (their chains are there and empty), flow logs, IPVS support and the eBPF data plane.
+endpoints and floating addresses (their chains are there and empty), flow logs and the eBPF data plane; and what Felix
+writes beside kube-proxy in ipvs mode, without which policies are not asked about what IPVS sends to pods of its node.
 Unsure: the priorities of the base chains of nftables for NAT, which hold nothing at INPUT and OUTPUT. Guide section
 3.1; Calico 3.30.
 """

@@ -350,3 +350,19 @@ def test_a_pod_behind_its_own_service_needs_leave_like_anybody(dataplane: str) -
     leave = policy("own", "ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]")
     allowed = shop.applied(leave).trace("default/db-0", "svc/default/db:5432").outcomes
     assert {each.client for each in allowed} == {Client.OPEN}
+
+
+@pytest.mark.parametrize("proxy", ["iptables", "ipvs"])
+def test_a_way_on_which_nobody_asks_policies_is_told(proxy: str) -> None:
+    """IPVS sends to a pod of its own node from INPUT to OUTPUT, where Felix's chains for pods are not met."""
+    closed = policy("closed", "ingress: []")
+    alone = PODS.replace("app: db}}\nspec: {nodeName: node2", "app: x}}\nspec: {nodeName: node2")
+    shop = Cluster.load(
+        NODES + alone.replace("app: db}}\nspec: {nodeName: node3", "app: x}}\nspec: {nodeName: node3"),
+        SERVICE % "Local", closed, cni="calico", proxy=proxy,
+    )  # fmt: skip
+    found = shop.trace("default/web-0", "svc/default/db:5432")
+    told = ("NetworkPolicy default/closed forbids this connection, but nothing on its way asked them",)
+    assert (found.verdict, found.notes) == {
+        "iptables": (Verdict.DROPPED, ()), "ipvs": (Verdict.DELIVERED, told),
+    }[proxy]  # fmt: skip
