@@ -14,6 +14,7 @@ standard error too, so that what comes out of standard output is the answer and 
 | `rows`      | the state of machines and the objects as rows of plain values                |
 | `output`    | answers, notes and refusals on the right stream                              |
 | `paint`     | colours, where a person looks at a terminal                                  |
+| `allowed`   | whether policies let one connection pass, and what would turn that           |
 | `check`     | what in policies is probably not wanted                                      |
 | `external`  | what the world's DNS would be told: `external-dns`                            |
 | `prove`     | the same on the real kernel, compared                                        |
@@ -37,6 +38,7 @@ from typer.core import TyperGroup
 
 import k8snetlab as k8s
 from k8snetlab.cli import output, questions
+from k8snetlab.cli.allowed import allowed
 from k8snetlab.cli.check import check
 from k8snetlab.cli.external import external_dns
 from k8snetlab.cli.output import Format
@@ -209,6 +211,12 @@ app.command(
     )
 )(questions.diff)
 app.command(epilog=_examples("k8snetlab contract -f app/ --cni bridge"))(questions.contract)
+app.command(
+    epilog=_examples(
+        "k8snetlab allowed -f app/ --cni calico --from shop/web-0 --to shop/db-0:5432",
+        "k8snetlab allowed -f app/ --cni calico --from shop/web-0 --to shop/db-0:5432 --change | kubectl apply -f -",
+    )
+)(allowed)
 app.command(epilog=_examples("k8snetlab check -f app/ --cni calico", "k8snetlab check -f app/ -o json"))(check)
 app.command(
     "external-dns",

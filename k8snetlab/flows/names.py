@@ -33,7 +33,7 @@ from k8snetlab.controllers import Resolved
 from k8snetlab.errors import BadOption, Problem, UnknownName
 from k8snetlab.linux.host import Network, families
 
-__all__ = ["Sender", "Target", "Terrain", "name_in", "sender_of", "target_at", "target_of"]
+__all__ = ["Sender", "Target", "Terrain", "name_in", "sender_of", "split", "target_at", "target_of"]
 
 PROTOCOLS = tuple(api.Protocol)
 DOMAIN = ("svc", "cluster", "local")
@@ -132,7 +132,7 @@ def target_of(terrain: Terrain, what: str, sender: Sender, of: int | None = None
 
     Raises `UnknownName` for what is not there, `BadOption` for what cannot be connected to.
     """
-    question = _Question(terrain, what, sender, of, via or "", *_split(what))
+    question = _Question(terrain, what, sender, of, via or "", *split(what))
     where = question.where
     if where.startswith(("svc/", "service/")):
         return question.to_service(terrain.objects.service(where.partition("/")[2]))
@@ -152,7 +152,7 @@ def name_in(what: str) -> str:
     >>> name_in("api.shop:80"), name_in("svc/shop/api:80"), name_in("10.96.0.10:80")
     ('api.shop', '', '')
     """
-    where, port, _ = _split(what)
+    where, port, _ = split(what)
     number = port.isascii() and port.isdigit()
     return where if number and "/" not in where and ":" not in where and not re.fullmatch(r"[0-9.]+", where) else ""
 
@@ -161,7 +161,7 @@ def target_at(terrain: Terrain, what: str, sender: Sender, addresses: Iterable[s
     """WHAT as a resolver found it: the first of its addresses that the sender has a family for; the others of that
     family may be taken as well.
     """
-    where, port, protocol = _split(what)
+    where, port, protocol = split(what)
     question = _Question(terrain, what, sender, None, via or "", where, port, protocol)
     held = tuple(addresses)
     first = question.address(held, where)
@@ -169,8 +169,8 @@ def target_at(terrain: Terrain, what: str, sender: Sender, addresses: Iterable[s
     return msgspec.structs.replace(question.to(first, question.number()), others=others)
 
 
-def _split(what: str) -> tuple[str, str, api.Protocol]:
-    """`WHERE:PORT[/PROTOCOL]` in its three parts."""
+def split(what: str) -> tuple[str, str, api.Protocol]:
+    """`WHERE:PORT[/PROTOCOL]` in its three parts. Raises `BadOption` where there is no port."""
     rest, protocol = what, api.Protocol.TCP
     head, _, tail = what.rpartition("/")
     if tail.upper() in PROTOCOLS and ":" in head:

@@ -94,6 +94,20 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     def __bool__(self) -> bool:
         return self.allowed
 
+    def as_dict(self) -> dict[str, Any]:
+        """The judgement as plain data."""
+        rule = None
+        if self.decision is not None:
+            place = self.decision.place
+            rule = {
+                "policy": self.decision.policy.ref,
+                "field": self.decision.rule.field,
+                "file": place.file if place else None,
+                "line": (place.line or None) if place else None,
+            }
+        policies = [each.ref for each in self.policies]
+        return {"allowed": self.allowed, "reason": self.reason, "rule": rule, "policies": policies}
+
     @property
     def isolated(self) -> bool:
         """Whether a NetworkPolicy closes the end in this direction."""

@@ -67,6 +67,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return str(self)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The change as plain data."""
+        return {
+            "says": list(self.says),
+            "also": list(self.also),
+            "objects": [api.to_dict(each) for each in self.objects],
+        }
+
 
 def to_allow(policies: Policies, flow: Flow) -> Change:
     """The smallest change that lets a connection pass. Raises `CannotDo` where it passes already."""

@@ -22,7 +22,7 @@ VERSION = "k8snetlab/v1"
 
 KINDS = (
     "Trace", "Show", "Cni", "Resolution", "Diff", "Reach", "Doctor", "Contract", "Proof", "Progress", "ExternalDns",
-    "Findings", "Error",
+    "Allowed", "Findings", "Error",
 )  # fmt: skip
 """The kinds of document, each described by the file of its name in small letters."""
 
