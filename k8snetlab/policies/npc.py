@@ -93,8 +93,9 @@ class Controller(msgspec.Struct, frozen=True, dict=True):
             return (wired,)
         kept = tuple(self._less(each) for each in wired.ipsets)
         known = {each.name for each in kept}
+        patches = tuple(map(_told, wired.patches))
         own = Part(patches=(self._patch,), ipsets=tuple(each for each in self._sets.values() if each.name not in known))
-        return msgspec.structs.replace(wired, ipsets=kept), own
+        return msgspec.structs.replace(wired, ipsets=kept, patches=patches), own
 
     # Sets
 
@@ -116,7 +117,7 @@ class Controller(msgspec.Struct, frozen=True, dict=True):
         return found
 
     def _members(self, pods: Pods) -> tuple[str, ...]:
-        found = (each.address(4) for each in self.policies.meant(pods) if not each.host_network)
+        found = (each.address(4) for each in self.policies.meant(pods))
         return tuple(address for address in found if address)
 
     @cached_property
@@ -224,6 +225,19 @@ _LAST = (
     Rule("filter", LAST, (State(("NEW",)), _UNMARKED), Nflog(86)),
     Rule("filter", LAST, (_UNMARKED,), DROP, "no policy allows it to leave"),
 )
+
+
+def _told(patch: Patch) -> Patch:
+    """The CNI's own rules; what is dropped at the end of FORWARD is what no policy let in, and a trace says so."""
+    if patch.table != "filter":
+        return patch
+    first = (
+        msgspec.structs.replace(rule, about="no policy lets it in")
+        if rule.chain == "FORWARD" and rule.target == DROP
+        else rule
+        for rule in patch.first
+    )
+    return msgspec.structs.replace(patch, first=tuple(first))
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

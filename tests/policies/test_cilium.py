@@ -119,6 +119,14 @@ def test_a_policy_may_deny_without_isolating() -> None:
     assert cluster(deny).trace(OPS, f"{DB}:8080").client is Client.OPEN
 
 
+def test_a_policy_is_about_its_own_namespace() -> None:
+    """A pod of another one with the same labels stays open."""
+    closed = cilium("closed", endpointSelector={"matchLabels": {"app": "web"}}, ingress=[{"fromEndpoints": []}])
+    held = cluster(closed)
+    assert entries(held, WEB, Direction.INGRESS, "node-1") == ["reserved:host ANY"]
+    assert entries(held, "lab/tool-0", Direction.INGRESS, "node-1") == ["reserved:unknown ANY"]
+
+
 def test_other_plugins_do_not_know_them() -> None:
     """They are Cilium's."""
     held = cluster(cilium("closed", ingress=[{"fromEndpoints": []}]))

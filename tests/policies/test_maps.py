@@ -156,6 +156,16 @@ def test_a_name_in_ingress_is_the_pods_own_number() -> None:
     assert entries(held, "default/api-0", Direction.INGRESS)[0] == "reserved:unknown 81/TCP"
 
 
+def test_each_container_of_a_pod_has_names() -> None:
+    """And a name that no container has is nothing."""
+    both = pod("api-0", node="node-2", app="api").replace(
+        "containerPort: 8080}", "containerPort: 8080}, {name: metrics, containerPort: 9090}"
+    )
+    allowed = policy("by-name", "api", ingress=[{"ports": [{"port": "metrics"}, {"port": "nobody"}]}])
+    held = Cluster.load(PODS, both, allowed, nodes=2, cni="cilium")
+    assert entries(held, "default/api-0", Direction.INGRESS) == ["reserved:unknown 9090/TCP", "reserved:host ANY"]
+
+
 def test_a_name_in_egress_is_one_number_for_the_whole_cluster() -> None:
     """Where pods disagree about it, it means nothing: not even at pods that the rule does not mean."""
     rule = {"to": [app("api")], "ports": [{"port": "shop"}]}
@@ -219,6 +229,15 @@ def test_everywhere_is_the_world_and_its_blocks() -> None:
     assert entries(held, WEB, Direction.EGRESS, "node-1") == ["reserved:world ANY", "cidr:203.0.113.0/24 ANY"]
     assert held.trace(WEB, "203.0.113.10:80").client is Client.OPEN
     assert held.trace(WEB, f"{DB}:8080").client is Client.TIMEOUT
+
+
+def test_a_block_that_is_a_pod_or_a_node_means_nobody() -> None:
+    """Their own entries are in the cache already, and keep their identities."""
+    pods_own, nodes_own = (f"{ip}/32" for ip in (cluster().objects.pod(DB).ip, "172.18.0.12"))
+    for block in (pods_own, nodes_own):
+        held = cluster(to_block(block))
+        assert entries(held, WEB, Direction.EGRESS, "node-1") == []
+        assert maps(held, "node-1").known == maps(cluster(), "node-1").known
 
 
 def test_a_block_that_is_a_nodes_pod_network_leads_where_it_did() -> None:
