@@ -302,15 +302,18 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         self.with_hosts(*watched).trace(source, target, seed=seed, via=via)
         return tally
 
-    def hubble(self, trace: Trace) -> tuple[Flow, ...]:
-        """What Hubble would say of a trace through this cluster, line by line. Raises `CannotDo` where no machine has
-        Cilium's programs.
+    def hubble(self, trace: Trace | Curl) -> tuple[Flow, ...]:
+        """What Hubble would say of a trace through this cluster, or of a request, line by line. Raises `CannotDo` where
+        no machine has Cilium's programs.
         """
         if all(self.network[name].datapath is None for name in self.layout.nodes):
             raise CannotDo(Problem(f"Hubble hears Cilium's programs, and {self.options.cni} has none", field="cni"))
-        from k8snetlab.cni.hubble import flows
+        from k8snetlab.cni.hubble import flows, requests
 
-        return flows(trace, self.network)
+        if isinstance(trace, Trace):
+            return flows(trace, self.network)
+        read = requests(trace.connect, trace.asked, self.network) if trace.request is not None else ()
+        return (*flows(trace.connect, self.network), *read)
 
     @cached_property
     def policies(self) -> Policies:

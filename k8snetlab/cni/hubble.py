@@ -7,9 +7,10 @@ the steps of a trace, in the compact form of `hubble observe`, without the time.
     default/web-0:40000 (ID:12001) -> default/db-1:5432 (ID:12002) to-overlay FORWARDED (TCP Flags: SYN)
 
 The arrow is `->` on the way there, `<-` on the way back, with the two sides as they were, and `<>` where the program
-does not know: drops and verdicts of policies. Of an endpoint that no policy selects no verdict is reported.
+does not know: drops and verdicts of policies. Of an endpoint that no policy selects no verdict is reported. A proxy
+that reads requests for a policy reports each of them (`http-request`).
 
-Not modelled: what a proxy reports of requests (L7), flows of sockets (`pre-xlate-fwd`), reports of the network card
+Not modelled: what a proxy reports of answers, flows of sockets (`pre-xlate-fwd`), reports of the network card
 (`to-network`), and that only some packets of a connection are reported. Guide section 5.7; Cilium 1.19.
 """
 
@@ -19,13 +20,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from k8snetlab.linux.datapath import RESERVED, Datapath, Endpoint, Known, Missing, Permit, Reason
+from k8snetlab.linux.datapath import RESERVED, Datapath, Endpoint, Known, Missing, Permit, Reason, Request
 from k8snetlab.linux.ebpf import Program
 from k8snetlab.linux.host import Host
 from k8snetlab.packet import ICMP, SCTP, TCP, UDP, IPv4, IPv6, Packet
 from k8snetlab.trace import Action, Step, Trace
 
-__all__ = ["Flow", "flows"]
+__all__ = ["Flow", "flows", "requests"]
 
 FORTH, BACK, EITHER = "->", "<-", "<>"
 
@@ -63,6 +64,24 @@ def _identity(number: int) -> str:
 def flows(trace: Trace, network: Mapping[str, Host]) -> tuple[Flow, ...]:
     """What Hubble would say of a trace through this network; nothing of machines that have no such programs."""
     return (*_told(trace.steps, network, FORTH), *_told(trace.reply, network, BACK))
+
+
+def requests(trace: Trace, request: Request, network: Mapping[str, Host]) -> tuple[Flow, ...]:
+    """What the proxies on a connection's way report of a request in it, up to the first that refuses it."""
+    return tuple(_requests(trace.steps, request, network))
+
+
+def _requests(steps: Iterable[Step], request: Request, network: Mapping[str, Host]) -> Iterator[Flow]:
+    for step in steps:
+        host, entry = network.get(step.where), step.rule
+        if host is None or host.datapath is None or not isinstance(entry, Permit) or not entry.proxy:
+            continue
+        wanted = any(each.takes(request) for each in entry.requests)
+        flow = _flow(step, host.datapath, FORTH, "http-request", "FORWARDED" if wanted else "DROPPED")
+        said = f"HTTP/1.1 {request.method} http://{request.host}{request.path}"
+        yield msgspec.structs.replace(flow, summary=said)
+        if not wanted:
+            return
 
 
 def _told(steps: Iterable[Step], network: Mapping[str, Host], arrow: str) -> Iterator[Flow]:

@@ -52,7 +52,8 @@ class Curl(msgspec.Struct, frozen=True):
     `ok` only if all arrive; `failed` names the first that does not (`resolve`, `connect`, `request`, `answer`), and
     `reason` says why. `segments` are the sizes in bytes that the answer was sent in, one after the other: a router
     that told of a smaller MTU makes the next one smaller. `status` is what the program answered (0: nothing arrived),
-    `body` its words, where they are known: those of a health check, or of a proxy that refuses the request.
+    `body` its words, where they are known: those of a health check, or of a proxy that refuses the request. `asked` is
+    the request that was sent.
     """
 
     opened: Trace | None = None
@@ -65,6 +66,7 @@ class Curl(msgspec.Struct, frozen=True):
     status: int = 0
     body: str = ""
     lookup: Resolution | None = None
+    asked: Request = Request()
 
     @property
     def connect(self) -> Trace:
@@ -165,10 +167,13 @@ def curl(terrain: Terrain, question: Question, seed: int, request: Request | Non
         return Curl(connect, sent, failed="request", reason=sent.reason)
     program = opened.arrival.listener or Listener("TCP", target.port)
     allowed = min(_mss(opened.arrival.packet), _mss(opened.answer), _length(program))
-    told_back = _answered(world, question.host, connect, sent, sent.arrival, allowed)
+    asked = request or Request()
+    told_back = msgspec.structs.replace(
+        _answered(world, question.host, connect, sent, sent.arrival, allowed), asked=asked
+    )
     from k8snetlab.policies.http import DENIED, answered  # when a request has been sent
 
-    said = answered(opened.steps, request or Request())
+    said = answered(opened.steps, asked)
     if told_back.ok and not said:
         return msgspec.structs.replace(told_back, status=said.status, body=DENIED, reason=said.reason)
     return msgspec.structs.replace(told_back, status=program.status, body=program.body) if told_back.ok else told_back

@@ -194,6 +194,17 @@ def test_the_proxy_refuses_what_nobody_wants(url: str, method: str, status: int)
         )
 
 
+def test_hubble_tells_of_requests() -> None:
+    """Behind the flow of the connection, with what was asked for."""
+    held = cluster(READS)
+    for method, verdict in (("GET", "FORWARDED"), ("PUT", "DROPPED")):
+        told = held.hubble(held.curl(WEB, f"http://{held.objects.pod(DB).ip}:8080/books", method=method))[-1]
+        assert (told.point, told.verdict) == ("http-request", verdict)
+        assert told.summary == f"HTTP/1.1 {method} http://{held.objects.pod(DB).ip}:8080/books"
+    refused = held.curl(OPS, f"{DB}:8080")
+    assert held.hubble(refused)[-1].point == "Policy denied"
+
+
 def test_who_may_not_connect_is_not_answered() -> None:
     """Reading comes after identity and port."""
     told = cluster(READS).curl(OPS, f"{DB}:8080")
