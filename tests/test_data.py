@@ -21,6 +21,7 @@ from k8snetlab.trace import Verdict
 DATA = Path(__file__).resolve().parents[1] / "data"
 BOOKSHOP = DATA / "bookshop"
 FILES = sorted(DATA.rglob("*.yaml"))
+RECIPES = DATA / "policies"
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "CronJob"}
 
 Manifest = Mapping[str, Any]
@@ -80,7 +81,11 @@ def kubectl() -> str:
     return program
 
 
-@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+TAKEN = [*(path for path in FILES if path.parent != RECIPES), RECIPES]
+"""What kubectl is given in one call: each file, and all recipes together, for each call takes its time."""
+
+
+@pytest.mark.parametrize("path", TAKEN, ids=names(TAKEN))
 def test_kubectl_takes_every_manifest(path: Path, tmp_path: Path) -> None:
     """Each file passes through the real kubectl and comes back with all of its objects."""
     command = [kubectl(), "annotate", "--local", "-f", str(path), "-o", "yaml", "course=k8snetlab"]
@@ -88,7 +93,8 @@ def test_kubectl_takes_every_manifest(path: Path, tmp_path: Path) -> None:
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert answer.returncode == 0, answer.stderr
     returned = [identity(document) for document in yaml.safe_load_all(answer.stdout) if document]
-    assert returned == [identity(document) for document in documents(path)]
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    assert returned == [identity(document) for file in files for document in documents(file)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=names(FILES))

@@ -1,6 +1,7 @@
 """The examples that come with the package: `data/` of a clone, or its copy in an installed wheel.
 
-Every folder beside `manifests/` is one example, and so is every file of it.
+Every folder beside `manifests/` is one example, and so is every file of it. `policies/` has recipes, which are no
+clusters of their own.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from k8snetlab.errors import LabError, UnknownName
 if TYPE_CHECKING:
     from k8snetlab.dns.zone import Zone
 
-__all__ = ["example_path", "example_zone", "examples_folder"]
+__all__ = ["RECIPES", "example_path", "example_zone", "examples_folder"]
 
 MANIFESTS = "manifests"
 EVIDENCE = "evidence"
 ZONES = "zones"
-"""The folders that are no examples: files that each stand alone, records of the real kernel, and zone files."""
+RECIPES = "policies"
+"""The folders that are no examples: files that each stand alone, records of the real kernel, zone files, and policies
+without their pods (`recipes`).
+"""
 
 
 def example_path(name: str) -> Path:
     """Where the example of that name is. Raises `UnknownName` naming what there is."""
     root = examples_folder()
-    loadable = {path for path in root.rglob("*") if path.suffix == ".yaml" or path.is_dir()} - {root / MANIFESTS}
+    loadable = {path for path in root.rglob("*") if path.suffix == ".yaml" or path.is_dir()}
+    loadable -= {root / MANIFESTS, root / RECIPES}
     for folder in (root, root / MANIFESTS):
         for candidate in (folder / name, folder / f"{name}.yaml"):
             if candidate in loadable:
@@ -35,7 +40,7 @@ def example_path(name: str) -> Path:
 
 def _names(root: Path) -> Iterator[str]:
     for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in (EVIDENCE, MANIFESTS, ZONES):
+        if path.is_dir() and path.name not in (EVIDENCE, MANIFESTS, RECIPES, ZONES):
             yield path.name
     for path in sorted((root / MANIFESTS).glob("*.yaml")):
         yield path.stem
