@@ -41,7 +41,7 @@ from k8snetlab.trace import Action, Client, Step, Trace, Verdict
 
 if TYPE_CHECKING:
     from k8snetlab import contract, faults
-    from k8snetlab.cluster import networks, recipes
+    from k8snetlab.cluster import networks
     from k8snetlab.dns import external
     from k8snetlab.services import churn
 
@@ -50,7 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "AddressInUse", "AddressPlan", "BadOption", "CannotDo", "Client", "Cluster", "LabError", "ManifestError",
     "Options", "Overlap", "Packet", "PoolExhausted", "Prefix", "Problem", "Step", "Trace", "UnknownName", "Verdict",
-    "churn", "contract", "example", "external", "faults", "networks", "recipes",
+    "churn", "contract", "example", "external", "faults", "networks",
 ]  # fmt: skip
 
 _LATER = {

@@ -6,8 +6,7 @@ from functools import cache
 
 import pytest
 
-from k8snetlab import recipes
-from k8snetlab.cluster import Cluster
+from k8snetlab.cluster import Cluster, recipes
 from k8snetlab.cluster.ends import flow_of
 from k8snetlab.cluster.recipes import Expected, Recipe
 from k8snetlab.errors import UnknownName
