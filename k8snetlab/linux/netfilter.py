@@ -888,4 +888,5 @@ def shortened(prefix: str, rest: str, longest: int) -> str:
     """
     if len(prefix) + len(rest) <= longest:
         return prefix + rest
-    return f"{prefix}_{urlsafe_b64encode(sha256(rest.encode()).digest()).decode()}"[:longest]
+    digest = urlsafe_b64encode(sha256(rest.encode()).digest()).decode().rstrip("=")
+    return f"{prefix}_{digest}"[:longest]

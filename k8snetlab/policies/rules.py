@@ -132,6 +132,7 @@ MOST_PORTS = 15
 """What one `-m multiport` can hold: a range counts as two."""
 
 LONGEST_SET = 31
+LONGEST_COMMENT = 255
 EVERYWHERE = Prefix.of("0.0.0.0/0"), Prefix.of("::/0")
 
 Line: TypeAlias = tuple[tuple[Match, ...], Target]
@@ -399,7 +400,7 @@ class Ruleset(msgspec.Struct, frozen=True, dict=True):
         while lines and lines[-1][1] == RETURN:  # what comes to the end of a chain returns anyway
             lines.pop()
         lines = lines or [((), NOTHING, policy.ref)]
-        said = Comment(f"Policy {policy_name(policy)} {SIDES[policy.direction].word}")
+        said = Comment(f"Policy {policy_name(policy)} {SIDES[policy.direction].word}"[:LONGEST_COMMENT])
         first, target, about = lines[0]
         lines[0] = (_commented(first, said), target, about)
         return Chain(name, tuple(Rule(table, name, *line) for line in lines))

@@ -366,3 +366,16 @@ def test_a_way_on_which_nobody_asks_policies_is_told(proxy: str) -> None:
     assert (found.verdict, found.notes) == {
         "iptables": (Verdict.DROPPED, ()), "ipvs": (Verdict.DELIVERED, told),
     }[proxy]  # fmt: skip
+
+
+def test_long_names_are_cut_where_the_tools_take_no_more() -> None:
+    """A comment has 255 characters in iptables and 128 in nftables, a chain 28 and 256, a set 31."""
+    held = example(policy("-".join(["long"] * 50), "ingress: [{ports: [{port: 80}]}]"))
+    chain = _policy_chain(held)
+    assert len(chain) == 28
+    (rule, *_) = held.network["node1"].netfilter.ipv4["filter"].chains[chain].rules
+    assert rule.comment.startswith("Policy default/knp.default.long-") and len(rule.comment) <= 255
+    table = held.changed(cni_options={"dataplane": "nftables"}).network["node1"].nftables[0]
+    (long,) = (name for name in table.chains if name.startswith("filter-cali-pi-"))
+    assert len(long) == len("filter-cali-pi-_") + 43
+    assert len(table.chain(long).rules[0].comment) == 128

@@ -7,7 +7,7 @@ table, where a colon in their names becomes a dash. Every rule counts, as those 
 
 Three things become shorter. A protocol is not said beside a port of it (`tcp dport 80`). Rules that follow each other
 and only look at the device, to go to a chain for each, are one lookup in a verdict map. And two masks of a mark are
-written in the way that nft lists them.
+written in the way that nft lists them. Comments are cut to what nft takes.
 
 What differs: `accept` ends its base chain alone, where ACCEPT ends the table at that hook, and other tables of nftables
 or of iptables with the same hook are asked all the same.
@@ -64,6 +64,8 @@ ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 DPORT = {"TCP": Field.TCP_DPORT, "UDP": Field.UDP_DPORT, "SCTP": Field.SCTP_DPORT}
 WHOLE = 0xFFFFFFFF
 COUNTER = Counter()
+LONGEST_COMMENT = 128
+"""As many characters as nft takes; iptables takes twice as many."""
 
 
 def translated(label: str, of: int, tables: ipt.Tables, sets: Mapping[str, IpSet]) -> Table:
@@ -115,7 +117,7 @@ def _rules(
             yield (VerdictMap(Found((field,)), Named(chain)),), "", ""
         elif at not in runs:
             statements = tuple(_statements(rule, of, sets))
-            yield statements or (CONTINUE,), rule.comment, rule.about
+            yield statements or (CONTINUE,), rule.comment[:LONGEST_COMMENT], rule.about
 
 
 def _runs(rules: Sequence[ipt.Rule]) -> Mapping[int, Field | None]:
