@@ -28,6 +28,11 @@ The first rule of each chain names the policy in its comment; here each rule als
 Every set holds pods of all nodes; sets and chains are written for policies that are about some pod of the node. Pods
 with `hostNetwork` are no endpoints of Calico's. Both families get the same, each with its own addresses.
 
+Three surprises follow from where the chains stand. They are met after DNAT and before SNAT: behind a Service they see
+the backend and, on the first node, the true source; a client whose packet another node has passed on comes from that
+node. A node sends to pods of other nodes from the end of its tunnel, if it has one, and a block with the node's address
+does not mean that. And what IPVS sends to a pod of its own node passes no chain for pods (`cni.felix`).
+
 Calico 3.30 knows AdminNetworkPolicy and not yet ClusterNetworkPolicy (v1alpha2), which 3.32 brought: its tiers stand
 here in the layout of 3.30. Two things it refuses even then are compiled as the API means them: named ports in
 ClusterNetworkPolicies, and `nodes` (a set of the nodes' addresses). Several `networks` of one peer are a rule each,
