@@ -19,6 +19,7 @@ standard error too, so that what comes out of standard output is the answer and 
 | `external`  | what the world's DNS would be told: `external-dns`                            |
 | `prove`     | the same on the real kernel, compared                                        |
 | `doctor`    | what this machine can do                                                     |
+| `nameserver`| names of the cluster for `dig`: `dns --serve`                                |
 | `lab`       | the course in JupyterLab                                                     |
 | `progress`  | how much of it is done                                                       |
 
@@ -195,6 +196,7 @@ app.command(
         "k8snetlab dns -f app/ --from shop/web-0 www.example.com --libc musl -o prose",
         "k8snetlab dns -f app/ --from shop/web-0 _http._tcp.api.shop.svc.cluster.local --type SRV",
         "k8snetlab dns -f app/ --from shop/web-0 api --dns node-local -o json",
+        "k8snetlab dns -f app/ --serve --port 5353",
     )
 )(questions.dns)
 app.command(

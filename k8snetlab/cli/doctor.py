@@ -70,6 +70,7 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
     "network namespaces": ("unshare", "util-linux"),
     "a name server to be updated": ("knotd", "knot"),
     "another one": ("named", "bind9"),
+    "asking name servers": ("dig", "bind9-dnsutils"),
 }
 """What programs bring: the program, and its Debian package."""
 

@@ -17,7 +17,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 import k8snetlab as k8s
-from k8snetlab.cli import output, rows
+from k8snetlab.cli import nameserver, output, rows
 from k8snetlab.cli.options import about_a_cluster, broken, changes, one_of
 from k8snetlab.cli.output import Format
 from k8snetlab.cni.protocol import Command
@@ -333,6 +333,8 @@ class Lookup(StrEnum):
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The name to look up; for PTR also an address.")]
 Asker: TypeAlias = Annotated[str, typer.Option("--from", metavar="WHO", help="Who looks it up.")]
+Serve: TypeAlias = Annotated[bool, typer.Option("--serve", help="Answer dig and others at a port of this machine.")]
+Port: TypeAlias = Annotated[int, typer.Option(metavar="N", help="Which port, with --serve; 0 is any.", min=0, max=65535)]
 Kind_: TypeAlias = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="A, AAAA, SRV, PTR, …; else A and AAAA together.")
 ]
@@ -343,19 +345,31 @@ LookedUp: TypeAlias = Annotated[Lookup, typer.Option("--output", "-o", help="How
 @about_a_cluster
 def dns(
     cluster: k8s.Cluster,
-    source: Asker,
-    name: Name,
+    source: Asker = "",
+    name: Name = "",
     type_: Kind_ = None,
     libc: Library = "glibc",
     as_: LookedUp = Lookup.TEXT,
+    serve: Serve = False,
+    port: Port = nameserver.PORT,
 ) -> None:
     """Look a name up as a program in a pod does: every question that its C library sends, and the answers. Questions
     are packets: what stops packets stops them, and the answer says where.
 
     WHO is NAMESPACE/POD, deploy/NAMESPACE/NAME, node/NAME, external or external:IP.
 
+    With --serve nobody is named: the cluster's CoreDNS answers whoever asks at a port of this machine (127.0.0.1).
+
     Exit status 0 if the name is found, 1 if it is not: no such name, no such record, no answer.
     """
+    if serve:
+        if source or name:
+            raise BadOption(Problem("it answers whoever asks: give neither NAME nor --from", field="--serve"))
+        nameserver.serve(cluster, port)
+        return
+    for given, field in ((name, "NAME"), (source, "--from")):
+        if not given:
+            raise BadOption(Problem("it is needed, but for --serve; `k8snetlab dns --help` says more", field=field))
     found = cluster.resolve(source, name, type=type_, libc=libc)
     if as_ is Lookup.JSON:
         output.document("Resolution", found.as_dict())
