@@ -334,7 +334,9 @@ class Lookup(StrEnum):
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The name to look up; for PTR also an address.")]
 Asker: TypeAlias = Annotated[str, typer.Option("--from", metavar="WHO", help="Who looks it up.")]
 Serve: TypeAlias = Annotated[bool, typer.Option("--serve", help="Answer dig and others at a port of this machine.")]
-Port: TypeAlias = Annotated[int, typer.Option(metavar="N", help="Which port, with --serve; 0 is any.", min=0, max=65535)]
+Port: TypeAlias = Annotated[
+    int, typer.Option(metavar="N", help="Which port, with --serve; 0 is any.", min=0, max=65535)
+]
 Kind_: TypeAlias = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="A, AAAA, SRV, PTR, …; else A and AAAA together.")
 ]
@@ -369,7 +371,7 @@ def dns(
         return
     for given, field in ((name, "NAME"), (source, "--from")):
         if not given:
-            raise BadOption(Problem("it is needed, but for --serve; `k8snetlab dns --help` says more", field=field))
+            raise BadOption(Problem("it is missing; only --serve goes without", field=field))
     found = cluster.resolve(source, name, type=type_, libc=libc)
     if as_ is Lookup.JSON:
         output.document("Resolution", found.as_dict())

@@ -280,7 +280,7 @@ def serve(sockets: Sequence[Socket], told: Callable[[Asked], None], until: socke
     with selectors.DefaultSelector() as selector:
         serving = _Serving(selector, told)
         for each in sockets:
-            each.held.setblocking(False)
+            each.held.settimeout(0.0)
             selector.register(each.held, selectors.EVENT_READ, each)
         if until is not None:
             selector.register(until, selectors.EVENT_READ)
@@ -345,7 +345,7 @@ class _Serving:
             if len(self._connections) >= CONNECTIONS:
                 held.close()
                 return
-            held.setblocking(False)
+            held.settimeout(0.0)
             connection = _Connection(held, str(peer[0]).removeprefix("::ffff:"), at)
             self._connections.add(connection)
             self._selector.register(held, selectors.EVENT_READ, connection)

@@ -57,3 +57,18 @@ def test_records_are_shown_like_a_zone_file(shop: Run, document: Document) -> No
 def test_the_exit_status_is_the_short_answer(shop: Run, words: tuple[str, ...], status: int) -> None:
     """0 found, 1 not found, 2 wrong."""
     assert shop("dns", "--from", "shop/web-0", *words).exit_code == status
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--serve", "api"), "error: --serve: it answers whoever asks"),
+        (("--from", "shop/web-0"), "error: NAME: it is missing"),
+        (("api",), "error: --from: it is missing"),
+        (("--serve", "--port", "70000"), "Invalid value for '--port'"),
+    ],
+)
+def test_serving_and_asking_are_two_things(shop: Run, words: tuple[str, ...], said: str) -> None:
+    """Who serves names nobody; who asks names both."""
+    result = shop("dns", *words)
+    assert result.exit_code == 2 and said in result.stderr
