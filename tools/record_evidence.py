@@ -95,6 +95,11 @@ DOORS = tuple(("external", f"node/{node}:{port}") for port in (30081, 30082) for
 ASKED = (("default/client", "svc/default/web:80"),)
 WAYS = (("default/client", "default/far-2:8080"), ("default/client", "svc/default/far:80"))
 SICK = tuple(("default/client", f"svc/default/{name}:80") for name in ("orders", "prices", "reviews"))
+TIERS = (
+    ("shop/web", "shop/api:8081"), ("shop/web", "shop/db:5432"), ("shop/api", "shop/db:5432"),
+    ("default/shell", "shop/web:8080"), ("default/shell", "shop/db:5432"),
+)  # fmt: skip
+SERVER = tuple(("shop/web", target) for target in ("shop/api:8081", "shop/db:5432"))
 
 RECORDS: Mapping[str, Record] = {
     "bookshop-flannel-vxlan": Record(lambda: k8s.example("bookshop"), SHOP),
@@ -130,6 +135,12 @@ RECORDS: Mapping[str, Record] = {
         f"one-flow-many-networks-{name}": Record(partial(k8s.example, "one-flow-many-networks", **options), WAYS)
         for name, options in NETWORKS.items()
     },
+    "who-may-talk-three-tiers": Record(
+        lambda: k8s.recipes.named("three-tiers").cluster(cni="calico", cni_options={"mode": "vxlan"}), TIERS
+    ),
+    "who-may-talk-one-server": Record(
+        lambda: k8s.recipes.named("one-server").cluster(cni="calico", cni_options={"mode": "vxlan"}), SERVER
+    ),
     "services-that-do-not-work": Record(lambda: k8s.example("services-that-do-not-work"), SICK),
 }
 """What is recorded, by file name."""

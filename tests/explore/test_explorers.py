@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k8snetlab import explore
-from k8snetlab.cluster import example
+from k8snetlab.cluster import example, recipes
 from k8snetlab.errors import BadOption, UnknownName
 from k8snetlab.explore.explorer import Explorer
 
@@ -19,6 +19,7 @@ MAKERS: dict[str, Callable[[], Explorer[Any]]] = {
     "pod_to_pod": lambda: explore.PodToPod(example("same-node-other-node")),
     "service": lambda: explore.WhoAnswers(example("service-three-backends")),
     "cni": lambda: explore.SamePacket(example("one-flow-many-networks")),
+    "policies": lambda: explore.WhoMayTalk(recipes.stage()),
     "slices": lambda: explore.PodChurn(example("service-many-pods")),
     "external": lambda: explore.ZonePlanner(example("names-for-the-world", load_balancer="metallb-bgp")),
     "families": lambda: explore.WhichFamily(example("service-both-families")),
@@ -30,6 +31,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "pod_to_pod": ("network", "flannel host-gw"),
     "service": ("ready", 1),
     "cni": ("network", "calico bgp"),
+    "policies": ("policies", "three-tiers"),
     "slices": ("most", 10),
     "external": ("happens", "it leads to a CDN"),
     "families": ("families", "IPv6"),
