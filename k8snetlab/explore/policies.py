@@ -46,9 +46,9 @@ class PoliciesModel:
         dns = next(pod.key for pod in pods if pod.namespace == SYSTEM)
         self.ends = (*(pod.key for pod in pods if pod.namespace != SYSTEM), dns, OUTSIDE)
         declared = {
-            (port.container_port, port.protocol) for pod in pods for each in pod.listeners() for port in each.ports
+            Port(port.container_port, port.protocol) for pod in pods for each in pod.listeners() for port in each.ports
         }
-        self.ports = tuple(str(Port(*each)) for each in sorted({*declared, (443, "TCP")}))
+        self.ports = tuple(str(each) for each in sorted({*declared, asked_port("443")}))
         self.on = lru_cache(maxsize=64)(self._on)
 
     def _on(self, policies: str, cni: str) -> Cluster:
