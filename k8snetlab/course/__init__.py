@@ -26,7 +26,7 @@ __all__ = [
     "Quiz", "lesson", "lessons",
 ]  # fmt: skip
 
-LESSONS = ("0_0", "1_1", "1_2", "2_1", "2_2", "3_1", "4_1", "5_1", "5_5", "5_7")
+LESSONS = ("0_0", "1_1", "1_2", "2_1", "2_2", "2_3", "3_1", "4_1", "5_1", "5_5", "5_7")
 """The sections that have a notebook, in the order of the guide."""
 
 

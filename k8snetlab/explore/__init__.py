@@ -7,6 +7,7 @@ Each module holds a view model, which knows no widgets and works anywhere, and t
     k8s.explore.AddressPlanner()       1.2  lay out addresses
     k8s.explore.PodToPod(cluster)      2.1  ways between nodes, sizes, missing entries
     k8s.explore.WhoAnswers(cluster)    2.2  who rewrites the destination
+    k8s.explore.WhichName(cluster)     2.3  which name is asked for, and how often
     k8s.explore.SamePacket(cluster)    3.1  the same packet under every CNI
     k8s.explore.WhoMayTalk(cluster)    4.1  who may talk to whom, and which rule says so
     k8s.explore.PodChurn(cluster)      5.1  what a restart costs the API server
@@ -16,6 +17,7 @@ Each module holds a view model, which knows no widgets and works anywhere, and t
 
 from k8snetlab.explore.cni import SamePacket
 from k8snetlab.explore.contract import RuleBreaker
+from k8snetlab.explore.dns import WhichName
 from k8snetlab.explore.external import ZonePlanner
 from k8snetlab.explore.families import WhichFamily
 from k8snetlab.explore.plan import AddressPlanner
@@ -26,6 +28,6 @@ from k8snetlab.explore.slices import PodChurn
 from k8snetlab.explore.walk import PacketWalk
 
 __all__ = [
-    "AddressPlanner", "PacketWalk", "PodChurn", "PodToPod", "RuleBreaker", "SamePacket", "WhichFamily", "WhoAnswers",
-    "WhoMayTalk", "ZonePlanner",
+    "AddressPlanner", "PacketWalk", "PodChurn", "PodToPod", "RuleBreaker", "SamePacket", "WhichFamily", "WhichName",
+    "WhoAnswers", "WhoMayTalk", "ZonePlanner",
 ]  # fmt: skip

@@ -65,7 +65,7 @@ guess.reveal(trace.steps[0].packet.ip.dst)
 
 # %% [markdown]
 # The client knows nothing about pods. Its resolver answered with the address of the Service, and that is where the
-# packet goes. (How the resolver found it is the subject of section 2.3; here the name is looked up directly.)
+# packet goes. (Its question was a packet, too, to a name server. `story.lookup` holds it; section 2.3 follows it.)
 #
 # Did curl get its page? A `curl` is more than one packet: the connection is opened, the request is sent, and the
 # answer comes back. `story` tells all three.

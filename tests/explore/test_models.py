@@ -11,6 +11,7 @@ from k8snetlab.cluster import example
 from k8snetlab.cni import VARIANTS
 from k8snetlab.explore.cni import LOOKS, CniModel, between
 from k8snetlab.explore.contract import NOTHING, ContractModel
+from k8snetlab.explore.dns import NameModel
 from k8snetlab.explore.external import EDITS, ExternalModel
 from k8snetlab.explore.families import CLUSTERS, FamiliesModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
@@ -568,3 +569,57 @@ def test_every_setting_counts(external: ExternalModel, setting: str, value: str,
     view = external.view(**{**ASKED_OF_ZONE, setting: value})
     assert expected in view.text
     assert view.picture != external.view(**ASKED_OF_ZONE).picture
+
+
+# 2.3
+
+
+@pytest.fixture(scope="module")
+def names() -> NameModel:
+    """The cluster of notebook 2_3."""
+    return NameModel(example("names-of-every-shape"))
+
+
+LOOKED_UP = {
+    "name": "web", "source": "default/client", "policy": "ClusterFirst", "ndots": "(not said)", "libc": "glibc",
+    "cache": "no",
+}  # fmt: skip
+
+
+def test_pods_that_no_service_means_are_those_that_ask(names: NameModel) -> None:
+    """One of each namespace, and at last one in the network of its node."""
+    assert list(names.sources.values()) == ["default/client", "warehouse/counter", "default/agent"]
+    assert "in the network of its node" in list(names.sources)[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "10.96.0.10"),
+        ({"source": "warehouse/counter"}, "NXDOMAIN: there is no such name (8 questions"),
+        ({"policy": "Default"}, "nameserver 203.0.113.10"),
+        ({"policy": "None"}, "NXDOMAIN: there is no such name (2 questions"),
+        ({"cache": "on every node"}, "nameserver 169.254.20.10"),
+        ({"policy": "None", "cache": "on every node"}, "nameserver 169.254.20.10"),
+        ({"name": "stock.warehouse", "ndots": "1"}, "With musl: NXDOMAIN"),
+        ({"name": "stock.warehouse", "ndots": "1", "libc": "musl"}, "With glibc: FOUND"),
+        ({"name": "10.1.2.3"}, "FOUND 10.1.2.3.: 10.1.2.3"),
+        ({"name": "client"}, "/etc/hosts knows it, nobody is asked"),
+        ({"name": "a..b"}, "it has an empty label"),
+        ({"name": ""}, "NODATA"),
+    ],
+)
+def test_a_lookup_says_what_the_settings_make_of_it(
+    names: NameModel, settings: dict[str, str], expected: str
+) -> None:
+    """The file, the questions, the end, and what the other library does; what is no name is said, not raised."""
+    view = names.view(**{**LOOKED_UP, **settings})
+    assert expected in view.text
+    assert view.picture.alt
+
+
+def test_the_host_network_decides_with_the_policy(names: NameModel) -> None:
+    """ClusterFirst is the node's file there; the policy made for such pods is the cluster's."""
+    agent = {**LOOKED_UP, "source": list(names.sources)[-1]}
+    assert not names.asked(**agent)
+    assert names.asked(**{**agent, "policy": "ClusterFirstWithHostNet"})
