@@ -11,6 +11,8 @@ share of its pairs that are allowed.
 With the matrix of other policies `before`, what is allowed anew has a light spot in its square, and what is so no more
 has a cross in a dashed one.
 
+A frame is around the pair that somebody asks about.
+
 Not modelled: ends that are no pods. Guide section 4.1.
 """
 
@@ -28,7 +30,7 @@ from k8snetlab.draw.drawing import Drawing
 from k8snetlab.draw.lettering import fitted, width
 from k8snetlab.draw.marks import Box, Label, Line, Mark, sheet
 from k8snetlab.draw.theme import Role, theme_of
-from k8snetlab.errors import BadOption, Problem
+from k8snetlab.errors import BadOption, Problem, UnknownName
 from k8snetlab.policies.matrix import AskedPort, Port, Reach
 
 __all__ = ["reach"]
@@ -51,11 +53,17 @@ class _Row(NamedTuple):
     space: str
 
 
-def reach(found: Reach, *ports: AskedPort, before: Reach | None = None, theme: str = "light") -> Drawing:
+def reach(
+    found: Reach,
+    *ports: AskedPort,
+    before: Reach | None = None,
+    pair: tuple[str, str] | None = None,
+    theme: str = "light",
+) -> Drawing:
     """The matrix at these ports, at most four, or at all that were asked about; with `before`, at one port, what has
-    changed since.
+    changed since; with a `pair` of pods, a frame around their cell.
 
-    Raises `UnknownName` for a port that was not asked about and for a theme that does not exist, `BadOption` for more
+    Raises `UnknownName` for a port that was not asked about, a pod and a theme that do not exist, `BadOption` for more
     ports than a cell has room for and for a `before` of other pods.
     """
     theme_of(theme)
@@ -102,10 +110,14 @@ def reach(found: Reach, *ports: AskedPort, before: Reach | None = None, theme: s
         marks += _legend_of_changes(left, top + side + 44)
         alt = (alt[0], *_changes_told(rows, change), *alt[1:])
     spots = [mark for each in change for mark in _spot(each, left, top, cell)]
-    over = (sheet(spots), sheet(mark for each in change for mark in _crossed(each, left, top, cell)))
+    over = [sheet(spots), sheet(mark for each in change for mark in _crossed(each, left, top, cell))] if change else []
+    if pair is not None:
+        row, column = (int(row_of_pod[_place(found, pod)]) for pod in pair)
+        over.append(sheet(_framed(left + column * cell, top + row * cell, cell)))
+        alt = (alt[0], f"Asked about: {pair[0]} to {pair[1]}.", *alt[1:])
     return Drawing(
         wide, round(top + side + FOOT + (22 if before is not None else 0)), (sheet(marks),),
-        over if before is not None else (), alt, theme,
+        tuple(over), alt, theme,
     )  # fmt: skip
 
 
@@ -149,6 +161,18 @@ def _crossed(change: _Change, left: float, top: float, cell: float) -> Iterator[
         x, y, half = left + (change.column + 0.5) * cell, top + (change.row + 0.5) * cell, max(1.2, cell / 5)
         for stroke in (((x - half, y - half), (x + half, y + half)), ((x - half, y + half), (x + half, y - half))):
             yield Line(stroke, Role.LOST, max(0.8, cell / 12))
+
+
+def _place(found: Reach, pod: str) -> int:
+    if pod not in found.pods:
+        raise UnknownName("pod", pod, found.pods)
+    return found.pods.index(pod)
+
+
+def _framed(x: float, y: float, cell: float) -> Iterator[Mark]:
+    """A frame around a cell, which is seen on a full one and on an empty one."""
+    yield Box(x - 0.5, y - 0.5, cell + 1, cell + 1, Role.NONE, Role.PAPER, 3, 4.5)
+    yield Box(x - 0.5, y - 0.5, cell + 1, cell + 1, Role.NONE, Role.INK, 3, 2.2)
 
 
 def _legend_of_changes(left: float, y: float) -> Iterator[Mark]:

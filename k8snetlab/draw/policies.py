@@ -305,7 +305,9 @@ def isolation(of: Policies | Judged, *, theme: str = "light") -> Drawing:
         pods = sum(len(card.pods) for card in held)
         marks.append(Box(MARGIN, y, WIDE - 2 * MARGIN, tall, Role.MACHINE, Role.FRAME, 6))
         marks.append(Label(MARGIN + 10, y + 14, space, Role.INK, 10.5, "left", "bold"))
-        marks.append(Label(WIDE - MARGIN - 10, y + 14, f"{pods:,} pods", Role.FAINT, 9, "right"))
+        marks.append(
+            Label(WIDE - MARGIN - 10, y + 14, f"{pods:,} pod{'' if pods == 1 else 's'}", Role.FAINT, 9, "right")
+        )
         for at, card in enumerate(shown):
             row, column = divmod(at, COLUMNS)
             marks += _card(card, MARGIN + 10 + column * (CARD + 5), y + 28 + row * (CARD_TALL + 8))

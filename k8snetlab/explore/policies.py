@@ -90,7 +90,8 @@ class PoliciesModel:
         )
         match look:
             case "matrix":
-                picture = draw.reach(reach, port)
+                pair = (source, target) if OUTSIDE not in (source, target) else None
+                picture = draw.reach(reach, port, pair=pair)
             case "policies":
                 picture = draw.policies(cluster)
             case "isolation":

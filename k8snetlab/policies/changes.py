@@ -47,7 +47,8 @@ class ReachChange(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         word = "now allowed" if self.allowed else "now denied"
         source, destination = self.flow
-        head = f"{self.port} {_some(self.sources)} -> {_some(self.destinations)}: {word} ({self.pairs:,} pairs)"
+        pairs = f"{self.pairs:,} pair{'' if self.pairs == 1 else 's'}"
+        head = f"{self.port} {_some(self.sources)} -> {_some(self.destinations)}: {word} ({pairs})"
         return (
             f"{head}\n  for example {source} -> {destination}"
             f"\n    before: {self.before.reason}\n    after:  {self.after.reason}"

@@ -110,6 +110,19 @@ def test_changes_are_of_the_same_pods_at_one_port() -> None:
         draw.reach(matrix(2, "80", "81"), before=matrix(2, "80", "81"))
 
 
+def test_the_pair_that_is_asked_about_has_a_frame() -> None:
+    """Around the cell of its source's row and its destination's column, whatever else is drawn."""
+    found = matrix(2)
+    at = [
+        draw.reach(found, pair=pair).over[0].boxes[0]
+        for pair in (("shop/db-0", "shop/db-1"), ("shop/db-1", "shop/db-0"))
+    ]
+    assert (at[0].x, at[0].y) == (at[1].x + at[1].width - 1, at[1].y - at[1].height + 1)
+    assert "Asked about: shop/db-0 to shop/db-1." in draw.reach(found, pair=("shop/db-0", "shop/db-1")).alt
+    with pytest.raises(UnknownName, match="shop/db-2"):
+        draw.reach(found, pair=("shop/db-0", "shop/db-2"))
+
+
 def test_too_many_ports_and_unknown_ones_are_refused() -> None:
     """A cell has room for four."""
     found = matrix(1, *map(str, range(1, 6)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from k8snetlab import contract, networks
-from k8snetlab.cluster import example
+from k8snetlab.cluster import example, recipes
 from k8snetlab.cni import VARIANTS
 from k8snetlab.explore.cni import LOOKS, CniModel, between
 from k8snetlab.explore.contract import NOTHING, ContractModel
@@ -16,6 +16,8 @@ from k8snetlab.explore.external import EDITS, ExternalModel
 from k8snetlab.explore.families import CLUSTERS, FamiliesModel
 from k8snetlab.explore.plan import Blocks, PlanModel, room
 from k8snetlab.explore.pod_to_pod import PodToPodModel, wire
+from k8snetlab.explore.policies import LOOKS as LAYERS
+from k8snetlab.explore.policies import NONE, OUTSIDE, PLUGINS, PoliciesModel
 from k8snetlab.explore.service import POLICIES, SERVICE_TYPES, ServiceModel
 from k8snetlab.explore.slices import CHURNS, SlicesModel
 from k8snetlab.explore.walk import EVERYTHING, MATTERS, WalkModel
@@ -461,6 +463,57 @@ def test_equal_slices_are_said_once(slices: SlicesModel) -> None:
     """A hundred slices of ten are no line of a hundred numbers."""
     text = slices.view(**{**RESTART, "pods": 1000, "most": 10, "happens": "one pod stumbles"}, nodes=1).text  # type: ignore[arg-type]
     assert text.endswith("100 slices: 100 × 10")
+
+
+@pytest.fixture(scope="module")
+def laid() -> PoliciesModel:
+    """The cluster of notebook 4_1, and all recipes."""
+    return PoliciesModel(recipes.stage(), recipes.each())
+
+
+TO_DB = {"source": "shop/web", "target": "shop/db", "port": "5432/TCP"}
+
+
+@pytest.mark.parametrize("cni", [plugin for plugin in PLUGINS if plugin != "flannel"])
+def test_what_policies_deny_is_dropped(laid: PoliciesModel, cni: str) -> None:
+    """Under each plugin that heeds them, verdict and packet agree, and the one who may still arrives."""
+    view = laid.view(policies="one-client", cni=cni, look="matrix", **TO_DB)
+    assert "5432/TCP: denied" in view.text
+    assert "The packet: DROPPED, the client is told TIMEOUT" in view.text
+    allowed = {**TO_DB, "source": "shop/api"}
+    assert laid.trace(policies="one-client", cni=cni, **allowed).client is Client.OPEN
+
+
+def test_flannel_carries_what_the_policies_forbid(laid: PoliciesModel) -> None:
+    """The packet arrives, and the text says what the API would have."""
+    view = laid.view(policies="one-client", cni="flannel", look="path", **TO_DB)
+    assert "by the API it is denied" in view.text
+    assert "the client is told OPEN" in view.text
+
+
+def test_nobody_has_written_a_policy(laid: PoliciesModel) -> None:
+    """Without policies everybody may, and the API agrees."""
+    text = laid.view(policies=NONE, cni="calico", look="isolation", **TO_DB).text
+    assert "allowed" in text
+    assert "by the API" not in text
+
+
+@pytest.mark.parametrize("policies", ["no-internet", "outside-only", "cluster-no-way-out"])
+def test_the_outside_is_an_end_too(laid: PoliciesModel, policies: str) -> None:
+    """It may be asked about in both directions, and what is denied does not arrive."""
+    for source, target, port in (("shop/web", OUTSIDE, "443/TCP"), (OUTSIDE, "shop/web", "8080/TCP")):
+        chosen = {"policies": policies, "cni": "calico", "source": source, "target": target, "port": port}
+        assert laid.view(look="matrix", **chosen).text
+        assert laid.verdict(**chosen) or laid.trace(**chosen).client is Client.TIMEOUT
+
+
+@pytest.mark.parametrize("look", LAYERS)
+def test_every_look_at_policies_has_its_picture(laid: PoliciesModel, look: str) -> None:
+    """The same text under another picture."""
+    first = laid.view(policies="three-tiers", cni="cilium", look=LAYERS[0], **TO_DB)
+    view = laid.view(policies="three-tiers", cni="cilium", look=look, **TO_DB)
+    assert view.text == first.text
+    assert (view.picture.text == first.picture.text) is (look == LAYERS[0])
 
 
 @pytest.fixture(scope="module")
