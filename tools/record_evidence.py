@@ -7,13 +7,17 @@ Each record is a proof (`k8snetlab prove`) of one cluster: the counts of every k
 those few that the notebooks show. It needs a machine that can hold a lab; `k8snetlab doctor` says what is missing. A
 proof with a disagreement is not written.
 
-Into data/zones goes how real name servers took the plan of notebook 5_5, where they are on this machine.
+Into data/zones goes how real name servers took the plan of notebook 5_5, where they are on this machine; into
+data/names what real C libraries ask in notebook 2_3's cluster.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,14 +27,17 @@ import msgspec
 
 import k8snetlab as k8s
 from k8snetlab.cli.output import written
+from k8snetlab.compile import RESOLVERS
 from k8snetlab.course.lesson_5_5 import planned
 from k8snetlab.linux.host import Entry
+from k8snetlab.live import lookups
 from k8snetlab.live.proving import fingerprint, prove
 from k8snetlab.live.records import evidence, read
 from k8snetlab.live.rfc2136 import SERVERS, carried
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "evidence"
 ZONES = FOLDER.parent / "zones"
+NAMES = FOLDER.parent / "names"
 
 BOTH = {
     "node_cidr": "172.18.0.0/16,fd00:172::/64",
@@ -168,6 +175,44 @@ def carry() -> None:
             print(f"{path.name}: written")
 
 
+def listen() -> int:
+    """Write down what C libraries ask; 1 if it is not what the model says."""
+    NAMES.mkdir(exist_ok=True)
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        programs = {"glibc": "getent"}
+        try:
+            programs["musl"] = str(lookups.compiled(Path(folder)))
+        except k8s.CannotDo as error:
+            print(f"musl: {error}", file=sys.stderr)
+        for library, program in programs.items():
+            for dns in RESOLVERS:
+                wrong |= _heard(library, program, dns)
+    return wrong
+
+
+def _heard(library: str, program: str, dns: str) -> int:
+    cluster = k8s.example(lookups.EXAMPLE, dns=dns)
+    found = lookups.heard(cluster, library, program, _version(library))
+    path = NAMES / f"{library}-{dns}.json"
+    differing = found.differing(cluster)
+    text = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    if differing:
+        print(f"{path.name}: the model disagrees about {', '.join(each.name for each in differing)}", file=sys.stderr)
+    elif not path.exists() or path.read_bytes() != text:
+        path.write_bytes(text)
+        print(f"{path.name}: written")
+    return int(bool(differing))
+
+
+def _version(library: str) -> str:
+    if library == "glibc":
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc ")
+    loader = next(iter(sorted(Path("/lib").glob("ld-musl-*.so.1"))), None)
+    said = subprocess.run([loader], capture_output=True, text=True, check=False).stderr if loader else ""
+    return said.partition("Version ")[2].partition("\n")[0]
+
+
 def main(arguments: list[str]) -> int:
     """Write the records; exit 1 if the kernel disagrees about one."""
     carry()
@@ -175,7 +220,7 @@ def main(arguments: list[str]) -> int:
     for path in FOLDER.glob("*.json"):
         if path.stem not in RECORDS:
             path.unlink()
-    wrong = 0
+    wrong = listen()
     for name, record in RECORDS.items():
         path = FOLDER / f"{name}.json"
         cluster = record.cluster()

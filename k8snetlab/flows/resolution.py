@@ -22,13 +22,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from k8snetlab import api, dns
 from k8snetlab.address import canonical, family
-from k8snetlab.compile import CLIENT, client_address
+from k8snetlab.compile import CLIENT, client_address, pod_host
 from k8snetlab.dns import NODE_LOCAL, Found, Lost, Message, Query, Record, Reply, ResolvConf, Server, Status
 from k8snetlab.errors import BadOption, LabError, Problem
 from k8snetlab.flows.names import Sender, Target, Terrain, sender_of
@@ -38,7 +38,7 @@ from k8snetlab.linux.walk import Arrival, Exchange, World, exchange
 from k8snetlab.packet import TCP, Packet
 from k8snetlab.trace import Client, Trace
 
-__all__ = ["Resolution", "Rung", "Servers", "kubelet", "resolve", "resolv_conf"]
+__all__ = ["Resolution", "Rung", "Servers", "Standing", "kubelet", "resolve", "resolv_conf"]
 
 PORT = 53
 DNS_INDEX = 10
@@ -265,6 +265,14 @@ SOA = ". 900 IN SOA a.root-servers.net. nstld.verisign-grs.com. 1 1800 900 60480
 """What the world says with what it does not have."""
 
 
+class Standing(NamedTuple):
+    """A name server where it stands: its machine, its addresses there, and itself."""
+
+    host: str
+    addresses: tuple[str, ...]
+    server: Server
+
+
 class Servers:
     """The name servers of a cluster: places, because they remember answers. Each is started when a question reaches
     it. What is chosen by chance is drawn from `rng`.
@@ -287,6 +295,24 @@ class Servers:
                 self._running[name] = start()
             return name, self._running[name]
         return None
+
+    def standing(self) -> tuple[Standing, ...]:
+        """All of them, each where it stands: for who wants to set them up elsewhere.
+
+        Raises `ManifestError` for a Corefile that CoreDNS could not start with.
+        """
+        pods = (each for each in self._pods.values() if each.networked)
+        found = [
+            Standing(each.node_name if each.host_network else pod_host(each), each.ips, self._coredns(each))
+            for each in pods
+        ]
+        if self._terrain.layout.dns == "node-local":
+            found += (Standing(node, (NODE_LOCAL,), self._node_local(node)) for node in self._terrain.layout.nodes)
+        if CLIENT in self._terrain.network:
+            world = self._world()
+            held = {each.ip for link in self._terrain.network[CLIENT].links for each in link.addresses}
+            found.append(Standing(CLIENT, tuple(each for each in world.around.own if each in held), world))
+        return tuple(found)
 
     def coredns(self) -> Server:
         """CoreDNS in the first of its pods; where there is none, as it would be.

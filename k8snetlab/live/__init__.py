@@ -16,7 +16,7 @@ who asks, unless eBPF programs are to be loaded. `capabilities()` says what is m
 Read on: `script` (what is typed), `inside.agent` (who types it), `sockets` (what is told to eBPF programs), `lab`,
 `comparison`, `questions`, `proof`, `proving`, `records`; and `plugins` and `bird`, for who wants to see real CNI
 plugins, and real speakers of BGP, make the same. `rfc2136` and `route53` carry plans for the world's DNS out at real
-name servers, `nameserver` is one itself; they are loaded when first used.
+name servers, `nameserver` is one itself, and `lookups` has real C libraries ask it; they are loaded when first used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What speaks DNS, which needs a library of its own."""
-    if name in ("nameserver", "rfc2136", "route53"):
+    if name in ("lookups", "nameserver", "rfc2136", "route53"):
         module: ModuleType = import_module(f"k8snetlab.live.{name}")
         return module
     raise AttributeError(f"module 'k8snetlab.live' has no attribute {name!r}")

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 
@@ -42,7 +42,10 @@ from k8snetlab.live.kernel_trace import Followed, Texts
 from k8snetlab.live.probes import Probe, Sight, seen
 from k8snetlab.live.script import Script, bare, cables, forgotten, namespace, quiet, quiet_devices, script
 
-__all__ = ["Lab", "Printed", "refused", "unshare"]
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["Lab", "Opening", "Printed", "refused", "unshare"]
 
 PATIENCE: Mapping[int, float] = {4: 0.5, 6: 1.5}
 """Seconds after which a probe counts as unanswered, by family: longer than an ARP request that nobody answers. In IPv6
@@ -61,6 +64,15 @@ class Printed(msgspec.Struct, frozen=True):
     status: int
     out: str
     err: str
+
+
+class Opening(NamedTuple):
+    """A socket on a machine, `TCP` or `UDP`. Port 0: one that is to connect, of the family of `address`."""
+
+    host: str
+    protocol: str
+    port: int
+    address: str
 
 
 NEVER: Mapping[str, tuple[Callable[[Host], bool], str]] = {
@@ -109,6 +121,7 @@ class Lab:
         self._agent: subprocess.Popen[bytes] | None = None
         self.without_counters: tuple[str, ...] = ()
         """Machines whose rules were applied without their nfacct counters, because the kernel has none."""
+        self._handed: frozenset[tuple[str, str, int]] = frozenset()
         self._texts: tuple[Network, Mapping[str, Texts]] | None = None
 
     def __enter__(self) -> Self:
@@ -269,7 +282,7 @@ class Lab:
             (namespace(host.name), host.name, listener.protocol, listener.port, listener.address)
             for host in self.network.values()
             for listener in host.listeners
-            if listener.protocol in ("TCP", "UDP")
+            if listener.protocol in ("TCP", "UDP") and (host.name, listener.protocol, listener.port) not in self._handed
         ]
         self._ask("listen", sockets=sockets)
 
@@ -313,6 +326,36 @@ class Lab:
         finally:
             found = self._ask("captured", number=number)
             capture.frames = tuple(Frame(time, bytes.fromhex(octets)) for time, octets in found)
+
+    @contextlib.contextmanager
+    def handed(self, wanted: Sequence[Opening]) -> Iterator[tuple[socket.socket, ...]]:
+        """Sockets on machines of the lab, in the order of what is wanted, for this process to serve: the lab itself
+        answers at these ports only before and after. Raises `CannotDo` where one cannot be opened.
+        """
+        import socket
+        import tempfile
+
+        before = self._handed
+        self._handed = before | {(each.host, each.protocol, each.port) for each in wanted if each.port}
+        found: list[socket.socket] = []
+        try:
+            self._listen()
+            with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as taker:
+                taker.bind(f"{folder}/sockets")
+                taker.listen(1)
+                sockets = [(namespace(each.host), each.host, each.protocol, each.port, each.address) for each in wanted]
+                self._ask("hand", sockets=sockets, path=f"{folder}/sockets")
+                with taker.accept()[0] as giver:
+                    while len(found) < len(wanted):
+                        _, files, _, _ = socket.recv_fds(giver, 1, 253)
+                        found += (socket.socket(fileno=each) for each in files)
+            yield tuple(found)
+        finally:
+            for each in found:
+                each.close()
+            self._handed = before
+            if self._agent is not None:
+                self._listen()
 
     def _rule_texts(self, hosts: Mapping[str, Host]) -> Mapping[str, Texts]:
         """What each machine's rules are called, by namespace; asked for once for each network."""

@@ -67,7 +67,7 @@ Answering: TypeAlias = Callable[[Question], Message]
 """A name server: takes a question, gives its answer."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question that arrived, and how it was answered: `said` is a code or `NODATA`, `host` who was asked, `client`
     the address that it came from.
     """

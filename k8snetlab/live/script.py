@@ -128,7 +128,7 @@ def cables(network: Network) -> tuple[str, str]:
 
 
 def _made(network: Network, host: Host, link: Link) -> Iterator[str]:
-    if link.kind is LinkKind.BRIDGE:
+    if link.kind in (LinkKind.BRIDGE, LinkKind.DUMMY):  # few kernels have dummies; a bridge without ports is one
         yield f"link add {_device(host, link)} type bridge"
     elif link.kind in (LinkKind.NIC, LinkKind.VETH):
         other = _other_end(network, host, link)

@@ -35,7 +35,7 @@ def for_everybody() -> Iterator[Path]:
         copy = Path(folder)
         copy.chmod(0o755)
         shutil.copytree(ROOT / "k8snetlab", copy / "k8snetlab")
-        for name in ("msgspec", "yaml"):
+        for name in ("msgspec", "yaml", "dns"):
             shutil.copytree(site / name, copy / name)
         yield copy
 

@@ -9,6 +9,7 @@ started and takes back every namespace, device and file. There is nothing to cle
     {"do": "write", "values": [[NAMESPACE, PATH, VALUE], …]}          sysctls, without a program → [[number, error], …]
     {"do": "accounts", "names": [[NAMESPACE, NAME], …]}               nfacct counters → [[number, error], …]
     {"do": "listen", "sockets": [[NAMESPACE, NAME, PROTOCOL, PORT, ADDRESS], …]}
+    {"do": "hand", "sockets": as above, "path": PATH}                 open them, and hand them over (`handing`)
     {"do": "lead", "members": …, "frontends": …, …}                   maps of `sockets`, `packets` → why not at devices
     {"do": "mislead"}                                                 forget who was led where
     {"do": "probe", "probes": [[NAMESPACE, PROTOCOL, ADDRESS, PORT, SIZE, WHOLE, SECONDS], …]}
@@ -35,6 +36,7 @@ from typing import Any
 
 from .accounts import create
 from .capturing import Capturing
+from .handing import hand
 from .namespaces import Namespaces, mount_tmpfs
 from .packets import Device, Packets
 from .prober import Probe, probe
@@ -99,6 +101,12 @@ class _Agent:
             os.kill(self.responder, signal.SIGKILL)
             os.waitpid(self.responder, 0)
         self.responder = serve([Wanted(*each) for each in sockets], self.namespaces)
+        self.namespaces.enter("")
+        return len(sockets)
+
+    def hand(self, sockets: list[list[Any]], path: str) -> int:
+        """Open these sockets and hand them over to who listens at a path; how many there are."""
+        hand([Wanted(*each) for each in sockets], path, self.namespaces)
         self.namespaces.enter("")
         return len(sockets)
 
@@ -190,7 +198,7 @@ def main() -> None:
     agent = _Agent()
     does: dict[str, Callable[..., Any]] = {
         "run": agent.run, "write": agent.write, "accounts": agent.accounts, "listen": agent.listen,
-        "lead": agent.lead, "mislead": agent.mislead,
+        "hand": agent.hand, "lead": agent.lead, "mislead": agent.mislead,
         "probe": agent.probe, "trace": agent.trace, "capture": agent.capture, "captured": agent.captured,
     }  # fmt: skip
     _say({"ok": {"pid": os.getpid()}})

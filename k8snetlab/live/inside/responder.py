@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from .namespaces import Namespaces
 
-__all__ = ["Wanted", "serve"]
+__all__ = ["Wanted", "opened", "serve"]
 
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
@@ -44,15 +44,15 @@ class Wanted(NamedTuple):
 
 def serve(wanted: list[Wanted], namespaces: Namespaces) -> int:
     """Open the sockets and serve them in a process of its own, whose number is returned."""
-    opened = [(_opened(each, namespaces), each) for each in wanted]
+    sockets = [(opened(each, namespaces), each) for each in wanted]
     child = os.fork()
     if child == 0:
         try:
-            _keep({held.fileno() for held, _ in opened})
-            _answer(opened)
+            _keep({held.fileno() for held, _ in sockets})
+            _answer(sockets)
         finally:
             os._exit(1)
-    for held, _ in opened:
+    for held, _ in sockets:
         held.close()
     return child
 
@@ -65,7 +65,8 @@ def _keep(files: set[int]) -> None:
                 os.close(int(name))
 
 
-def _opened(wanted: Wanted, namespaces: Namespaces) -> socket.socket:
+def opened(wanted: Wanted, namespaces: Namespaces) -> socket.socket:
+    """A socket as it is wanted, in its namespace."""
     six = ":" in wanted.address or not wanted.address
     kind = socket.SOCK_STREAM if wanted.protocol == "TCP" else socket.SOCK_DGRAM
     held = namespaces.socket(wanted.namespace, socket.AF_INET6 if six else socket.AF_INET, kind)
@@ -83,10 +84,10 @@ def _opened(wanted: Wanted, namespaces: Namespaces) -> socket.socket:
     return held
 
 
-def _answer(opened: list[tuple[socket.socket, Wanted]]) -> None:
+def _answer(sockets: list[tuple[socket.socket, Wanted]]) -> None:
     """Serve for ever; the process ends with its agent."""
     poll = select.epoll()
-    by_number = {held.fileno(): (held, wanted) for held, wanted in opened}
+    by_number = {held.fileno(): (held, wanted) for held, wanted in sockets}
     for number in by_number:
         poll.register(number, select.EPOLLIN)
     while True:
