@@ -87,7 +87,7 @@ class NameModel:
 
 
 def _called(pod: api.Pod) -> str:
-    return f"{pod.key}, in the network of its node" if pod.host_network else pod.key
+    return f"{pod.key} (host network)" if pod.host_network else pod.key
 
 
 class WhichName(Explorer[NameModel]):

@@ -89,9 +89,9 @@ assert cost["www.example.com"] == {"1": 2, "2": 2, "3": 8, "4": 8, "5": 8}
 k8s.draw.questions(cost, title="How many questions a name costs", across="ndots")
 
 # %% [markdown]
-# Why five, then? So that `_http._tcp.web.default.svc` can be looked up without its end. Few programs do that, and each
-# of them pays. With `ndots:1` there is a price at the other end: `stock.warehouse` is asked for in the world outside
-# first.
+# Why five, then? So that `_http._tcp.web.default.svc` can be looked up without its end. Few programs do that, and all
+# others pay for it. With `ndots:1` there is a price at the other end: `stock.warehouse` is asked for in the world
+# outside first.
 #
 # ## Two libraries
 #
@@ -110,7 +110,8 @@ for name, how in {"stock.warehouse": {"options": {"ndots": "1"}}, "web": {"type"
 #
 # ## Whom a pod asks: dnsPolicy
 #
-# Four policies decide what the kubelet writes. `None` takes all of it from `dnsConfig`; the others add it.
+# Four policies decide what the kubelet writes. `None` takes all of it from `dnsConfig`; to the others
+# `dnsConfig` is added.
 
 # %%
 more = {"nameservers": ["192.0.2.53"], "options": [{"name": "ndots", "value": "2"}]}
@@ -337,6 +338,22 @@ print(gone.resolve("default/client", "web").lost.reason)
 # %% [markdown]
 # kube-proxy rejects what has no endpoint. glibc hears of that and gives up at once; musl does not listen for it, and
 # waits. Connections by address still work all the time: "the network is fine, only names fail" is the sign of this.
+#
+# ## On real resolvers
+#
+# Does a real library ask what the model says? The state of this cluster was given to a real Linux kernel, name servers
+# that answer from the model stood in CoreDNS's pods, and programs in the other pods looked names up: by glibc and by
+# musl, with CoreDNS alone and with a cache on the nodes. Every question that reached a name server was written down.
+
+# %%
+for heard in k8s.live.lookups.recorded():
+    print(heard.library, heard.version, heard.dns, sum(len(each.asked) for each in heard.lookups), "questions")
+    assert not heard.differing(lab.changed(dns=heard.dns))
+print(heard)
+
+# %% [markdown]
+# Names, types, order, answers and addresses are the model's, in every case. `make evidence` asks the libraries of your
+# own machine. To ask by hand, let the model serve: `k8snetlab dns --serve -f …`, and `dig @127.0.0.1 -p 5353 …`.
 #
 # ## Exercises
 #

@@ -642,7 +642,7 @@ LOOKED_UP = {
 def test_pods_that_no_service_means_are_those_that_ask(names: NameModel) -> None:
     """One of each namespace, and at last one in the network of its node."""
     assert list(names.sources.values()) == ["default/client", "warehouse/counter", "default/agent"]
-    assert "in the network of its node" in list(names.sources)[-1]
+    assert "host network" in list(names.sources)[-1]
 
 
 @pytest.mark.parametrize(
