@@ -42,7 +42,8 @@ EDITS: Mapping[str, Callable[[Cluster], Cluster]] = {
 """What happens to the objects, by what it is called."""
 
 OWNERS = ("blue", "green", "nobody asks (registry noop)")
-DOMAINS = ("", "shop.example.org", "not blog.example.org")
+ALL = "every name"
+DOMAINS = (ALL, "shop.example.org", "not blog.example.org")
 VERSIONS: Mapping[str, str] = {"0.22": PREFIX, "0.21": ALPHA}
 
 
@@ -57,7 +58,7 @@ class ExternalModel:
         """What external-dns would do."""
         registry = Registry.TXT if owner in OWNERS[:2] else Registry.NOOP
         excluded = (domain.removeprefix("not "),) if domain.startswith("not ") else ()
-        domains = (domain,) if domain and not excluded else ()
+        domains = (domain,) if domain != ALL and not excluded else ()
         owning = Owning(owner if registry is Registry.TXT else "", Policy(policy), registry, domains=domains,
                         excluded=excluded)  # fmt: skip
         return EDITS[happens](self.cluster).external_dns(self.zone, owning, Reading(VERSIONS[version]))
@@ -65,7 +66,7 @@ class ExternalModel:
     def view(self, *, happens: str, policy: str, owner: str, domain: str, version: str) -> View:
         """The difference of the zone, what is left alone, and both in one picture."""
         plan = self.plan(happens=happens, policy=policy, owner=owner, domain=domain, version=version)
-        only = f", domain {domain}" if domain else ""
+        only = f", domain {domain}" if domain != ALL else ""
         head = f"{happens}; policy {policy}, owner {owner}{only}, external-dns {version}"
         return View(f"{head}\n\n{plan}", draw.zone(plan))
 
@@ -86,7 +87,7 @@ class ZonePlanner(Explorer[ExternalModel]):
             "happens": dropdown("What happens", tuple(EDITS), "nothing"),
             "policy": dropdown("Policy", tuple(map(str, Policy)), "sync"),
             "owner": dropdown("Owner", OWNERS, "blue"),
-            "domain": dropdown("Domain", DOMAINS, ""),
+            "domain": dropdown("Domain", DOMAINS, ALL),
             "version": dropdown("external-dns", tuple(VERSIONS), "0.22"),
         }
         super().__init__(ExternalModel(cluster), controls, height=330)

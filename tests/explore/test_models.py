@@ -595,7 +595,7 @@ def external() -> ExternalModel:
     return ExternalModel(example("names-for-the-world", load_balancer="metallb-bgp"))
 
 
-ASKED_OF_ZONE = {"happens": "nothing", "policy": "sync", "owner": "blue", "domain": "", "version": "0.22"}
+ASKED_OF_ZONE = {"happens": "nothing", "policy": "sync", "owner": "blue", "domain": "every name", "version": "0.22"}
 
 
 @pytest.mark.parametrize("happens", EDITS)
