@@ -196,13 +196,20 @@ def _heard(library: str, program: str, dns: str) -> int:
     found = lookups.heard(cluster, library, program, _version(library))
     path = NAMES / f"{library}-{dns}.json"
     differing = found.differing(cluster)
-    text = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+    text = _lines(found)
     if differing:
         print(f"{path.name}: the model disagrees about {', '.join(each.name for each in differing)}", file=sys.stderr)
     elif not path.exists() or path.read_bytes() != text:
         path.write_bytes(text)
         print(f"{path.name}: written")
     return int(bool(differing))
+
+
+def _lines(found: lookups.Heard) -> bytes:
+    """JSON with one line for each lookup."""
+    empty = msgspec.json.encode(msgspec.structs.replace(found, lookups=()))
+    rows = b",\n".join(map(msgspec.json.encode, found.lookups))
+    return empty.removesuffix(b"[]}") + b"[\n" + rows + b"\n]}\n"
 
 
 def _version(library: str) -> str:
