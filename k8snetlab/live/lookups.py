@@ -35,6 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import dns.message
 import msgspec
@@ -43,7 +44,7 @@ from k8snetlab.address import family
 from k8snetlab.cluster import Cluster, examples_folder
 from k8snetlab.compile import CLIENT
 from k8snetlab.dns import NODE_LOCAL, Lost, Message, Query, Question, Reply, pod_hosts
-from k8snetlab.errors import CannotDo, Problem
+from k8snetlab.errors import BadOption, CannotDo, Problem
 from k8snetlab.flows import sender_of
 from k8snetlab.flows.resolution import Resolution, Servers, Standing
 from k8snetlab.live.lab import Lab, Opening, Printed
@@ -51,8 +52,8 @@ from k8snetlab.live.nameserver import Asked, Socket, read, serve
 from k8snetlab.tables import aligned
 
 __all__ = [
-    "CASES", "EXAMPLE", "PROGRAMS", "Heard", "Lookup", "Names", "compiled", "expected", "heard", "named",
-    "recorded", "records",
+    "CASES", "EXAMPLE", "ONE_TYPE", "PROGRAMS", "Case", "Heard", "Lookup", "Names", "compiled", "expected", "heard",
+    "named", "recorded", "records",
 ]  # fmt: skip
 
 PORT = 53
@@ -62,7 +63,11 @@ CONNECTIONS = 8
 PATIENCE = 10.0
 """Seconds that a name server gets to end."""
 
-_GETADDRINFO = "import socket,sys; [print(a[4][0]) for a in socket.getaddrinfo(sys.argv[1], None, type=1)]"
+_GETADDRINFO = """import socket, sys
+of = {"-4": socket.AF_INET, "-6": socket.AF_INET6}.get(sys.argv[1], socket.AF_UNSPEC)
+for found in socket.getaddrinfo(sys.argv[-1], None, of, socket.SOCK_STREAM):
+    print(found[4][0])
+"""
 
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "getent": ("getent", "ahosts"),
@@ -72,6 +77,9 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
 """Programs that look a name up, which stands behind these words. `dig` has a resolver of its own: it asks for A alone,
 and not for a name with its search list behind it that was not there as it stands.
 """
+
+ONE_TYPE: Mapping[str, str] = {"A": "-4", "AAAA": "-6"}
+"""What tells a program to ask for one type alone; `getent` and `dig` understand it otherwise."""
 
 _FILES = """
 set -e
@@ -91,7 +99,8 @@ _NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 class Lookup(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a program did: its exit status, the addresses that it printed (each once, in text order), and the questions
-    that arrived at name servers, in the order in which they did. `options` stood in the place of those of resolv.conf.
+    that arrived at name servers, in the order in which they did. `type` was asked for, or A and AAAA; `options` stood
+    in the place of those of resolv.conf.
     """
 
     source: str
@@ -101,6 +110,7 @@ class Lookup(msgspec.Struct, frozen=True, omit_defaults=True):
     addresses: tuple[str, ...]
     asked: tuple[Asked, ...]
     options: Mapping[str, str] = {}
+    type: str | None = None
 
 
 def expected(resolution: Resolution) -> tuple[Asked, ...]:
@@ -253,18 +263,31 @@ class Names:
             sender.host, "unshare", "-m", "--propagation", "private", "sh", "-c", _FILES, "sh", *files, *command
         )
 
-    def lookup(self, who: str, name: str, program: str = "getent", options: Mapping[str, str] | None = None) -> Lookup:
-        """Let a program of `PROGRAMS`, or any other that takes a name as its last word, look a name up. Raises as `run`
-        does.
+    def lookup(
+        self,
+        who: str,
+        name: str,
+        program: str = "getent",
+        options: Mapping[str, str] | None = None,
+        type: str | None = None,
+    ) -> Lookup:
+        """Let a program of `PROGRAMS`, or any other that takes a name as its last word, look a name up; for one `type`
+        (A or AAAA) only if it takes the words of `ONE_TYPE`. Raises as `run` does, and `CannotDo` for what does not
+        start.
         """
         words = PROGRAMS.get(program, (program,))
+        if type is not None:
+            if type not in ONE_TYPE or program in ("getent", "dig"):
+                raise BadOption(Problem(f"{program} does not ask for {type} alone", field="type"))
+            words = (*words, ONE_TYPE[type])
         self._told.clear()
         printed = self.run(who, *words, name, options=options)
         if printed.status in (126, 127):
             raise CannotDo(Problem(f"{program} does not start: {printed.err.strip()}", object=who))
         first = self._first(who)
         asked = tuple(msgspec.structs.replace(each, client="", host="") for each in self._told if each.host in first)
-        return Lookup(who, name, Path(program).name, printed.status, _addresses(printed.out), asked, options or {})
+        found = _addresses(printed.out)
+        return Lookup(who, name, Path(program).name, printed.status, found, asked, options or {}, type)
 
     def _first(self, who: str) -> frozenset[str]:
         """The machines of the name servers that a program asks itself."""
@@ -296,12 +319,14 @@ _C = """
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 int main(int count, char **words) {
     struct addrinfo wanted = {.ai_socktype = SOCK_STREAM}, *each;
     char text[INET6_ADDRSTRLEN];
-    if (count < 2 || getaddrinfo(words[1], NULL, &wanted, &each)) return 2;
+    if (count > 2) wanted.ai_family = strcmp(words[1], "-6") ? AF_INET : AF_INET6;
+    if (count < 2 || getaddrinfo(words[count - 1], NULL, &wanted, &each)) return 2;
     for (; each; each = each->ai_next)
         if (!getnameinfo(each->ai_addr, each->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST)) puts(text);
     return 0;
@@ -330,21 +355,33 @@ EXAMPLE = "names-of-every-shape"
 
 NAMES = (
     "web", "web.default", "web.default.svc.cluster.local", "web.default.svc.cluster.local.", "stock", "stock.warehouse",
-    "all", "empty", "nobody", "bank", "db-0.db", "desk.db", "shopwindow", "wed", "kubernetes", "example.com",
+    "all", "empty", "nobody", "bank", "db", "db-0.db", "desk.db", "shopwindow.all", "wed", "kubernetes", "example.com",
     "www.example.com", "www.example.com.", "nosuch.example.com", "a.b.c.d.e.example.com",
 )  # fmt: skip
-"""The names that are looked up for the records, as a pod does; some of them by others."""
+"""The names that are looked up for the records, as a pod does; some of them by others, and with other options."""
 
-CASES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
-    *(("default/client", name, {}) for name in NAMES),
-    *(("default/client", name, {"ndots": n}) for n in ("1", "2") for name in ("stock.warehouse", "www.example.com")),
-    *(
-        (who, name, {})
-        for who in ("warehouse/counter", "default/agent")
-        for name in ("web", "stock", "web.default", "www.example.com")
-    ),
-)
-"""Who looks up what, with which options of resolv.conf."""
+
+class Case(NamedTuple):
+    """Who looks up what, with which options of resolv.conf; one type alone, or A and AAAA."""
+
+    who: str
+    name: str
+    options: Mapping[str, str] = {}
+    type: str | None = None
+
+
+def _cases() -> Iterator[Case]:
+    client = "default/client"
+    yield from (Case(client, name) for name in NAMES)
+    counted = ("web", "stock.warehouse", "www.example.com", "web.default.svc.cluster.local")
+    yield from (Case(client, name, {"ndots": n}) for name in counted for n in ("1", "2", "3", "4"))
+    yield from (Case(client, name, {}, kind) for name in ("web", "www.example.com") for kind in ONE_TYPE)
+    others = "warehouse/counter", "default/agent", "node/node-2"
+    yield from (Case(who, name) for who in others for name in ("web", "stock", "web.default", "www.example.com"))
+
+
+CASES = tuple(_cases())
+"""What is looked up for the records."""
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -359,16 +396,17 @@ class Heard(msgspec.Struct, frozen=True):
         """Those lookups that the model has otherwise: other questions or answers, another order, other addresses."""
         found = []
         for each in self.lookups:
-            said = cluster.resolve(each.source, each.name, libc=self.library, options=each.options)
+            said = cluster.resolve(each.source, each.name, type=each.type, libc=self.library, options=each.options)
             if (each.asked, each.addresses) != (expected(said), tuple(sorted(said.addresses))):
                 found.append(each)
         return tuple(found)
 
     def __str__(self) -> str:
-        rows = [("FROM", "NAME", "OPTIONS", "QUESTIONS", "ADDRESSES")]
+        rows = [("FROM", "NAME", "TYPE", "OPTIONS", "QUESTIONS", "ADDRESSES")]
         for each in self.lookups:
             options = " ".join(f"{key}:{value}" for key, value in each.options.items())
-            rows.append((each.source, each.name, options, str(len(each.asked)), ", ".join(each.addresses) or "none"))
+            told = str(len(each.asked)), ", ".join(each.addresses) or "none"
+            rows.append((each.source, each.name, each.type or "", options, *told))
         return f"{self.library} {self.version}, dns={self.dns}\n{aligned(rows)}"
 
     def __repr__(self) -> str:
@@ -376,9 +414,12 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 def heard(cluster: Cluster, library: str, program: str, version: str) -> Heard:
-    """Let a program look up all `CASES`, in a lab."""
+    """Let a program look up all `CASES`, in a lab; where `getent` cannot ask for one type, Python does."""
+    typed = "python" if program == "getent" else program
     with Lab(cluster) as lab, named(lab, cluster) as names:
-        lookups = tuple(names.lookup(who, name, program, options) for who, name, options in CASES)
+        lookups = tuple(
+            names.lookup(who, name, typed if kind else program, options, kind) for who, name, options, kind in CASES
+        )
     return Heard(library, version, cluster.options.dns, lookups)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k8snetlab import CannotDo, Cluster, example, live
+from k8snetlab import BadOption, CannotDo, Cluster, example, live
 from k8snetlab.compile import RESOLVERS
 from k8snetlab.live.lookups import CASES, EXAMPLE, PROGRAMS, Names, compiled, expected, heard, named, recorded
 from tests.live.conftest import Ordinary
@@ -113,10 +113,12 @@ def test_the_files_of_this_machine_stay(names: tuple[Cluster, Names]) -> None:
     assert Path("/etc/resolv.conf").read_text() == before
 
 
-def test_a_program_that_is_not_there_is_told(names: tuple[Cluster, Names]) -> None:
-    """Not taken for a name that is not found."""
+def test_what_a_program_cannot_do_is_told(names: tuple[Cluster, Names]) -> None:
+    """One that is not there, or asks for both types only: not taken for a name that is not found."""
     with pytest.raises(CannotDo, match="no-such-program does not start"):
         names[1].lookup("default/usual", "web", "no-such-program")
+    with pytest.raises(BadOption, match="getent does not ask for AAAA alone"):
+        names[1].lookup("default/usual", "web", type="AAAA")
 
 
 def test_without_backends_no_question_arrives(kernel: None) -> None:
@@ -159,7 +161,7 @@ def test_what_is_on_record_is_what_the_model_says() -> None:
     assert [(each.library, each.dns) for each in found] == [(a, b) for a in ("glibc", "musl") for b in RESOLVERS]
     for each in found:
         assert each.differing(example(EXAMPLE, dns=each.dns)) == ()
-        assert [(one.source, one.name, one.options) for one in each.lookups] == list(CASES)
+        assert [(one.source, one.name, one.options, one.type) for one in each.lookups] == list(CASES)
         assert each.version and str(len(each.lookups[0].asked)) in str(each).splitlines()[2]
 
 
