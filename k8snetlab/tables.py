@@ -152,6 +152,11 @@ def _some(told: Sequence[str], nothing: str) -> str:
     return ",".join(told[:_SHOWN]) + more if told else nothing
 
 
+def _hostnames(route: Any) -> str:
+    """As JSON, which is how kubectl prints a list of a custom resource."""
+    return msgspec.json.encode(route.spec.hostnames).decode() if route.spec.hostnames else ""
+
+
 _SHOWN = 3
 """How many addresses kubectl prints in a line."""
 
@@ -194,6 +199,19 @@ KINDS: Mapping[str, tuple[Column, ...]] = {
         ("TIER", lambda o: str(o.spec.tier)),
         ("PRIORITY", lambda o: str(o.spec.priority)),
     ),
+    "gatewayclasses": (
+        ("NAME", lambda o: o.name),
+        ("CONTROLLER", lambda o: o.spec.controller_name),
+        ("ACCEPTED", lambda o: o.accepted),
+    ),
+    "gateways": (
+        *_NAME,
+        ("CLASS", lambda o: o.spec.gateway_class_name),
+        ("ADDRESS", lambda o: ",".join(o.addresses)),
+        ("PROGRAMMED", lambda o: o.programmed),
+    ),
+    "httproutes": (*_NAME, ("HOSTNAMES", _hostnames)),
+    "grpcroutes": (*_NAME, ("HOSTNAMES", _hostnames)),
 }
 """The columns of the kinds that have more than a name."""
 
@@ -203,6 +221,7 @@ _SHORT = {
     "deploy": "deployments", "ds": "daemonsets",
     "ing": "ingresses", "netpol": "networkpolicies", "ns": "namespaces", "rs": "replicasets",
     "sa": "serviceaccounts", "sts": "statefulsets",
+    "gc": "gatewayclasses", "gtw": "gateways", "refgrant": "referencegrants",
 }  # fmt: skip
 """kubectl's short names of kinds, and ours for EndpointSlices."""
 
@@ -212,7 +231,7 @@ def _names(cls: type[api.Object]) -> tuple[str, str]:
     one = cls.kind.lower()
     if cls is api.Endpoints:
         return one, one
-    if one.endswith("y"):
+    if one.endswith("y") and not one.endswith("ay"):
         return one, f"{one[:-1]}ies"
     return one, f"{one}es" if one.endswith("s") else f"{one}s"
 

@@ -42,7 +42,24 @@ _LOADED: Mapping[tuple[str, str], type[Object]] = {
         core.Secret, core.ConfigMap, core.ServiceAccount,
     )
 }  # fmt: skip
-_LATER: Mapping[tuple[str, str], str] = {("cilium.io/v2", "CiliumNetworkPolicy"): "k8snetlab.api.cilium"}
+_GATEWAY: Mapping[str, tuple[str, ...]] = {
+    "v1alpha2": ("TLSRoute", "TCPRoute", "UDPRoute"),
+    "v1alpha3": ("TLSRoute",),
+    "v1beta1": ("GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant"),
+    "v1": (
+        "GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "ReferenceGrant",
+    ),
+}  # fmt: skip
+"""The kinds of the Gateway API in the versions that are served, the one that is printed last."""
+
+_LATER: Mapping[tuple[str, str], str] = {
+    ("cilium.io/v2", "CiliumNetworkPolicy"): "k8snetlab.api.cilium",
+    **{
+        (f"gateway.networking.k8s.io/{version}", kind): "k8snetlab.api.gateway"
+        for version, kinds in _GATEWAY.items()
+        for kind in kinds
+    },
+}
 """Kinds that few clusters have, and the modules that are loaded when such an object comes."""
 
 

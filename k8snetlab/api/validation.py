@@ -56,6 +56,10 @@ def broken_rules(made: Object) -> Broken:
 
         assert isinstance(made, CiliumNetworkPolicy)
         yield from cilium_policy_rules(made)
+    if made.api_version.startswith("gateway."):
+        from k8snetlab.api.gateway_rules import gateway_rules  # likewise
+
+        yield from gateway_rules(made)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

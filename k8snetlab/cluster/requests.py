@@ -261,7 +261,7 @@ def deleted(manifests: api.Manifests, objects: Resolved, kind: str, name: str) -
 
 def _key(kind: str, name: str) -> str:
     """`namespace/name`; a name alone is in `default`. Raises `UnknownName` for a kind that is none."""
-    kinds = {cls.kind: cls for cls in api.KINDS.values()}
+    kinds = {known: (version, known) for version, known in api.KINDS}
     if kind not in kinds:
         raise UnknownName("kind", kind, kinds)
-    return name if "/" in name or not kinds[kind].namespaced else f"{api.DEFAULT_NAMESPACE}/{name}"
+    return name if "/" in name or not api.KINDS[kinds[kind]].namespaced else f"{api.DEFAULT_NAMESPACE}/{name}"

@@ -162,6 +162,7 @@ def test_every_kind_prints_back() -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}}
     apps = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
     once = {"template": {"spec": {"containers": [{"name": "c"}], "restartPolicy": "Never"}}}
+    service, connections = {"group": "", "kind": "Service"}, [{"backendRefs": [{"name": "a", "port": 1}]}]
     specs: dict[str, dict[str, Any]] = {
         "Pod": {"spec": template["spec"]},
         "Service": {"spec": {"ports": [{"port": 80}]}},
@@ -172,7 +173,15 @@ def test_every_kind_prints_back() -> None:
         "ClusterNetworkPolicy": {"spec": {"tier": "Baseline", "priority": 0, "subject": {"namespaces": {}}}},
         "CiliumNetworkPolicy": {"spec": {"endpointSelector": {}, "egress": [{"toEntities": ["world"]}]}},
         "Ingress": {"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}},
-    }
+        "GatewayClass": {"spec": {"controllerName": "example.net/gateways"}},
+        "Gateway": {
+            "spec": {"gatewayClassName": "a", "listeners": [{"name": "a", "port": 80, "protocol": "HTTP"}]},
+            "status": {"addresses": [{"value": "203.0.113.7"}]},
+        },
+        "TLSRoute": {"spec": {"hostnames": ["*.example.org"], "rules": connections}},
+        **{kind: {"spec": {"rules": connections}} for kind in ("TCPRoute", "UDPRoute")},
+        "ReferenceGrant": {"spec": {"from": [{**service, "namespace": "a"}], "to": [service]}},
+    }  # fmt: skip
     for version, kind in api.KINDS:
         one = made(kind, version, **specs.get(kind, {}))
         assert api.decode(api.to_dict(one)).object == one
