@@ -394,7 +394,7 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
 
     def external_dns(self, zone: Zone | str, owning: Owning | None = None, reading: Reading | None = None) -> Plan:
         """What external-dns would do in a zone of the world's DNS (a zone, or the name of an empty one), so that it has
-        what Services and Ingresses want: a plan, of which nothing is done yet. Raises `BadOption`.
+        what Services, Ingresses and routes of Gateways want: a plan, of which nothing is done yet. Raises `BadOption`.
         """
         from k8snetlab.dns import external
         from k8snetlab.dns import wanted as wishes
@@ -403,7 +403,8 @@ class Cluster(msgspec.Struct, frozen=True, dict=True):
         held = Zone.of(zone) if isinstance(zone, str) else zone
         ingresses, how = self.objects.of(api.Ingress), reading or wishes.Reading()
         slices, nodes = self.objects.endpoint_slices, self.objects.nodes
-        found = wishes.wanted(self.objects.services, ingresses, slices, nodes, how)
+        doors = wishes.Doors.of(self.objects.objects)
+        found = wishes.wanted(self.objects.services, ingresses, slices, nodes, how, doors)
         return external.planned(held, found, owning or external.Owning())
 
     def ledger(self, service: str, *, most: int = MOST_ENDPOINTS) -> Ledger:

@@ -12,8 +12,8 @@ before that:
 - **domains**: names outside of `domains`, or inside of `excluded`, are nobody's business here; nor are record types
   other than those `managed`, nor names outside of the zone.
 
-Where several objects want a name: of Ingresses the one keeps it that has it; of new ones the one whose targets come
-first in the order of letters gets it. Where A or AAAA are wanted beside a CNAME, the CNAME is dropped.
+Where several objects want a name: of Ingresses and routes the one keeps it that has it; of new ones the one whose
+targets come first in the order of letters gets it. Where A or AAAA are wanted beside a CNAME, the CNAME is dropped.
 
     plan = planned(zone, wanted(…), Owning(owner="shop"))
     print(plan)                     # the difference of the zone, then what is left alone and why

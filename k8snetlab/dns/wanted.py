@@ -1,8 +1,8 @@
 """Which names do the objects of a cluster want in the world's DNS?
 
-external-dns reads Services and Ingresses. An Ingress wants the hosts of its rules and of its certificates, and they
-lead where its controller takes requests (`status.loadBalancer`). A Service wants nothing by itself: the annotation
-`hostname` (several: with commas) says names, and its type says where they lead:
+external-dns reads Services, Ingresses and the routes of the Gateway API. An Ingress wants the hosts of its rules and of
+its certificates, and they lead where its controller takes requests (`status.loadBalancer`). A Service wants nothing by
+itself: the annotation `hostname` (several: with commas) says names, and its type says where they lead:
 
 | type           | leads to                                                                                        |
 |----------------|-------------------------------------------------------------------------------------------------|
@@ -13,16 +13,23 @@ lead where its controller takes requests (`status.loadBalancer`). A Service want
 |                | with an endpoint alone under `externalTrafficPolicy: Local`; and SRV records for its ports        |
 | ExternalName   | the other name (CNAME)                                                                          |
 
-Annotations of both: `target` (leads there instead, with commas), `ttl` (seconds, or 1m30s), `controller` (anything but
-`dns-controller` is for somebody else). All of them begin with `external-dns.kubernetes.io/` from version 0.22 on, and
-with `external-dns.alpha.kubernetes.io/` before; a version reads one of them. What is wanted but leads nowhere, or
-cannot be read, is left out, and it is said why.
+A route wants its hostnames and those of the annotation; one without hostnames takes those of the listeners. They lead
+to the addresses of the Gateway (`status.addresses`) if three agree: the route names the Gateway as a parent, the
+Gateway's controller has accepted the route as it is now (`status.parents`), and a listener takes such routes. That one
+must be meant (`sectionName`, `port`), speak the route's protocol, let in routes of that namespace and kind
+(`allowedRoutes`), and share a host name: `*.example.org` and `shop.example.org` share the second.
 
-Names that several Services want, with the same type of record, lead to all of them. With Ingresses there is one winner
-(`external`).
+Annotations of all: `target` (leads there instead, with commas; that of a route stands at its Gateway), `ttl` (seconds,
+or 1m30s), `controller` (anything but `dns-controller` is for somebody else). `ingress-hostname-source`, and for a
+route `gateway-hostname-source`, choose among the names: `annotation-only` or `defined-hosts-only`. All begin with
+`external-dns.kubernetes.io/` from version 0.22 on, and with `external-dns.alpha.kubernetes.io/` before; a version reads
+one of them. What is wanted but leads nowhere, or cannot be read, is left out, and it is said why.
 
-Not modelled: Gateway API routes, templates of names, set identifiers and what else is for one provider alone, CRDs.
-Guide section 5.5; external-dns 0.22.
+Names that several Services want, with the same type of record, lead to all of them. With Ingresses and routes there is
+one winner (`external`).
+
+Not modelled: ListenerSets (external-dns reads them if it is told to), templates of names, set identifiers and what else
+is for one provider alone, CRDs. Guide section 5.5; external-dns 0.22.
 """
 
 from __future__ import annotations
@@ -30,6 +37,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -37,7 +45,10 @@ from k8snetlab import api
 from k8snetlab.dns.messages import absolute
 from k8snetlab.errors import BadOption
 
-__all__ = ["ALPHA", "PREFIX", "LeftOut", "Reading", "Wanted", "Wish", "wanted"]
+if TYPE_CHECKING:
+    from k8snetlab.api.gateway import AllowedRoutes, Gateway, Listener, ParentReference, Route, RouteParentStatus
+
+__all__ = ["ALPHA", "PREFIX", "Doors", "LeftOut", "Reading", "Wanted", "Wish", "wanted"]
 
 PREFIX = "external-dns.kubernetes.io/"
 """How annotations begin, from version 0.22 on."""
@@ -87,12 +98,45 @@ class Reading(msgspec.Struct, frozen=True):
     publish_internal: bool = False
 
 
+_PROTOCOLS: Mapping[str, tuple[str, ...]] = {
+    "HTTPRoute": ("HTTP", "HTTPS"),
+    "GRPCRoute": ("HTTP", "HTTPS"),
+    "TLSRoute": ("TLS",),
+    "TCPRoute": ("TCP", "TLS"),
+    "UDPRoute": ("UDP",),
+}
+"""The kinds of routes, and what a listener speaks that takes them."""
+
+
+class Doors(msgspec.Struct, frozen=True):
+    """Gateways by `namespace/name`, the routes that want in, and the labels of the namespaces these stand in."""
+
+    gateways: Mapping[str, Gateway] = {}
+    routes: tuple[Route, ...] = ()
+    labels: Mapping[str, Mapping[str, str]] = {}
+
+    @classmethod
+    def of(cls, objects: Iterable[api.Object]) -> Doors:
+        """Those among the objects of a cluster."""
+        found: dict[str, list[api.Object]] = {kind: [] for kind in ("Gateway", "Namespace", *_PROTOCOLS)}
+        for each in objects:
+            if each.kind in found:
+                found[each.kind].append(each)
+        routes = [each for kind in _PROTOCOLS for each in sorted(found[kind], key=lambda each: each.key)]
+        return cls(
+            {each.key: cast("Gateway", each) for each in found["Gateway"]},
+            tuple(cast("Route", each) for each in routes),
+            {each.name: each.labels for each in found["Namespace"]},
+        )
+
+
 def wanted(
     services: Iterable[api.Service],
     ingresses: Iterable[api.Ingress],
     slices: Iterable[api.EndpointSlice],
     nodes: Sequence[api.Node],
     reading: Reading,
+    doors: Doors | None = None,
 ) -> Wanted:
     """What these objects want, in order."""
     left: list[LeftOut] = []
@@ -106,6 +150,8 @@ def wanted(
             found[wish.name, wish.type] = wish if held is None else _merged(held, wish)
     in_order = sorted(ingresses, key=lambda each: each.key)
     others = [wish for each in in_order for wish in _of_ingress(each, reading, left)]
+    if doors is not None:
+        others += (wish for each in doors.routes for wish in _of_route(each, doors, reading, left))
     return Wanted(tuple(sorted([*found.values(), *others])), tuple(sorted(left)))
 
 
@@ -205,6 +251,123 @@ def _of_ingress(ingress: api.Ingress, reading: Reading, left: list[LeftOut]) -> 
     balanced = _ordered(each.ip or each.hostname for each in ingress.status.load_balancer.ingress)
     for name in dict.fromkeys((*defined, *named)):
         yield from said.wishes(name, said.targets() or balanced, "no controller has written an address into its status")
+
+
+# Routes of the Gateway API
+
+
+def _of_route(route: Route, doors: Doors, reading: Reading, left: list[LeftOut]) -> Iterator[Wish]:
+    said = _Said(f"{route.kind.lower()}/{route.key}", route.annotations, reading.prefix, left)
+    if not said.is_ours():
+        return
+    names = _route_names(route, said)
+    if names and not route.status.parents:
+        said.leave("no controller has accepted it: its status names no parent")
+    targets: dict[str, list[str]] = {}
+    lost = dict.fromkeys(names)
+    asked = []
+    for parent in route.status.parents if names else ():
+        gateway, why = _door(route, parent, doors)
+        if gateway is None:
+            said.leave(why)
+            continue
+        listeners = _open(route, parent.parent_ref, gateway, doors, said)
+        asked += [gateway.ref] if listeners else []
+        leads = _Said(f"gateway/{gateway.key}", gateway.annotations, reading.prefix, left).targets()
+        for name, host in _agreed(names, listeners):
+            targets.setdefault(host, []).extend(leads or gateway.addresses)
+            lost.pop(name, None)
+    for name in lost:
+        if asked and (name or not targets):
+            said.leave(f"no listener of {' or '.join(asked)} {'has this name' if name else 'says a host name'}", name)
+    for host, found in sorted(targets.items()):
+        yield from said.wishes(host, _ordered(found), "its Gateway has no address yet")
+
+
+def _agreed(names: Iterable[str], listeners: Sequence[Listener]) -> Iterator[tuple[str, str]]:
+    """Names of a route, each with what it shares with a listener."""
+    for name in names:
+        for listener in listeners:
+            host = _shared(absolute(listener.hostname).lower() if listener.hostname else "", name)
+            if host:
+                yield name, host
+
+
+def _route_names(route: Route, said: _Said) -> tuple[str, ...]:
+    """The names a route wants; the empty one is whatever a listener says."""
+    defined, which = tuple(said.checked(route.spec.hostnames)), said.value("gateway-hostname-source").lower()
+    if which == "defined-hosts-only":
+        return defined
+    named = tuple(said.names("hostname"))
+    if which == "annotation-only":
+        return named
+    if which:
+        said.leave(f"gateway-hostname-source is annotation-only or defined-hosts-only, not {which!r}")
+    return tuple(dict.fromkeys((*(defined if route.spec.hostnames else ("",)), *named)))
+
+
+def _door(route: Route, parent: RouteParentStatus, doors: Doors) -> tuple[Gateway | None, str]:
+    """The Gateway that has accepted a route, or why there is none."""
+    named = parent.parent_ref
+    key = f"{named.namespace or route.namespace}/{named.name}"
+    if not any(named.is_of(each, route.namespace) for each in route.spec.parent_refs):
+        return None, f"its status is about {named.kind} {key}, which is no parent of it any more"
+    if (named.group, named.kind) != ("gateway.networking.k8s.io", "Gateway"):
+        return None, f"its parent is the {named.kind} {key}: only a Gateway says addresses"
+    if key not in doors.gateways:
+        return None, f"there is no Gateway {key}"
+    if not parent.accepts(route.metadata.generation):
+        return None, f"Gateway {key} has not accepted it as it is now"
+    return doors.gateways[key], ""
+
+
+def _open(route: Route, parent: ParentReference, gateway: Gateway, doors: Doors, said: _Said) -> list[Listener]:
+    """The listeners that take a route; if none does, it is said of each why."""
+    why = {each.name: _closed(route, parent, gateway, each, doors) for each in gateway.spec.listeners}
+    found = [each for each in gateway.spec.listeners if not why[each.name]]
+    if not found:
+        told = "; ".join(f"{name} {reason}" for name, reason in why.items())
+        said.leave(f"no listener of {gateway.ref} takes it: {told}")
+    return found
+
+
+def _closed(route: Route, parent: ParentReference, gateway: Gateway, listener: Listener, doors: Doors) -> str:
+    """Why a listener does not take a route, or nothing."""
+    if parent.section_name not in ("", listener.name):
+        return f"is not the section {parent.section_name}"
+    if listener.protocol not in _PROTOCOLS[route.kind]:
+        return f"speaks {listener.protocol}"
+    if parent.port not in (None, listener.port):
+        return f"is at port {listener.port}"
+    if not _lets_in(listener.allowed_routes, route, gateway, doors):
+        return f"lets in no routes of namespace {route.namespace}"
+    kinds = {(each.group, each.kind) for each in listener.allowed_routes.kinds}
+    if kinds and ("gateway.networking.k8s.io", route.kind) not in kinds:
+        return f"lets in no {route.kind}"
+    return ""
+
+
+def _lets_in(allowed: AllowedRoutes, route: Route, gateway: Gateway, doors: Doors) -> bool:
+    """Whether routes of that namespace are let in. A selector that is not there selects nothing."""
+    match str(allowed.namespaces.from_):
+        case "All":
+            return True
+        case "Same":
+            return route.namespace == gateway.namespace
+    selector = allowed.namespaces.selector
+    return selector is not None and selector.matches(doors.labels.get(route.namespace, {}))
+
+
+def _shared(one: str, other: str) -> str:
+    """The narrower of two names, of which the wider may be a wildcard or empty (any); nothing if they share none.
+
+    >>> _shared("*.example.org.", "shop.example.org."), _shared("*.example.org.", "example.org.")
+    ('shop.example.org.', '')
+    """
+    if not one or not other or one == other:
+        return one or other
+    wide, narrow = sorted((one, other), key=lambda name: (len(name), not name.startswith("*.")))
+    return narrow if wide.startswith("*.") and narrow.endswith(wide[1:]) else ""
 
 
 # Annotations

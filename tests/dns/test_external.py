@@ -38,6 +38,51 @@ def ingress(name: str, *hosts: str, at: tuple[str, ...] = ("203.0.113.7",), **sa
     }  # fmt: skip
 
 
+def gateway(*listeners: Mapping[str, Any], at: tuple[str, ...] = ("203.0.113.7",), **says: str) -> dict[str, Any]:
+    """The Gateway `edge/door` with these listeners, which its controller has bound to these addresses or names."""
+    bound = [{"value": each, "type": "IPAddress" if each[0].isdigit() else "Hostname"} for each in at]
+    every = [
+        {"name": f"l{index}", "port": 80 + index, "protocol": "HTTP", **each} for index, each in enumerate(listeners)
+    ]
+    annotations = {f"{PREFIX}{key}": value for key, value in says.items()}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "door", "namespace": "edge", "annotations": annotations},
+        "spec": {"gatewayClassName": "a", "listeners": every}, "status": {"addresses": bound},
+    }  # fmt: skip
+
+
+def route(
+    *hosts: str, what: str = "HTTPRoute", accepted: str = "True", says: Mapping[str, str] | None = None, **parent: Any
+) -> dict[str, Any]:
+    """The route `edge/shop` for these hosts, of which the controller of the Gateway says whether it is accepted."""
+    named = {"name": "door", **parent}
+    rules = [{"backendRefs": [{"name": "web", "port": 80}]}]
+    told = {"parentRef": named, "controllerName": "a/b", "conditions": [{"type": "Accepted", "status": accepted}]}
+    annotations = {f"{PREFIX}{key}": value for key, value in (says or {}).items()}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": what,
+        "metadata": {"name": "shop", "namespace": "edge", "annotations": annotations},
+        "spec": {"parentRefs": [named], **({"hostnames": [*hosts]} if hosts else {}), "rules": rules},
+        "status": {"parents": [told] if accepted else []},
+    }  # fmt: skip
+
+
+def elsewhere(made: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """The route in another namespace, with its parent where it was."""
+    named = made["spec"]["parentRefs"][0] | {"namespace": "edge"}
+    told = [{**each, "parentRef": named} for each in made["status"]["parents"]]
+    metadata = {**made["metadata"], "namespace": namespace}
+    return {**made, "metadata": metadata, "spec": {**made["spec"], "parentRefs": [named]}, "status": {"parents": told}}
+
+
+def lets_in(which: str, **labels: str) -> dict[str, Any]:
+    """A listener for routes of these namespaces."""
+    return {
+        "allowedRoutes": {"namespaces": {"from": which, **({"selector": {"matchLabels": labels}} if labels else {})}}
+    }
+
+
 def pod(name: str, app: str, **spec: Any) -> dict[str, Any]:
     """A pod with one container that listens on port 80."""
     containers = [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]
@@ -153,6 +198,118 @@ def test_what_objects_want(objects: list[dict[str, Any]], expected: list[str]) -
 
 
 SHOP = [ingress("front", "shop.example.org")]
+ANY: dict[str, Any] = {}
+WIDE = {"hostname": "*.example.org"}
+TEAM = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": {"door": "open"}}}
+
+ROUTES: Mapping[str, tuple[list[dict[str, Any]], list[str], list[str]]] = {
+    "the hostnames of a route lead to its Gateway": (
+        [gateway(ANY, at=("203.0.113.7", "2001:db8::7")), route("shop.example.org", "*.example.org")],
+        ["create * A 203.0.113.7", "create * AAAA 2001:db8::7", "create shop A 203.0.113.7",
+         "create shop AAAA 2001:db8::7"],
+        [],
+    ),
+    "the narrower of two names": (
+        [gateway(WIDE), route("a.shop.example.org", "*.eu.example.org")],
+        ["create *.eu A 203.0.113.7", "create a.shop A 203.0.113.7"], [],
+    ),
+    "of which either may be the listener's": (
+        [gateway({"hostname": "shop.example.org"}), route("*.example.org")], ["create shop A 203.0.113.7"], [],
+    ),
+    "without hostnames those of the listeners": (
+        [gateway(ANY, WIDE, {"hostname": "shop.example.org", "port": 443}), route()],
+        ["create * A 203.0.113.7", "create shop A 203.0.113.7"], [],
+    ),
+    "or none at all": ([gateway(ANY), route()], [], ["no listener of Gateway edge/door says a host name"]),
+    "a star is not the name above it": (
+        [gateway(WIDE), route("example.org", "www.example.org")], ["create www A 203.0.113.7"],
+        ["example.org.: no listener of Gateway edge/door has this name"],
+    ),
+    "the annotation of the route": (
+        [gateway(WIDE), route("shop.example.org", says={"hostname": "www.example.org", "ttl": "60"})],
+        ["create shop A 203.0.113.7", "create www A 203.0.113.7"], [],
+    ),
+    "alone": (
+        [gateway(ANY), route("shop.example.org", says={
+            "hostname": "www.example.org", "gateway-hostname-source": "annotation-only"})],
+        ["create www A 203.0.113.7"], [],
+    ),
+    "or not at all": (
+        [gateway(WIDE), route(says={"hostname": "www.example.org", "gateway-hostname-source": "defined-hosts-only"})],
+        [], [],
+    ),
+    "a target of the Gateway": (
+        [gateway(ANY, target="cdn.example.net"), route("shop.example.org")], ["create shop CNAME cdn.example.net."], [],
+    ),
+    "a Gateway behind a name": (
+        [gateway(ANY, at=("lb.example.net",)), route("shop.example.org")], ["create shop CNAME lb.example.net."], [],
+    ),
+    "a Gateway without an address waits": (
+        [gateway(ANY, at=()), route("shop.example.org")], [],
+        ["shop.example.org.: its Gateway has no address yet"],
+    ),
+    "nobody has looked at the route": (
+        [gateway(ANY), route("shop.example.org", accepted="")], [],
+        ["no controller has accepted it: its status names no parent"],
+    ),
+    "it was not accepted": (
+        [gateway(ANY), route("shop.example.org", accepted="False")], [],
+        ["Gateway edge/door has not accepted it as it is now"],
+    ),
+    "there is no such Gateway": ([route("shop.example.org")], [], ["there is no Gateway edge/door"]),
+    "its parent is a Service": (
+        [gateway(ANY), route("shop.example.org", group="", kind="Service")], [],
+        ["its parent is the Service edge/door: only a Gateway says addresses"],
+    ),
+    "one listener is meant": (
+        [gateway({"hostname": "a.example.org"}, {"hostname": "b.example.org"}), route(sectionName="l1")],
+        ["create b A 203.0.113.7"], [],
+    ),
+    "or those of one port": (
+        [gateway({"hostname": "a.example.org"}, {"hostname": "b.example.org"}), route(port=80)],
+        ["create a A 203.0.113.7"], [],
+    ),
+    "a listener lets in its own namespace": (
+        [gateway(ANY), elsewhere(route("shop.example.org"), "team")], [],
+        ["no listener of Gateway edge/door takes it: l0 lets in no routes of namespace team"],
+    ),
+    "unless it says all": (
+        [gateway(lets_in("All")), elsewhere(route("shop.example.org"), "team")], ["create shop A 203.0.113.7"], [],
+    ),
+    "or some, by their labels": (
+        [gateway(lets_in("Selector", door="open")), TEAM, elsewhere(route("shop.example.org"), "team")],
+        ["create shop A 203.0.113.7"], [],
+    ),
+    "and not others": (
+        [gateway(lets_in("Selector", door="shut")), TEAM, elsewhere(route("shop.example.org"), "team")], [],
+        ["no listener of Gateway edge/door takes it: l0 lets in no routes of namespace team"],
+    ),
+    "kinds may be chosen": (
+        [gateway({"allowedRoutes": {"kinds": [{"kind": "GRPCRoute"}]}}), route("shop.example.org")], [],
+        ["no listener of Gateway edge/door takes it: l0 lets in no HTTPRoute"],
+    ),
+    "and each protocol has its own": (
+        [gateway({"protocol": "UDP"}, {"protocol": "TCP"}), route("shop.example.org", what="GRPCRoute")], [],
+        ["no listener of Gateway edge/door takes it: l0 speaks UDP; l1 speaks TCP"],
+    ),
+    "a port has a name by annotation": (
+        [gateway({"protocol": "UDP"}), route(what="UDPRoute", says={"hostname": "game.example.org"})],
+        ["create game A 203.0.113.7"], [],
+    ),
+    "somebody else's route": (
+        [gateway(ANY), route("shop.example.org", says={"controller": "mine"})], [], ["it is for the controller 'mine'"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("objects", "expected", "why"), ROUTES.values(), ids=ROUTES)
+def test_what_routes_want(objects: list[dict[str, Any]], expected: list[str], why: list[str]) -> None:
+    """Where Gateway, controller and route agree, the route's names lead to the Gateway; else it is said why not."""
+    plan = of(*objects).external_dns("example.org")
+    assert told(plan) == expected
+    assert [f"{each.name}: {each.why}".removeprefix(": ") for each in plan.left] == why
+
+
 HAVE = owned("shop", "A", "192.0.2.1")
 OTHER = owned("shop", "A", "192.0.2.1", by="blue")
 
