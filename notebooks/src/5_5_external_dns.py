@@ -266,6 +266,7 @@ lesson.quiz()
 # it still does, unless the annotation `internal-hostname` is used. TXT records have the type in their name since 0.12.
 # Here the providers are a zone in memory, name servers with RFC 2136, and Route 53 as its API says (tested against an
 # imitation, never at AWS). The providers of other clouds are not modelled, nor what is special about each: aliases,
-# weights, proxies. Routes of the Gateway API ask for names too; they come with section 5.3.
+# weights, proxies. Routes of the Gateway API are read too: their names lead to the addresses of a Gateway, where route,
+# Gateway and controller agree (`k8snetlab.dns.wanted` says how). The Gateway itself is the subject of section 5.3.
 #
 # **Next:** 5.6, certificates for these names.
