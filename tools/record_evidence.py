@@ -115,6 +115,7 @@ RECORDS: Mapping[str, Record] = {
     "bookshop-dual-stack-flannel-vxlan-nftables": Record(
         lambda: k8s.example("bookshop", proxy="nftables", **BOTH), SHOP
     ),
+    "bookshop-calico-bgp": Record(lambda: k8s.example("bookshop", cni="calico", cni_options={"mode": "bgp"}), SHOP),
     "bookshop-bridge": Record(lambda: k8s.example("bookshop", cni="bridge"), SHOP),
     "bookshop-dual-stack-flannel-vxlan": Record(lambda: k8s.example("bookshop", **BOTH), SHOP),
     "bookshop-dual-stack-flannel-host-gw": Record(
