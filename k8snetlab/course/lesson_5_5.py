@@ -83,9 +83,7 @@ NAMED: Exercise[Cluster] = Exercise(
             "another name",
             lambda answer: HOSTNAME in answer.objects.service("default/stock").annotations,
             lambda answer: "Something is created or left alone, but not `stock.example.org`. Look at the plan.",
-            lambda: _with(
-                metadata={"annotations": {HOSTNAME: "stock.example.com"}}, spec={"type": "LoadBalancer"}
-            ),
+            lambda: _with(metadata={"annotations": {HOSTNAME: "stock.example.com"}}, spec={"type": "LoadBalancer"}),
         ),
     ),
     otherwise="Ask `answer.external_dns(zone, blue)`: what does it say of the Service stock?",

@@ -19,7 +19,6 @@ from k8snetlab.explore.explorer import Explorer, Setting, View, dropdown
 __all__ = ["EDITS", "ExternalModel", "ZonePlanner"]
 
 
-
 def _annotated(service: str, **said: str | None) -> Callable[[Cluster], Cluster]:
     annotations = {f"{PREFIX}{key}": value for key, value in said.items()}
     return lambda cluster: cluster.patched("Service", f"default/{service}", {"metadata": {"annotations": annotations}})
