@@ -227,7 +227,7 @@ guess
 
 # %%
 call = silent.curl("shop/web", "http://api")
-print(call, *str(call.lookup).splitlines()[5:8], sep="\n")
+print(call, *str(call.lookup).splitlines()[6:8], sep="\n")
 print(*(finding for finding in silent.findings() if finding.kind == "no DNS"), sep="\n")
 guess.reveal(call.failed or "none")
 
@@ -272,11 +272,11 @@ k8s.draw.topology(plugins["calico"], walks["calico"])
 # others have made of it, on `node-3`:
 
 # %%
-lines = [line for line in plugins["calico"].node("node-3").show("iptables").splitlines() if "cali-pi-_" in line]
-lines += [line for line in plugins["weave"].node("node-3").show("iptables").splitlines() if "app=db" in line]
-sets = [each for each in plugins["calico"].node("node-3").show("ipsets").splitlines() if "10.244.1.2" in each]
-print(*lines, *sets, sep="\n", end="\n\n")
-print(plugins["cilium"].node("node-3").show("bpf-policy").partition("\n\nEndpoint ID: 1")[0])
+words = {("calico", "iptables"): " cali-pi-_", ("calico", "ipsets"): plugins["calico"].objects.pod("shop/api").ip,
+         ("weave", "iptables"): "app=db", ("cilium", "bpf-policy"): "app=api"}
+for (cni, tool), word in words.items():
+    lines = (line for line in plugins[cni].node("node-3").show(tool).splitlines() if word in line)
+    print(f"{cni}, {tool}:", *(" ".join(line.split()) for line in lines), sep="\n  ")
 
 # %% [markdown]
 # - **Calico**: each policy is a chain (`cali-pi-` for ingress), and each pod has a chain that calls those of its
@@ -378,8 +378,8 @@ print(*(finding for finding in tidy.findings() if "nobody" in finding.kind), sep
 
 # %% [markdown]
 # Or rather, it does not: two doors are gone. `web` is no longer let in, because the policy `api-for-web` selects nobody,
-# and only the closed door is left; and the database lets in an `api` that does not exist. Each error message of the
-# programs says "timeout", at the other end of the wrong place.
+# and only the closed door is left; and the database lets in an `api` that does not exist. The programs
+# only say that it took too long; the trace says where the packet ended, and the findings say why.
 #
 # ## On the real kernel
 #
@@ -489,6 +489,7 @@ lesson.quiz()
 # `kubernetes.io/metadata.name` since 1.22. AdminNetworkPolicy and BaselineAdminNetworkPolicy became one kind,
 # ClusterNetworkPolicy (`v1alpha2`); it is no part of Kubernetes itself, few plugins read it, and Cilium only from 1.20
 # on. Layouts here are those of Calico 3.30, Cilium 1.19 and Weave Net 2.8.1, which is archived since 2024. What happens
-# to a connection that is open when a policy comes is left to the plugin: Calico lets it live.
+# to a connection that is open when a policy comes is left to the plugin: Calico lets it live. Cilium has policies of its
+# own as well (`CiliumNetworkPolicy`), which can read HTTP requests; `trace` and `curl` ask them, the matrix does not.
 #
 # **Next:** 5.1, how endpoints are told to everybody.
