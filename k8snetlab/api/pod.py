@@ -53,6 +53,8 @@ class Protocol(StrEnum):
     UDP = "UDP"
     SCTP = "SCTP"
 
+    __hash__ = str.__hash__  # that of `Enum` is written in Python, and protocols are looked up all the time
+
 
 class RestartPolicy(StrEnum):
     """When a container that ended is started again. An init container that always restarts is a sidecar."""

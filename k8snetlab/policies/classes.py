@@ -15,16 +15,16 @@ pods. `matrix` adds them. Guide section 4.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from k8snetlab import api
-from k8snetlab.address import number
 from k8snetlab.api.selectors import LabelSelectorRequirement, Operator
-from k8snetlab.policies.plan import Anyone, Block, Domain, Endpoint, Machines, Peer, Pods, Policies
+from k8snetlab.policies.plan import Anyone, Block, Domain, Endpoint, Machines, NamedPort, Peer, Pods, Policies
 
 __all__ = ["EVERYONE", "Bools", "Columns", "Indexes", "PodClasses", "distinct"]
 
@@ -77,10 +77,7 @@ class Columns:
 
     def of_name(self, name: str, protocol: api.Protocol, port: int) -> int:
         """The column of the pods in which a name stands for this port. What uses its node's network has no names."""
-        return self._column(
-            ("name", name, protocol, port),
-            lambda groups: groups.where(lambda pod: not pod.host_network and port in pod.numbers(name, protocol)),
-        )
+        return self._column(("name", name, protocol, port), lambda groups: groups.naming(name, protocol, port))
 
     def _of_machines(self, machines: Machines) -> int:
         key = ("machines", _selector_key(machines.nodes))
@@ -144,9 +141,10 @@ class _Groups:
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
         found: dict[str, dict[Hashable, list[int]]] = {}
+        named: dict[tuple[NamedPort, ...], int] = {}
         for index, pod in enumerate(policies.endpoints):
-            labels = tuple(sorted(pod.labels.items()))
-            key = (labels, pod.ports, _families(pod), pod.node if pod.host_network else None)
+            labels, ports = tuple(sorted(pod.labels.items())), named.setdefault(pod.ports, len(named))
+            key = (labels, ports, _families(pod), pod.node if pod.host_network else None)
             found.setdefault(pod.namespace, {}).setdefault(key, []).append(index)
         self.of_pod: Indexes = np.empty(len(policies.endpoints), np.intp)
         self.pods: list[Endpoint] = []
@@ -157,6 +155,8 @@ class _Groups:
                 self.of_pod[members] = len(self.pods)
                 self.pods.append(policies.endpoints[members[0]])
             self.places[namespace] = slice(begin, len(self.pods))
+        self._named = tuple(named)
+        self._ports = np.array([named[pod.ports] for pod in self.pods], np.intp)
         self.apart = self._apart()
         self._with_pair: dict[tuple[str, str], Bools] = {}
         self._with_key: dict[str, Bools] = {}
@@ -185,6 +185,12 @@ class _Groups:
     def where(self, means: Callable[[Endpoint], bool]) -> Bools:
         """The groups whose pods are meant, asked one by one."""
         return np.fromiter((means(pod) for pod in self.pods), np.bool_, len(self.pods))
+
+    def naming(self, name: str, protocol: api.Protocol, port: int) -> Bools:
+        """The groups in whose pods a name stands for this port; each list of names is asked once."""
+        wanted = NamedPort(name, protocol, port)
+        found: Bools = np.array([wanted in ports for ports in self._named], np.bool_)[self._ports] & self._own_network
+        return found
 
     def selected(self, pods: Pods) -> Bools:
         """The groups that a selector means."""
@@ -244,7 +250,7 @@ def _selector_key(selector: api.LabelSelector) -> Hashable:
 
 
 def _families(pod: Endpoint) -> tuple[int, ...]:
-    return tuple(6 if ":" in each else 4 for each in pod.addresses)
+    return tuple([6 if ":" in each else 4 for each in pod.addresses])
 
 
 # --- pods by their addresses ------------------------------------------------------------------------------------------
@@ -258,7 +264,7 @@ def _in_blocks(blocks: Sequence[Block], pods: Sequence[Endpoint]) -> Bools:
     if not blocks:
         return found
     own_network = np.fromiter((not pod.host_network for pod in pods), np.bool_, len(pods))
-    held = {of: _addresses(pod.address(of) for pod in pods) for of in {block.prefix.family for block in blocks}}
+    held = {of: _addresses([pod.address(of) for pod in pods], of) for of in {block.prefix.family for block in blocks}}
     for row, block in zip(found, blocks, strict=True):
         row |= held[block.prefix.family].within(block.prefix.base, block.prefix.mask)
         for hole in block.holes:
@@ -283,11 +289,12 @@ class _Addresses(NamedTuple):
         return found
 
 
-def _addresses(texts: Iterable[str]) -> _Addresses:
-    written = list(texts)
-    numbers = [number(each) if each else 0 for each in written]
-    return _Addresses(
-        np.array([each >> 64 for each in numbers], np.uint64),
-        np.array([each & _LOW for each in numbers], np.uint64),
-        np.array([bool(each) for each in written], np.bool_),
-    )
+def _addresses(texts: Sequence[str], of: int) -> _Addresses:
+    kind, nothing = (AF_INET6, bytes(16)) if of == 6 else (AF_INET, bytes(4))
+    packed = b"".join([inet_pton(kind, each.partition("%")[0]) if each else nothing for each in texts])
+    there = np.array([each != "" for each in texts], np.bool_)
+    if of == 6:
+        halves = np.frombuffer(packed, ">u8").astype(np.uint64).reshape(len(texts), 2)
+        return _Addresses(halves[:, 0], halves[:, 1], there)
+    low = np.frombuffer(packed, ">u4").astype(np.uint64)
+    return _Addresses(np.zeros_like(low), low, there)

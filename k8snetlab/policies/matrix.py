@@ -268,24 +268,18 @@ class Reach(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     def _combined(self, port: Port) -> Packed:
         """Egress and ingress, each in the family that the two classes use."""
-        count = len(self.sizes)
-        found = np.empty((count, -(-count // 8)), np.uint8)
         codes = [code for code in self.kinds.codes() if code in (4, 6)]
-        opened = {code: _bools(self.halves[port, code][1].rows, count) for code in codes}
-        for begin in range(0, count, _BLOCK):
-            rows = slice(begin, min(begin + _BLOCK, count))
-            some = {code: self._of_family(port, code, rows, opened[code]) for code in codes}
-            found[rows] = np.packbits(self.kinds.chosen(rows, some), axis=1, bitorder="little")
+        found = self.kinds.chosen({code: self._of_family(port, code) for code in codes})
         single = np.flatnonzero(self.sizes == 1)
         single = single[self.kinds.pairs(single, single) != NO_FAMILY]
         found[single, single >> 3] |= np.left_shift(1, single & 7).astype(np.uint8)
         return found
 
-    def _of_family(self, port: Port, code: int, rows: slice, opened: Bools) -> Bools:
+    def _of_family(self, port: Port, code: int) -> Packed:
         egress, ingress = self.halves[port, code]
-        leaving = _bools(egress.rows[egress.group[rows]], len(self.sizes))
-        leaving &= np.ascontiguousarray(opened[:, rows].T).take(ingress.group, axis=1)
-        return leaving
+        opened = _turned(ingress.rows[ingress.group].view(np.uint8))[: len(self.sizes)]
+        opened &= egress.rows[egress.group].view(np.uint8)[:, : opened.shape[1]]
+        return opened
 
     def _near(self, port: Port) -> tuple[Indexes, Indexes]:
         """The pairs of pods, by their places, that are allowed although their classes are not."""
@@ -363,8 +357,20 @@ def _words(rows: Bools) -> Bits:
     return packed.view(np.uint64)
 
 
-def _bools(rows: Bits, count: int) -> Bools:
-    return _unpacked(rows.view(np.uint8), count)
+def _turned(rows: Packed) -> Packed:
+    """The bits with rows and columns exchanged; bits that no row has are 0.
+
+    Squares of 8 × 8 bits, each in one word, are turned in themselves: their single bits, then their squares of 2 × 2,
+    then those of 4 × 4 change places. The squares then change places as a whole.
+    """
+    count, size = rows.shape
+    squares = np.zeros((-(-count // 8), 8, size), np.uint8)
+    squares.reshape(-1, size)[:count] = rows
+    words = np.ascontiguousarray(squares.transpose(0, 2, 1)).view("<u8")
+    for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
+        moved = (words ^ (words >> np.uint64(shift))) & np.uint64(mask)
+        words ^= moved ^ (moved << np.uint64(shift))
+    return np.ascontiguousarray(words.view(np.uint8).transpose(1, 2, 0)).reshape(size * 8, len(squares))
 
 
 def _unpacked(rows: Packed, count: int) -> Bools:
@@ -413,14 +419,15 @@ class _Kinds(NamedTuple):
         found: NDArray[np.uint8] = self.table[self.kind[row], self.kind[column]]
         return found
 
-    def chosen(self, rows: slice, by_family: Mapping[int, Bools]) -> Bools:
-        """For some rows the verdicts of the family that each two classes use."""
+    def chosen(self, by_family: Mapping[int, Packed]) -> Packed:
+        """For each two classes the verdict of the family that they use."""
         if self.table.size == 1 and by_family:
             return next(iter(by_family.values()))
-        codes = self.table[self.kind[rows]][:, self.kind]
-        found: Bools = codes == UNENFORCED
-        for code, verdicts in by_family.items():
-            found |= verdicts & (codes == code)
+        found = np.zeros((len(self.kind), -(-len(self.kind) // 8)), np.uint8)
+        for code in self.codes():
+            if code != NO_FAMILY:
+                those = np.packbits((self.table == code)[:, self.kind], axis=1, bitorder="little")[self.kind]
+                found |= those & by_family[code] if code in by_family else those
         return found
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
@@ -65,6 +65,12 @@ class NamedPort(NamedTuple):
     number: int
 
 
+@lru_cache(maxsize=1 << 10)
+def _named(ports: tuple[tuple[str, api.Protocol, int], ...]) -> tuple[NamedPort, ...]:
+    """The ports of a pod: pods of one workload share them."""
+    return tuple(NamedPort(*each) for each in ports)
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """A pod as policies see it. `name` is `NAMESPACE/NAME`; `addresses` has at most one a family and is empty while the
     pod waits for a node; with `host_network` they are the node's.
@@ -82,7 +88,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     def of(cls, pod: api.Pod) -> Endpoint:
         """The pod; ports of ordinary containers and sidecars have names, those of other init containers do not."""
         named = [
-            NamedPort(port.name, port.protocol, port.container_port)
+            (port.name, port.protocol, port.container_port)
             for container in pod.listeners()
             for port in container.ports
             if port.name
@@ -90,7 +96,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         addresses = pod.ips
         if not all(map(is_canonical, addresses)):
             addresses = tuple(_canonical(each, pod.ref) for each in addresses)
-        return cls(pod.key, pod.namespace, pod.labels, addresses, tuple(named), pod.node_name, pod.host_network)
+        return cls(pod.key, pod.namespace, pod.labels, addresses, _named(tuple(named)), pod.node_name, pod.host_network)
 
     def address(self, of: int) -> str:
         """Its address of family `of` (4 or 6), or nothing."""
@@ -824,6 +830,6 @@ def _canonical(address: str, object: str) -> str:
 
 def _of_family(addresses: tuple[str, ...], of: int) -> str:
     for each in addresses:
-        if family(each) == of:
+        if (":" in each) is (of == 6):
             return each
     return ""
