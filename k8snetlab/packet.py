@@ -324,6 +324,11 @@ class Packet(msgspec.Struct, frozen=True):
                 start = index
         return Packet(self.headers[start:], self.payload)
 
+    @property
+    def later_fragment(self) -> bool:
+        """Whether it is, or carries, a piece of a packet that was cut, other than the first: one without ports."""
+        return any(isinstance(header, IPv4 | IPv6) and header.offset > 0 for header in self.headers)
+
     def pushed(self, *headers: Header) -> Packet:
         """The packet with more headers on top, outermost first: encapsulation."""
         return Packet(headers + self.headers, self.payload)

@@ -88,3 +88,10 @@ def test_an_icmp_error_as_json_holds_the_packet_it_is_about() -> None:
     """The quoted packet is a packet too."""
     error = Packet((IPv4("10.0.0.9", "10.244.1.2", "ICMP"), ICMP("port-unreachable", about=SEGMENT)))
     assert error.as_dict()["headers"][1]["about"] == SEGMENT.as_dict()
+
+
+@pytest.mark.parametrize(("offset", "later"), [(0, False), (1480, True)])
+def test_the_first_piece_of_a_cut_packet_is_not_a_later_one(offset: int, later: bool) -> None:
+    """Also where the piece is what a tunnel carries."""
+    piece = Packet((IPv4("10.244.1.2", "10.244.2.3", "UDP", offset=offset, more=True),))
+    assert [each.later_fragment for each in (piece, piece.pushed(*TUNNEL))] == [later, later]

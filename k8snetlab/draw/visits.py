@@ -17,7 +17,6 @@ from typing import NamedTuple
 from k8snetlab.draw.ground import STACK, Place
 from k8snetlab.linux.host import Host, Network
 from k8snetlab.linux.link import TUNNELS, LinkKind
-from k8snetlab.packet import IPv4, IPv6, Packet
 from k8snetlab.trace import FATES, Action, Step
 
 __all__ = ["TRANSLATIONS", "Visit", "visits"]
@@ -35,13 +34,9 @@ class Visit(NamedTuple):
 
 def visits(network: Network, steps: Sequence[Step]) -> tuple[Visit, ...]:
     """The places of the steps, in order; steps at one place follow each other in one visit."""
-    stays = _joined([Visit(_place(network, step), (step,)) for step in steps if not _later_fragment(step.packet)])
+    stays = _joined([Visit(_place(network, step), (step,)) for step in steps if not step.packet.later_fragment])
     inner = zip(stays[:1] + stays, stays, stays[1:] + stays[-1:], strict=False)
     return tuple(_joined([here for before, here, after in inner if not _in_passing(network, before, here, after)]))
-
-
-def _later_fragment(packet: Packet) -> bool:
-    return any(isinstance(header, IPv4 | IPv6) and header.offset for header in packet.headers)
 
 
 def _joined(stays: Sequence[Visit]) -> list[Visit]:

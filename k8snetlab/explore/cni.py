@@ -25,7 +25,7 @@ from k8snetlab.explore.families import NETWORKS as CIDRS
 from k8snetlab.explore.walk import OF_THE_CLUSTER, header_lines
 from k8snetlab.packet import Ethernet, IPv4, IPv6, Packet
 from k8snetlab.services import MODES
-from k8snetlab.trace import Step, Trace
+from k8snetlab.trace import Trace
 from k8snetlab.trace.table import table, telling
 
 __all__ = ["FAMILIES", "FLOWS", "LOOKS", "SUBNETS", "CniModel", "SamePacket", "between"]
@@ -97,7 +97,7 @@ class CniModel:
         except LabError as error:
             return View(f"{title}\nNot possible: {error}", draw.nobody(f"{network}, {family}", str(error)))
         cluster = self.on(network, family, proxy, subnets)
-        steps = [step for step in trace.steps if not _later_piece(step)]
+        steps = [step for step in trace.steps if not step.packet.later_fragment]
         lines = [
             title,
             cluster.plugin.summary,
@@ -133,11 +133,6 @@ def between(cluster: Cluster, trace: Trace) -> Packet | None:
 def _data(packet: Packet) -> bool:
     """Whether it is a frame with an IP packet: no question for a MAC address."""
     return isinstance(packet.headers[0], Ethernet) and any(isinstance(each, IPv4 | IPv6) for each in packet.headers)
-
-
-def _later_piece(step: Step) -> bool:
-    """Of a packet that was cut, the text and the picture follow the first piece."""
-    return any(isinstance(header, IPv4 | IPv6) and header.offset > 0 for header in step.packet.headers)
 
 
 class SamePacket(Explorer[CniModel]):

@@ -24,8 +24,8 @@ from k8snetlab.cluster import Cluster, networks
 from k8snetlab.explore.explorer import SYSTEM, Explorer, Setting, View, dropdown, slider
 from k8snetlab.explore.walk import header_lines
 from k8snetlab.linux.host import Entry
-from k8snetlab.packet import IPv4, IPv6, Packet
-from k8snetlab.trace import Action, Step, Trace
+from k8snetlab.packet import Packet
+from k8snetlab.trace import Action, Trace
 from k8snetlab.trace.beside import sides
 from k8snetlab.trace.table import table, telling
 
@@ -98,7 +98,7 @@ class PodToPodModel:
         if frame is not None:
             lines += [f"On the cable between the nodes: {frame.length} bytes", *header_lines(frame)]
         lines += ["", table(telling(trace.steps))]
-        return View("\n".join(lines), draw.headers([step for step in trace.steps if not _later_fragment(step)]))
+        return View("\n".join(lines), draw.headers([step for step in trace.steps if not step.packet.later_fragment]))
 
 
 def wire(trace: Trace, node: str) -> Packet | None:
@@ -106,11 +106,6 @@ def wire(trace: Trace, node: str) -> Packet | None:
     steps = (s for s in trace.steps if s.where == node and s.action is Action.TRANSMIT and s.device == "eth0")
     found = next(steps, None)
     return found.packet if found is not None else None
-
-
-def _later_fragment(step: Step) -> bool:
-    """Of a packet that was cut the picture follows the first piece."""
-    return any(isinstance(header, IPv4 | IPv6) and header.offset > 0 for header in step.packet.headers)
 
 
 def _devices(cluster: Cluster, node: str, trace: Trace) -> str:

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import msgspec
 
-from k8snetlab.packet import ARP, Ethernet, IPv4, IPv6, Packet
+from k8snetlab.packet import ARP, Ethernet, Packet
 from k8snetlab.trace.step import Action, Step
 from k8snetlab.trace.trace import Trace
 
@@ -79,9 +79,7 @@ def _side(name: str, trace: Trace) -> Side:
 
 def _followed(packet: Packet) -> bool:
     """Whether it is the flow's own: no question for a MAC address, and of a packet in pieces the first."""
-    return not any(
-        isinstance(header, ARP) or (isinstance(header, IPv4 | IPv6) and header.offset) for header in packet.headers
-    )
+    return not packet.later_fragment and not any(isinstance(header, ARP) for header in packet.headers)
 
 
 def _framed(packet: Packet) -> bool:
