@@ -438,7 +438,7 @@ class Ruleset(msgspec.Struct, frozen=True, dict=True):
         yield from blocks
         for hole in holes:
             yield (_end(hole, inbound),), SetMark(0, marks.whole)
-        matches: list[Match] = [*self._block(peer, of, inbound), *protocol, *self._members(clause, direction, of)]
+        matches: list[Match] = [*self._block(peer, inbound), *protocol, *self._members(clause, direction, of)]
         if not blocks:
             matches += (each for test in ports for each in test if not isinstance(each, Protocol4))
         if blocks or holes:
@@ -451,7 +451,7 @@ class Ruleset(msgspec.Struct, frozen=True, dict=True):
         yield tuple(matches), SetMark(bit, bit)
         yield (Mark(bit, bit),), does
 
-    def _block(self, peer: plan.Peer, of: int, inbound: bool) -> Iterator[Match]:  # noqa: FBT001 - whose address it is
+    def _block(self, peer: plan.Peer, inbound: bool) -> Iterator[Match]:  # noqa: FBT001 - whose address it is
         if isinstance(peer, plan.Block) and peer.prefix not in EVERYWHERE:
             yield _end(peer.prefix, inbound)
 
