@@ -37,6 +37,9 @@ _IPV4 = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}")
 _SHORT_IPV6 = re.compile(r"(?!(?:[^:]*:){7})(?:[1-9a-f][0-9a-f]{0,3}:)+(?::[1-9a-f][0-9a-f]{0,3})+")
 
 
+_LENGTHS = {str(length): length for length in range(129)}
+
+
 @lru_cache(maxsize=1 << 17)
 def number(address: str) -> int:
     """The address as an integer: `number("10.0.0.1") == 167772161`. Raises `ValueError` for what is no address."""
@@ -148,8 +151,12 @@ class Prefix(msgspec.Struct, frozen=True, order=True, dict=True):
 
 @lru_cache(maxsize=1 << 14)
 def _parsed(cidr: str) -> Prefix:
-    if is_canonical(cidr):  # a host, and plainly so
-        return Prefix(4, number(cidr), 32) if "." in cidr else Prefix(6, number(cidr), 128)
+    address, slash, length = cidr.partition("/")
+    if is_canonical(address):
+        of, bits = (4, 32) if "." in address else (6, 128)
+        free = bits - (_LENGTHS.get(length, bits + 1) if slash else bits)
+        if free >= 0:  # plainly a block, as nearly all are
+            return Prefix(of, number(address) >> free << free, bits - free)
     try:
         block = ipaddress.ip_network(cidr, strict=False)
     except ValueError as error:
