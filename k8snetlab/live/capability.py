@@ -192,5 +192,5 @@ def _plugins() -> Capability:
 
 def _tried(lab: Lab, name: str, command: list[str], text: str, says: str) -> Capability:
     printed = lab.run("", *command, text=text)
-    said = printed.err.strip() or printed.out.strip()
+    said = (printed.err.strip() or printed.out.strip()).partition("\n")[0]  # what follows counts lines of a batch
     return Capability(name, printed.status == 0, says if printed.status == 0 else f"{command[0]}: {said}")
