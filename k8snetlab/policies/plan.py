@@ -609,6 +609,8 @@ class Policies(msgspec.Struct, frozen=True, dict=True, kw_only=True):
             raise BadOption(Problem(message, object=who))
         if name:
             raise UnknownName("pod", who, self.by_name)
+        if not any(sign in who for sign in ".:"):
+            raise UnknownName("pod, node/NAME or address", who, self.by_name)
         address = _canonical(who.removeprefix("external:"), "")
         return self.by_address.get(address) or Outside((address,))
 

@@ -56,6 +56,7 @@ def test_a_cni_that_enforces_nothing_allows_all_and_says_so() -> None:
         ("shop/db-0", 0, "TCP", BadOption, "0 is no port"),
         ("shop/db-0", 80, "tcp", BadOption, "none of TCP, UDP, SCTP"),
         ("node/node-9", 80, "TCP", UnknownName, "node-1"),
+        ("nobody", 80, "TCP", UnknownName, "there is no pod, node/NAME or address 'nobody'"),
         ("10.0.0", 80, "TCP", BadOption, "10.0.0"),
     ],
 )
