@@ -24,7 +24,7 @@ import k8snetlab as k8s
 from k8snetlab.cli import output
 from k8snetlab.cli.options import about_a_cluster
 from k8snetlab.cli.output import Format
-from k8snetlab.errors import CannotDo, Problem
+from k8snetlab.errors import BadOption, CannotDo, Problem
 
 if TYPE_CHECKING:
     from k8snetlab.live.proving import Labs
@@ -63,6 +63,7 @@ def prove(
 
     Exit status 0 if all agree, 1 if not, 3 if this machine cannot hold the cluster; `k8snetlab doctor` says why.
     """
+    _writable(evidence)
     try:
         proof = _proven(cluster, most, k8s.live.speaking if speaking else k8s.live.Lab)
     except CannotDo as error:
@@ -80,6 +81,13 @@ def prove(
         output.note(each)
     if not proof.agrees:
         raise typer.Exit(DISAGREES)
+
+
+def _writable(evidence: Path | None) -> None:
+    """Nobody waits for a proof that cannot be kept."""
+    if evidence is not None and (evidence.is_dir() or not evidence.resolve().parent.is_dir()):
+        why = "is a folder" if evidence.is_dir() else "there is no folder for it"
+        raise BadOption(Problem(why, file=str(evidence), field="--evidence"))
 
 
 def _proven(cluster: k8s.Cluster, most: int | None, by: Labs) -> k8s.live.Proof:

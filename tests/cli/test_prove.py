@@ -50,6 +50,13 @@ def disagreeing() -> live.Proof:
     return msgspec.structs.replace(proof, kinds=(tally, *proof.kinds[1:]), probes=(wrong, *proof.probes[1:]))
 
 
+def test_a_place_for_the_proof_is_looked_for_first(run: Run, tmp_path: Path) -> None:
+    """A folder that is not there is said at once, not after all packets."""
+    result = run("prove", "-f", BOOKSHOP, "--evidence", tmp_path / "nowhere" / "proof.json")
+    assert result.exit_code == 2
+    assert "proof.json: --evidence: there is no folder for it" in result.stderr
+
+
 def test_agreement_is_a_yes(run: Run, kernel: None) -> None:
     """Status 0, a table by kind of question, the kernel, and nothing on standard error."""
     result = run("prove", "-f", SMALL)
