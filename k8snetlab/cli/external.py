@@ -97,6 +97,6 @@ def _zone(name: str, file: Path | None) -> Zone:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        message = getattr(error, "strerror", None) or str(error)
+        message = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadOption(Problem(message, file=str(file), field="--against")) from error
     return Zone.parsed(text, name, str(file))
