@@ -694,7 +694,8 @@ class _Values:
         merged: list[_Node] = []
         for key_node, value_node in node.value:
             if key_node.id != _SCALAR:
-                self.problems.append(self._problem("a key must be a word, not a list or a mapping", key_node))
+                hint = "; of a template take what `helm template` prints" if key_node.id == _MAPPING else ""
+                self.problems.append(self._problem(f"a key must be a word, not a list or a mapping{hint}", key_node))
                 continue
             key = key_node.value
             if key_node.tag is _PLAIN and key in _SPECIAL:

@@ -51,6 +51,15 @@ def test_a_manifest_that_cannot_be_read_is_named(run: Run, document: Document, t
     assert result.stderr.count(f": {error['message']}\n") == 1
 
 
+def test_a_template_is_no_manifest(run: Run, tmp_path: Path) -> None:
+    """Where braces of a template stand in the way, the message says what to take instead."""
+    file = tmp_path / "app.yaml"
+    file.write_text(SERVICE.replace("port: 80", "port: {{ .Values.port }}"))
+    result = run("show", "-f", file, "services")
+    assert result.exit_code == 2
+    assert f"{file}:6: " in result.stderr and "take what `helm template` prints" in result.stderr
+
+
 def test_lines_are_counted(run: Run, document: Document, tmp_path: Path) -> None:
     """The line is that of the field, not of the document."""
     file = tmp_path / "app.yaml"
