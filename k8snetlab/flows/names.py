@@ -176,9 +176,13 @@ def split(what: str) -> tuple[str, str, api.Protocol]:
     if tail.upper() in PROTOCOLS and ":" in head:
         rest, protocol = head, api.Protocol(tail.upper())
     where, colon, port = rest.rpartition(":")
-    if not colon or not where or not port or (":" in where and not where.startswith("[")):
+    bracketed = where.startswith("[") and where.endswith("]")
+    if not colon or not where or not port or (not bracketed and any(sign in where for sign in ":[]")):
         message = f"{what!r} has no port: write WHERE:PORT, or [IPv6]:PORT, and /UDP or /SCTP after it if it is not TCP"
         raise BadOption(Problem(message, field="to"))
+    if "/" in port:
+        word = port.partition("/")[2]
+        raise BadOption(Problem(f"{word!r} in {what!r} is no protocol: there are {', '.join(PROTOCOLS)}", field="to"))
     return where, port, protocol
 
 

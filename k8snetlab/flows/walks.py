@@ -59,8 +59,10 @@ def asked(
     if of not in (None, 4, 6):
         raise BadOption(Problem(f"{of} is no address family: 4 or 6", field="family"))
     sender = sender_of(terrain, who)
-    if via is not None and not sender.outside:
-        raise BadOption(Problem(f"it says where traffic from outside arrives, and {who} is inside", field="via"))
+    if via is not None:
+        if not sender.outside:
+            raise BadOption(Problem(f"it says where traffic from outside arrives, and {who} is inside", field="via"))
+        via = terrain.objects.node(via.removeprefix("node/")).name
     seen = terrain if sender.network is terrain.network else msgspec.structs.replace(terrain, network=sender.network)
     target = target_at(seen, what, sender, addresses, via) if addresses else target_of(seen, what, sender, of, via)
     network = _led(seen, sender.host, target) if target.via else sender.network

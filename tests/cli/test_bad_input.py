@@ -105,6 +105,7 @@ def test_a_file_of_50_megabytes_is_refused_at_once(run: Run, tmp_path: Path) -> 
         (("--from", "shop/web-0", "--to", "svc/shop/api"), "has no port"),
         (("--from", "shop/web-0", "--to", "shop/db-0:99999"), "is no port number"),
         (("--from", "external:300.1.1.1", "--to", "svc/shop/web:80"), "300.1.1.1"),
+        (("--from", "external", "--to", "svc/shop/web:80", "--via", ""), "there is no node ''"),
         ((*ASK, "--via", "node-1"), "where traffic from outside arrives, and shop/web-0 is inside"),
         ((*ASK, "--family", "6"), "has no IPv6 address"),
         ((*ASK, "--family", "5"), "5 is no address family"),
