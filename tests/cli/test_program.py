@@ -31,6 +31,14 @@ def test_the_installed_program_answers() -> None:
     assert done.stdout.startswith("shop/web-0 → svc/shop/api:80")
 
 
+def test_an_answer_is_not_held_up_by_looking_for_garbage() -> None:
+    """From its first command on the program looks rarely: the objects of an answer stay until it is there."""
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_threshold()[0])); from k8snetlab.cli import main; "
+    words = [sys.executable, "-c", f"{code}main()", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) >= 50_000
+
+
 def test_the_working_folder_does_not_matter(tmp_path: Path) -> None:
     """The program and its schemas are found from anywhere, and it leaves nothing behind."""
     done = subprocess.run([*WORDS, *TRACE, "-o", "json"], cwd=tmp_path, capture_output=True, text=True, check=False)
