@@ -88,7 +88,8 @@ def _misused(error: typer.TyperException) -> Problem:
     """A word of the command line that is not understood, and where to read about those that are."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "k8snetlab"
-    return Problem(f"{error.format_message().rstrip('.')}; `{command} --help` says what there is")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    return Problem(f"{message}; `{command} --help` says what there is")
 
 
 app = typer.Typer(

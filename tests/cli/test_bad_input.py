@@ -144,7 +144,7 @@ def test_what_is_wrong_with_an_object_has_its_place(run: Run) -> None:
         (("trace",), "Missing option"),
         (("trace", "-f"), "requires an argument"),
         (("trace", "--nosuch"), "No such option: --nosuch"),
-        (("trace", "-f", "x", *ASK, "-o", "xml"), "xml"),
+        (("trace", "-f", "x", *ASK, "-o", "xml"), "'--output' / '-o': 'xml' is not one of 'text', "),
         (("trace", "-f", "x", *ASK, "--nodes", "many"), "--nodes"),
         (("tracee",), "Did you mean 'trace'?"),
         (("show", "-f", "x"), "Missing argument"),
