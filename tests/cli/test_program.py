@@ -151,10 +151,16 @@ def test_help_comes_without_a_command(run: Run) -> None:
     """Without a command there is help, with every command in it and examples."""
     result = run()
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in ("lab", "doctor", "trace", "show", "cni", "diff", "contract"))
+    assert all(f"  {name} " in result.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["lab", "doctor", "trace", "show", "cni", "diff", "contract"])
+COMMANDS = (
+    "lab", "doctor", "progress", "trace", "reach", "show", "dns", "cni", "diff", "contract", "allowed", "check",
+    "external-dns", "prove",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples(run: Run, command: str) -> None:
     """--help of a command says what it does and ends with lines to copy."""
     result = run(command, "--help")
@@ -166,7 +172,7 @@ def test_examples_in_help_are_real(run: Run, monkeypatch: pytest.MonkeyPatch, tm
     """The examples of the commands about a cluster work on the bookshop."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "app").symlink_to(BOOKSHOP)
-    for command in ("trace", "show", "cni", "diff", "contract"):
+    for command in ("trace", "show", "cni", "diff", "contract", "allowed", "check"):
         lines = run(command, "--help").stdout.partition("Examples:\n")[2].splitlines()
         for line in filter(None, map(str.strip, lines)):
             words = line.partition(" |")[0].split()[1:]
