@@ -51,7 +51,7 @@ def number(address: str) -> int:
 
 def is_canonical(address: str) -> bool:
     """Whether it is plainly an address in its one way of writing; of some rare ones this does not know it."""
-    return _IPV4.fullmatch(address) is not None or _SHORT_IPV6.fullmatch(address) is not None
+    return (_SHORT_IPV6 if ":" in address else _IPV4).fullmatch(address) is not None
 
 
 @lru_cache(maxsize=1 << 17)

@@ -67,7 +67,7 @@ IntOrString = Annotated[int, Meta(ge=0, le=65535)] | str
 LabelKey = Annotated[
     str,
     Meta(
-        pattern=r"\A([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z",
+        pattern=r"\A(?![-_.])(?:[-A-Za-z0-9_.]{1,63}|[-a-z0-9.]{1,253}(?<![-.])/(?![-_.])[-A-Za-z0-9_.]{1,63})(?<![-_.])\Z",
         description="a label key: [prefix/]name, where the name has at most 63 letters, digits, '-', '_' or '.', "
         "begins and ends with a letter or digit, and the prefix is a DNS name",
     ),
@@ -75,7 +75,7 @@ LabelKey = Annotated[
 LabelValue = Annotated[
     str,
     Meta(
-        pattern=r"\A([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z",
+        pattern=r"\A(?![-_.])[-A-Za-z0-9_.]{0,63}(?<![-_.])\Z",
         description="a label value: at most 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or "
         "digit, or empty",
     ),

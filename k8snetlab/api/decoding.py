@@ -117,7 +117,8 @@ def typed(data: Mapping[str, object]) -> Decoded:
     object that is there is only judged after the two have met.
     """
     version, kind = data.get("apiVersion"), data.get("kind")
-    cls = KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    known = isinstance(version, str) and isinstance(kind, str)
+    cls = (_LOADED.get((version, kind)) or KINDS.get((version, kind))) if known else None  # type: ignore[arg-type]
     if cls is None:
         problem = _kind_problem(version, kind)
         return Decoded(problems=(_named(problem, data),) if problem else ())

@@ -497,7 +497,7 @@ def _quick_json(text: str) -> Any:
     msgspec keeps the last of two pairs with one key and says nothing. But then what it read, written again, has fewer
     colons than the text.
     """
-    if "\\u003a" in text or "\\u003A" in text:
+    if "\\u003" in text and ("\\u003a" in text or "\\u003A" in text):
         return _UNSURE
     try:
         value = _quick_decoder().decode(text)

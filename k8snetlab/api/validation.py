@@ -3,7 +3,8 @@
 Types say what a field may hold; here are the rules that tie fields together, or that no type can say: what a name may
 look like, that several ports need names, that a pod has a container. Each rule is a small generator of `(field,
 message)`; `RULES` lists them by kind, so the list is the documentation. Services and policies have so many that they
-stand in `service_rules` and `policy_rules`.
+stand in `service_rules` and `policy_rules`. Thousands of pods are asked at a time, so for these a value is looked at
+first, and where it stands is put into words only if it is wrong.
 
 Not modelled: rules about what networking never reads (volumes, resources, security contexts), and rules that need the
 old object (immutable fields). Source: k8s.io/kubernetes/pkg/apis/*/validation, Kubernetes 1.37.
@@ -71,9 +72,9 @@ def _metadata(made: Object) -> Broken:
         yield field, "is required"
     elif isinstance(made, (Namespace, Service)):
         yield from _label(field, name)  # a Service may begin with a digit since 1.36, for good since 1.37 (KEP-5311)
-    else:
-        yield from _subdomain(field, name)
-    if made.metadata.namespace:
+    elif not is_subdomain(name):
+        yield field, f"{name!r} is not {IS_SUBDOMAIN}"
+    if made.metadata.namespace and not is_label(made.metadata.namespace):
         yield from _label("metadata.namespace", made.metadata.namespace)
 
 
@@ -148,11 +149,14 @@ def _node(node: Node) -> Broken:
 def _pod(pod: Pod) -> Broken:
     yield from _pod_spec("", pod)
     for index, each in enumerate(pod.status.pod_ips):
-        yield from _address(f"status.podIPs[{index}].ip", each.ip)
-    if pod.status.pod_ip:
+        if not is_address(each.ip):
+            yield from _address(f"status.podIPs[{index}].ip", each.ip)
+    if pod.status.pod_ip and not is_address(pod.status.pod_ip):
         yield from _address("status.podIP", pod.status.pod_ip)
-    yield from _two_families("status.podIPs", pod.status.ips)
-    yield from _listen("", pod.metadata.annotations)
+    if len(pod.status.pod_ips) > 1:
+        yield from _two_families("status.podIPs", pod.status.ips)
+    if LISTEN in pod.metadata.annotations:
+        yield from _listen("", pod.metadata.annotations)
 
 
 def _listen(prefix: str, annotations: Mapping[str, str]) -> Broken:
@@ -175,11 +179,11 @@ def _pod_spec(prefix: str, holder: Pod | PodTemplateSpec) -> Broken:
         ("ephemeralContainers", spec.ephemeral_containers),
     ):
         for index, container in enumerate(containers):
-            place = f"{field}.{what}[{index}]"
             if container.name in names:
-                yield f"{place}.name", f"{container.name!r} is the name of two containers"
+                yield f"{field}.{what}[{index}].name", f"{container.name!r} is the name of two containers"
             names.append(container.name)
-            yield from _container(place, container, host_network=spec.host_network)
+            for at, message in _container(container, host_network=spec.host_network):
+                yield f"{field}.{what}[{index}].{at}", message
     for name, value in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
         if value:
             yield from _label(f"{field}.{name}", value)
@@ -192,20 +196,21 @@ def _pod_spec(prefix: str, holder: Pod | PodTemplateSpec) -> Broken:
         yield from _address(f"{field}.hostAliases[{index}].ip", alias.ip)
 
 
-def _container(place: str, container: Container, *, host_network: bool) -> Broken:
-    yield from _label(f"{place}.name", container.name)
+def _container(container: Container, *, host_network: bool) -> Broken:
+    if not is_label(container.name):
+        yield from _label("name", container.name)
     for index, port in enumerate(container.ports):
-        if port.name:
-            yield from _port_name(f"{place}.ports[{index}].name", port.name)
+        if port.name and not is_port_name(port.name):
+            yield from _port_name(f"ports[{index}].name", port.name)
         if port.host_port:
-            yield from _port_number(f"{place}.ports[{index}].hostPort", port.host_port)
-        if host_network and port.host_port not in (0, port.container_port):
-            yield f"{place}.ports[{index}].hostPort", "must equal containerPort with hostNetwork"
+            yield from _port_number(f"ports[{index}].hostPort", port.host_port)
+            if host_network and port.host_port != port.container_port:
+                yield f"ports[{index}].hostPort", "must equal containerPort with hostNetwork"
         if port.host_ip:
-            yield from _address(f"{place}.ports[{index}].hostIP", port.host_ip)
+            yield from _address(f"ports[{index}].hostIP", port.host_ip)
     named = [port.name for port in container.ports if port.name]
-    if len(named) > 1:
-        yield from _twice(f"{place}.ports", named, "the name")
+    if len(set(named)) < len(named):
+        yield from _twice("ports", named, "the name")
     for what, probe in (
         ("livenessProbe", container.liveness_probe),
         ("readinessProbe", container.readiness_probe),
@@ -215,7 +220,7 @@ def _container(place: str, container: Container, *, host_network: bool) -> Broke
             continue
         for how, action in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket)):
             if action:
-                yield from _port_reference(f"{place}.{what}.{how}.port", action.port)
+                yield from _port_reference(f"{what}.{how}.port", action.port)
 
 
 # --- workloads --------------------------------------------------------------------------------------------------------
