@@ -53,7 +53,6 @@ __all__ = [
 ]  # fmt: skip
 
 SECONDS = 5.0
-ALGORITHM = "hmac-sha256"
 
 
 class Key(msgspec.Struct, frozen=True):

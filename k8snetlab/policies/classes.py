@@ -16,13 +16,13 @@ pods. `matrix` adds them. Guide section 4.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from k8snetlab import api
+from k8snetlab.address import number
 from k8snetlab.api.selectors import LabelSelectorRequirement, Operator
 from k8snetlab.policies.plan import Anyone, Block, Domain, Endpoint, Machines, NamedPort, Peer, Pods, Policies
 
@@ -290,11 +290,8 @@ class _Addresses(NamedTuple):
 
 
 def _addresses(texts: Sequence[str], of: int) -> _Addresses:
-    kind, nothing = (AF_INET6, bytes(16)) if of == 6 else (AF_INET, bytes(4))
-    packed = b"".join([inet_pton(kind, each.partition("%")[0]) if each else nothing for each in texts])
+    numbers = [number(each.partition("%")[0]) if each else 0 for each in texts]
     there = np.array([each != "" for each in texts], np.bool_)
-    if of == 6:
-        halves = np.frombuffer(packed, ">u8").astype(np.uint64).reshape(len(texts), 2)
-        return _Addresses(halves[:, 0], halves[:, 1], there)
-    low = np.frombuffer(packed, ">u4").astype(np.uint64)
-    return _Addresses(np.zeros_like(low), low, there)
+    low = np.array([each & _LOW for each in numbers], np.uint64)
+    high = np.array([each >> 64 for each in numbers], np.uint64) if of == 6 else np.zeros_like(low)
+    return _Addresses(high, low, there)
