@@ -10,6 +10,7 @@ Not modelled: fields that change at every hop without anybody caring (time to li
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import fsum
 from typing import NamedTuple
 
 from k8snetlab.draw.drawing import Drawing
@@ -68,7 +69,7 @@ def headers(of: Trace | Sequence[Step], *, theme: str = "light") -> Drawing:
     theme_of(theme)
     found = rows(of.steps if isinstance(of, Trace) else of)
     columns = _columns(found)
-    right = MARGIN + PLACE + sum(columns) + BETWEEN * len(columns)
+    right = MARGIN + PLACE + fsum(columns) + BETWEEN * len(columns)
     marks: list[Mark] = [
         Box(MARGIN, MARGIN, 18, 12, Role.NONE, Role.INK, 3, 2.4),
         Label(MARGIN + 25, MARGIN + 6, "new, or other than in the row above", Role.FAINT, 9),
