@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import dns.edns
@@ -161,24 +161,25 @@ def version_1() -> bytes:
     return message.to_wire()
 
 
-@pytest.mark.parametrize(
-    ("octets", "said"),
-    [
-        (b"", None),
-        (b"GET / HTTP", None),
-        (asking(flags=dns.flags.QR).to_wire(), None),
-        (twice(), "FORMERR"),
-        (asking(question=[]).to_wire(), "FORMERR"),
-        (asking().to_wire()[:-14], "FORMERR"),
-        (asking().to_wire() + b"more", "FORMERR"),
-        (bytes([0, 1, 0x28, 0, 0, 1, 0, 0, 0, 0, 0, 0]), "NOTIMP"),
-        (version_1(), "BADVERS"),
-        (dns.message.make_query("version.bind.", "TXT", "CH").to_wire(), "REFUSED"),
-        (dns.message.make_query("a.example.", "AXFR").to_wire(), "REFUSED"),
-        (asking().to_wire(), "NOERROR"),
-        (dns.message.make_query("A.example.", "TYPE65432").to_wire(), "NOERROR"),
-    ],
-)
+# Messages are numbered at random, so what each is has a name of its own.
+MESSAGES: Mapping[str, tuple[bytes, str | None]] = {
+    "nothing": (b"", None),
+    "a request of HTTP": (b"GET / HTTP", None),
+    "an answer": (asking(flags=dns.flags.QR).to_wire(), None),
+    "two questions": (twice(), "FORMERR"),
+    "no question": (asking(question=[]).to_wire(), "FORMERR"),
+    "cut off": (asking().to_wire()[:-14], "FORMERR"),
+    "more behind it": (asking().to_wire() + b"more", "FORMERR"),
+    "an update": (bytes([0, 1, 0x28, 0, 0, 1, 0, 0, 0, 0, 0, 0]), "NOTIMP"),
+    "EDNS 1": (version_1(), "BADVERS"),
+    "another class": (dns.message.make_query("version.bind.", "TXT", "CH").to_wire(), "REFUSED"),
+    "a transfer": (dns.message.make_query("a.example.", "AXFR").to_wire(), "REFUSED"),
+    "a question": (asking().to_wire(), "NOERROR"),
+    "an unknown type": (dns.message.make_query("A.example.", "TYPE65432").to_wire(), "NOERROR"),
+}
+
+
+@pytest.mark.parametrize(("octets", "said"), MESSAGES.values(), ids=MESSAGES)
 def test_what_is_no_question_gets_a_code_or_nothing(octets: bytes, said: str | None) -> None:
     """Each as CoreDNS takes it; the number of the message comes back."""
     reply, _ = replied(octets, "UDP", "", one)
